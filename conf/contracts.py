@@ -1,0 +1,124 @@
+"""The form of a table contract; `conf.tables` holds the contracts themselves. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["fact", "state", "snapshot", "log"]
+
+SLOTS = (
+    "weekday_night",
+    "weekday_morning",
+    "weekday_afternoon",
+    "weekday_evening",
+    "weekend_night",
+    "weekend_morning",
+    "weekend_afternoon",
+    "weekend_evening",
+)
+ANY_SLOT = "any"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column.
+
+    `type` is a Spark SQL type. `aged`, where given, is the SQL expression (run by Spark and by
+    DataFusion alike) that brings the stored value, true at the end of `changed_on`, to the end of
+    a later day; it may name any column of the row and `age_days`, the days between the two.
+    """
+
+    name: str
+    type: str
+    comment: str
+    unit: str | None = None
+    nullable: bool = True
+    personal: bool = False
+    aged: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One Delta table.
+
+    `key` identifies a row within a partition (of a log: in the whole table); `owner` names the
+    columns whose rows change together. `newest_only` marks what bootstrap writes for the last day
+    alone. `unequal` lists columns left out when two lakes are compared (run ids, clock times).
+    `keep_keyframes`, where given, is how many keyframes back the partitions of a state reach.
+    """
+
+    name: str
+    kind: Kind
+    comment: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    owner: tuple[str, ...] = ()
+    checks: Mapping[str, str] = field(default_factory=dict)
+    newest_only: bool = False
+    unequal: tuple[str, ...] = ()
+    keep_keyframes: int | None = None
+    personal: bool = False
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        assert len(set(names)) == len(names), f"{self.name}: a column is named twice"
+        assert set(self.key) <= set(names), f"{self.name}: key outside the columns"
+        assert set(self.owner) <= set(self.key), f"{self.name}: owner outside the key"
+        assert (self.kind == "state") == bool(self.owner), f"{self.name}: states have owners"
+
+    @property
+    def partitioned(self) -> bool:
+        return self.kind != "log"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+def column(name: str, type: str, comment: str, **more: object) -> Column:
+    """A column, shorter to write."""
+    return Column(name=name, type=type, comment=comment, **more)  # type: ignore[arg-type]
+
+
+def _day(comment: str) -> Column:
+    return Column(name="day", type="date", comment=comment, nullable=False)
+
+
+def fact(name: str, comment: str, *columns: Column, key: tuple[str, ...], **more: object) -> Table:
+    """What arrived on `day`."""
+    day = _day("arrival day: the day on which the row reached us")
+    return Table(name=name, kind="fact", comment=comment, columns=(*columns, day), key=key, **more)  # type: ignore[arg-type]
+
+
+def state(name: str, comment: str, *columns: Column, owner: str, key: tuple[str, ...], **more: object) -> Table:
+    """What is known per owner after all that arrived up to the end of `day`."""
+    tail = (
+        column("gone", "boolean", "true when the owner was left with nothing", nullable=False),
+        column("changed_on", "date", "the day whose end the values describe", nullable=False),
+        _day("partition: `changed_on`, or a later keyframe day on which every owner is copied"),
+    )
+    return Table(
+        name=name,
+        kind="state",
+        comment=comment,
+        columns=(*columns, *tail),
+        owner=(owner,),
+        key=key,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def snapshot(name: str, comment: str, *columns: Column, key: tuple[str, ...], **more: object) -> Table:
+    """The whole result as of `day`."""
+    day = _day("the result describes the end of this day")
+    return Table(name=name, kind="snapshot", comment=comment, columns=(*columns, day), key=key, **more)  # type: ignore[arg-type]
+
+
+def log(name: str, comment: str, *columns: Column, key: tuple[str, ...], **more: object) -> Table:
+    """Append-only, not by day, outside equality."""
+    return Table(name=name, kind="log", comment=comment, columns=columns, key=key, **more)  # type: ignore[arg-type]

@@ -1,0 +1,107 @@
+"""How a foreign log becomes events: the form of the files in `conf/sources`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+EVENT_COLUMNS = (
+    "user_id", "item_id", "event_type", "event_time", "latitude", "longitude", "place", "category",
+    "device", "scene", "session_id", "value", "text",
+)  # fmt: skip
+ITEM_COLUMNS = ("item_id", "title", "description", "category", "brand", "price", "latitude", "longitude", "tags")
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Expression(Strict):
+    """A value made by a Spark SQL expression over the source's columns (all strings)."""
+
+    sql: str
+
+
+class Feed(Strict):
+    """One file format and what its columns mean. `columns` maps our name to theirs."""
+
+    format: str = "csv"
+    files: str = "*"
+    options: dict[str, str] = {}
+    columns: dict[str, str | Expression]
+    attributes: dict[str, str] = {}
+
+
+class Events(Feed):
+    """The main log. Either `event_type` is one constant, or a column, or the rows are wide.
+
+    event_type: the type of every row, where the log holds only one.
+    event_types: renames the values of the mapped column `event_type`; others are quarantined.
+    wide: event type -> flag column; a row becomes one event per flag that is set.
+    seen: the event type that every wide row is besides (a zero flag means seen, not taken).
+    time_format: iso, epoch_seconds, epoch_millis, position (an order, no times), or a Spark pattern.
+    place_gazetteer: a CSV (place,latitude,longitude) for logs with names in place of coordinates.
+    """
+
+    event_type: str | None = None
+    event_types: dict[str, str] | None = None
+    wide: dict[str, str] = {}
+    seen: str | None = None
+    time_format: str = "iso"
+    time_zone: str = "UTC"
+    place_gazetteer: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_a_type(self) -> Events:
+        ways = [self.event_type is not None, "event_type" in self.columns, bool(self.wide)]
+        if sum(ways) != 1:
+            raise ValueError("give exactly one of event_type, columns.event_type, wide")
+        unknown = sorted(set(self.columns) - set(EVENT_COLUMNS))
+        if unknown:
+            raise ValueError(f"columns: unknown {', '.join(unknown)}; known are {', '.join(EVENT_COLUMNS)}")
+        missing = sorted({"user_id", "item_id", "event_time"} - set(self.columns))
+        if missing:
+            raise ValueError(f"columns: {', '.join(missing)} must be mapped")
+        return self
+
+
+class Mapping(Strict):
+    """One log. `items` and `users` are sought beside the events where they have no path of their own.
+
+    target_events: what the model predicts and rankings count; other types are feedback only.
+    repeats: whether an item that a user has taken may be recommended to that user again.
+    """
+
+    description: str
+    target_events: tuple[str, ...] = Field(min_length=1)
+    repeats: bool = True
+    events: Events
+    items: Feed | None = None
+    users: Feed | None = None
+
+    @property
+    def has_times(self) -> bool:
+        return self.events.time_format != "position"
+
+    @property
+    def has_places(self) -> bool:
+        return {"latitude", "longitude"} <= set(self.events.columns) or self.events.place_gazetteer is not None
+
+
+def load_mapping(path: Path) -> Mapping:
+    """Read one mapping file.
+
+    Raises:
+        ValueError: unreadable, an unknown key or a bad value; names file and key.
+    """
+    try:
+        return Mapping.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(str(part) for part in mistake['loc']) or 'mapping'}: {mistake['msg']}" for mistake in error.errors()
+        )
+        raise ValueError(f"{path}: {mistakes}") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None

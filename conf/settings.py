@@ -1,0 +1,263 @@
+"""The typed settings, one class a section. Unknown keys and bad values are errors that name the key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from conf.mapping import Mapping, load_mapping
+
+CONF_DIR = Path(__file__).parent
+
+
+class SettingsError(ValueError):
+    """The caller's settings are wrong (exit code 2)."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Source(Section):
+    mapping: str
+    path: str | None = None
+
+
+class Spark(Section):
+    master: str = "local[*]"
+    driver_memory: str = "2g"
+    shuffle_partitions: int = Field(2, ge=1)
+    conf: dict[str, str] = {}
+
+
+class Ingest(Section):
+    lookback_days: int = Field(30, ge=1)
+
+
+class Sequences(Section):
+    length: int = Field(200, ge=2)
+
+
+class Text(Section):
+    encoder: str | None = None
+    max_tokens: int = Field(128, ge=8, le=512)
+    batch_size: int = Field(64, ge=1)
+
+
+class Label(Section):
+    short_half_life_days: float = Field(7.0, gt=0)
+    long_half_life_days: float = Field(60.0, gt=0)
+    long_min_weeks: int = Field(4, ge=1)
+    long_min_weight: float = Field(1.0, ge=0)
+    short_min_weight: float = Field(0.5, ge=0)
+    event_weights: dict[str, float] = {}
+
+
+class TimeSeries(Section):
+    window_days: int = Field(56, ge=14)
+
+
+class Spatial(Section):
+    place_radius_m: float = Field(150.0, gt=0)
+    place_min_visits: int = Field(3, ge=1)
+    hotspot_window_days: int = Field(56, ge=7)
+    hotspot_false_discovery_rate: float = Field(0.05, gt=0, lt=1)
+
+
+class Interaction(Section):
+    half_life_days: float = Field(60.0, gt=0)
+    shrinkage: float = Field(5.0, ge=0)
+    lift_window_days: int = Field(56, ge=7)
+
+
+class Model(Section):
+    encoder: Literal["transformer"] = "transformer"
+    window: int = Field(64, ge=4)
+    width: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    query_dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class Train(Section):
+    processes: int = Field(1, ge=1)
+    epochs: int = Field(20, ge=1)
+    patience: int = Field(3, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    validation_share: float = Field(0.1, gt=0, lt=0.5)
+    max_seconds: float = Field(1200.0, gt=0)
+    warm_epochs: int = Field(1, ge=1)
+    seed: int = 1
+
+
+class Evaluate(Section):
+    ks: tuple[int, ...] = (1, 5, 10, 20)
+    holdout_share: float = Field(0.1, gt=0, lt=0.5)
+    bootstrap_samples: int = Field(200, ge=20)
+
+
+class Gate(Section):
+    margin: float = Field(0.01, ge=0)
+    days: int = Field(14, ge=1)
+    metric: Literal["ndcg", "hit", "mrr"] = "ndcg"
+    k: int = Field(10, ge=1)
+
+
+class Score(Section):
+    k: int = Field(20, ge=1)
+    slots: bool = True
+
+
+class Postgres(Section):
+    kind: Literal["postgres"]
+    dsn: str
+    password_env: str | None = None
+    table: str = "recommendations"
+    source: str = "recommendations"
+
+
+class Folder(Section):
+    kind: Literal["parquet", "csv"]
+    path: str
+    source: str = "recommendations"
+
+
+class Report(Section):
+    path: str = "out/report.html"
+    users: int = Field(5, ge=1)
+
+
+class Settings(Section):
+    lake: str = "lake"
+    sources: dict[Literal["events", "items", "users"], Source]
+    spark: Spark = Spark()
+    ingest: Ingest = Ingest()
+    sequences: Sequences = Sequences()
+    text: Text = Text()
+    label: Label = Label()
+    time_series: TimeSeries = TimeSeries()
+    spatial: Spatial = Spatial()
+    interaction: Interaction = Interaction()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gate: Gate = Gate()
+    score: Score = Score()
+    sinks: dict[str, Postgres | Folder] = {}
+    report: Report = Report()
+
+    @property
+    def mapping(self) -> Mapping:
+        """The mapping of the main log.
+
+        Raises:
+            SettingsError: the file is missing or wrong; names file and key.
+        """
+        return _mapping(self.sources["events"].mapping)
+
+    def hash(self) -> str:
+        """Hash of everything but where things lie and with what they are run."""
+        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources"})
+        kept["mapping"] = self.mapping.model_dump(mode="json")
+        return digest(kept)
+
+
+def digest(value: object) -> str:
+    """Sixteen hex digits that identify a JSON-like value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _mapping(name: str) -> Mapping:
+    try:
+        return load_mapping(find(name))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def find(name: str) -> Path:
+    """A file given by path, or by its name inside the installed `conf` (with or without `conf/`).
+
+    Raises:
+        SettingsError: there is no such file.
+    """
+    inside = Path(*Path(name).parts[1:]) if Path(name).parts[:1] == ("conf",) else Path(name)
+    for path in (Path(name), CONF_DIR / inside):
+        if path.is_file():
+            return path
+    raise SettingsError(f"no file {name}; give a path, or one of {', '.join(sorted(p.name for p in CONF_DIR.glob('*.yaml')))}")
+
+
+def load_settings(config: str = "conf/local.yaml", overrides: Sequence[str] = ()) -> Settings:
+    """Read `conf/local.yaml`, then what `config` says differently, then `key.path=value` overrides.
+
+    Raises:
+        SettingsError: an unknown key, a bad value, a missing or unreadable file; names key and remedy.
+    """
+    merged = _read(CONF_DIR / "local.yaml")
+    if find(config).resolve() != (CONF_DIR / "local.yaml").resolve():
+        merged = _merge(merged, _read(find(config)))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {override}: write key.path=value, for example --set lake=/data/lake")
+        merged = _merge(merged, _nest(key.split("."), _value(text)))
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError(_readable(error, config)) from None
+    settings.mapping  # noqa: B018  a wrong mapping is a wrong setting: say so before any work
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: must hold keys and values")
+    return content
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _nest(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _value(text: str) -> Any:
+    """YAML where it is plain YAML, else the text itself (a path with a colon, say)."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _readable(error: ValidationError, config: str) -> str:
+    """All mistakes in one line, each with its key."""
+    mistakes = []
+    for mistake in error.errors():
+        key = ".".join(str(part) for part in mistake["loc"])
+        kind = "unknown key" if mistake["type"] == "extra_forbidden" else mistake["msg"]
+        mistakes.append(f"{key}: {kind}")
+    return f"{config}: {'; '.join(mistakes)}; conf/local.yaml lists every key"

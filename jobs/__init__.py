@@ -1,0 +1,1 @@
+"""The pipeline on Spark: one step a file, in the order that `jobs.pipeline` gives."""

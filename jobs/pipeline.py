@@ -1,0 +1,191 @@
+"""The graph of the night: each step's name, reads and writes. The order follows from them.
+
+Standard library only, so that a scheduler can import it. `X@-1` is the state of table X before the
+day (of a fact: all partitions before it): no edge, and a step may read its own table so. `X?` is
+read as it stands, whoever wrote it last (the registry): no edge either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+BEFORE = "@-1"
+AS_IT_STANDS = "?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One job, `jobs/<name>.py`. `minutes` is a generous limit for a scheduler's time-out."""
+
+    name: str
+    does: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    minutes: int = 60
+    gpu: bool = False
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        """The tables of this very day that the step waits for."""
+        return tuple(name for name in self.reads if not name.endswith((BEFORE, AS_IT_STANDS)))
+
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        name="ingest",
+        does="reads what landed, replaces user ids by pseudonyms, keeps what is declared of items and users",
+        reads=("raw_events@-1", "items@-1", "users@-1"),
+        writes=("raw_events", "items", "users", "vault"),
+    ),
+    Step(
+        name="clean",
+        does="parses, checks and places every row; quarantines what is wrong, with the reasons",
+        reads=("raw_events", "raw_events@-1", "items"),
+        writes=("events", "events_quarantine"),
+    ),
+    Step(
+        name="sequences",
+        does="keeps each user's last events in order",
+        reads=("events", "user_sequences@-1"),
+        writes=("user_sequences",),
+    ),
+    Step(
+        name="text",
+        does="turns each distinct text into a sentence vector, once",
+        reads=("items", "events", "text_semantics@-1", "item_texts@-1"),
+        writes=("text_semantics", "item_texts"),
+        gpu=True,
+    ),
+    Step(
+        name="label",
+        does="weighs each user's categories over long and short times and labels interests and events",
+        reads=("events", "user_interests@-1"),
+        writes=("event_labels", "user_interests"),
+    ),
+    Step(
+        name="time_series",
+        does="counts activity per user, item, category and region and describes its shape over time",
+        reads=("events", "activity_daily@-1", "time_series_features@-1"),
+        writes=("activity_daily", "time_series_features"),
+    ),
+    Step(
+        name="spatial",
+        does="finds users' places, how they move, where items are, and hotspots",
+        reads=(
+            "events", "user_sequences@-1", "user_places@-1", "user_mobility@-1", "item_positions@-1", "cell_daily@-1",
+        ),
+        writes=("user_places", "user_mobility", "item_positions", "cell_daily", "hotspots"),
+    ),
+    Step(
+        name="interaction",
+        does="joins when and where: users' categories by slot, regions' categories by slot",
+        reads=("events", "cell_daily", "cell_daily@-1", "user_slot_affinity@-1"),
+        writes=("user_slot_affinity", "region_slot_lift"),
+    ),
+    Step(
+        name="train",
+        does="cuts windows from events before the day and trains a candidate model on them",
+        reads=("events@-1", "items@-1", "model_versions?", "publications?"),
+        writes=("training_windows", "model_versions", "training_runs"),
+        minutes=240,
+        gpu=True,
+    ),
+    Step(
+        name="evaluate",
+        does="judges the candidate on the day's events against the published model and baselines; decides",
+        reads=("events", "events@-1", "user_sequences@-1", "model_versions", "publications?"),
+        writes=("model_quality", "publications"),
+    ),
+    Step(
+        name="score",
+        does="ranks the catalogue for every user and slot with the published model, a reason per item",
+        reads=("user_sequences", "user_places", "items", "model_versions", "publications", "recommendations@-1"),
+        writes=("recommendations",),
+        gpu=True,
+    ),
+    Step(
+        name="export",
+        does="delivers recommendations to the sinks",
+        reads=("recommendations", "vault"),
+        writes=("export_log",),
+    ),
+    Step(
+        name="report",
+        does="writes one page: what ran, rows, quality, sample lists",
+        reads=("recommendations", "model_quality", "publications", "export_log", "events_quarantine"),
+        writes=(),
+    ),
+)  # fmt: skip
+
+
+def order(steps: Iterable[Step] = STEPS) -> tuple[Step, ...]:
+    """The steps so that every reader comes after the writer; ties keep the given order.
+
+    Raises:
+        ValueError: the steps form a cycle, two write one table, or one reads what none writes.
+    """
+    steps = tuple(steps)
+    upstream = dependencies(steps)
+    try:
+        ready = TopologicalSorter(upstream)
+        ready.prepare()
+    except CycleError as error:
+        raise ValueError(f"the steps form a cycle: {' -> '.join(error.args[1])}") from None
+    position = {step.name: index for index, step in enumerate(steps)}
+    by_name = {step.name: step for step in steps}
+    ordered: list[Step] = []
+    waiting: list[str] = []
+    while ready.is_active():
+        waiting = sorted([*waiting, *ready.get_ready()], key=position.__getitem__)
+        name = waiting.pop(0)
+        ordered.append(by_name[name])
+        ready.done(name)
+    return tuple(ordered)
+
+
+def dependencies(steps: Iterable[Step] = STEPS) -> dict[str, set[str]]:
+    """Step name -> names of the steps that must be done before it on the same day."""
+    steps = tuple(steps)
+    writer: dict[str, str] = {}
+    for step in steps:
+        for table in step.writes:
+            if table in writer:
+                raise ValueError(f"{table} is written by both {writer[table]} and {step.name}")
+            writer[table] = step.name
+    for step in steps:
+        for table in step.reads:
+            if table.removesuffix(BEFORE).removesuffix(AS_IT_STANDS) not in writer:
+                raise ValueError(f"{step.name} reads {table}, which no step writes")
+    return {step.name: {writer[table] for table in step.edges} for step in steps}
+
+
+def choose(
+    from_step: str | None = None, to_step: str | None = None, only: tuple[str, ...] = (), steps: Iterable[Step] = STEPS
+) -> tuple[Step, ...]:
+    """The steps of a run, in order.
+
+    Raises:
+        ValueError: an unknown step, or a range that ends before it begins.
+    """
+    ordered = order(steps)
+    names = [step.name for step in ordered]
+    for name in (from_step, to_step, *only):
+        if name is not None and name not in names:
+            raise ValueError(f"there is no step {name}; the steps are {', '.join(names)}")
+    if only:
+        return tuple(step for step in ordered if step.name in only)
+    first = names.index(from_step) if from_step else 0
+    last = names.index(to_step) if to_step else len(names) - 1
+    if first > last:
+        raise ValueError(f"--from-step {from_step} comes after --to-step {to_step}")
+    return ordered[first : last + 1]
+
+
+def picture(steps: Iterable[Step] = STEPS) -> str:
+    """The flow as a Mermaid graph, for README and docs."""
+    steps = tuple(steps)
+    lines = ["flowchart LR"]
+    lines += [f"  {before} --> {step.name}" for step in order(steps) for before in sorted(dependencies(steps)[step.name])]
+    return "\n".join(lines)

@@ -1,0 +1,248 @@
+"""Runs steps for a day (or a whole history) in the order of the graph, and records each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from importlib import import_module
+
+import psutil
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings
+from jobs.lake import logs
+from jobs.lake.context import NO_TIMES_DAY, Context, Refused, Skipped
+from jobs.lake.runs import NIGHT, code_version, pins
+from jobs.lake.store import Days, Lake
+from jobs.pipeline import STEPS, Step, dependencies, order
+
+log = logging.getLogger("wherewhen")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What a step did, for the terminal."""
+
+    step: str
+    status: str
+    seconds: float
+    rows_out: dict[str, int]
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    run_id: str
+    days: Days
+    reports: tuple[StepReport, ...]
+    refusals: tuple[str, ...] = ()
+
+
+Watcher = Callable[[str, StepReport | None], None]
+
+
+def run(
+    spark: SparkSession,
+    settings: Settings,
+    day: date,
+    *,
+    steps: Sequence[Step] = (),
+    bootstrap: bool = False,
+    backfill: bool = False,
+    watch: Watcher = lambda step, report: None,
+) -> Outcome:
+    """Run `steps` (all, if none are given) for one day; each step's `done` row commits it.
+
+    `watch` is called with a step's name when it begins (report None) and when it ended.
+
+    Raises:
+        Refused: a day would be skipped or gone back to, or an upstream step is not done.
+        Exception: what a step raised; its row in `runs` says `failed`, earlier steps stay done.
+    """
+    chosen = tuple(steps) or order()
+    lake = Lake(spark, settings.lake)
+    records = _records(settings.lake)
+    if not settings.mapping.has_times and (day != NO_TIMES_DAY or not bootstrap):
+        if not bootstrap:
+            raise Refused(f"the log has no times, so it has no days: run --day {NO_TIMES_DAY} --bootstrap")
+        day = NO_TIMES_DAY
+    if not backfill:
+        _check_order(records, chosen, day, bootstrap)
+    days, first_day = _days(spark, settings, records, day, bootstrap)
+    run_id = f"{day:%Y%m%d}-{uuid.uuid4().hex[:12]}"
+    reports: list[StepReport] = []
+    refusals: list[str] = []
+    for step in chosen:
+        watch(step.name, None)
+        context = Context(
+            settings=settings, lake=lake, days=days, first_day=first_day, run_id=run_id, bootstrap=bootstrap, pins=pins(settings.lake)
+        )
+        report = _run_step(step, context)
+        watch(step.name, report)
+        reports.append(report)
+        refusals += context.details.get("refusals", [])
+    _close_night(settings, run_id, days, first_day)
+    return Outcome(run_id=run_id, days=days, reports=tuple(reports), refusals=tuple(refusals))
+
+
+def _run_step(step: Step, context: Context) -> StepReport:
+    began = time.monotonic()
+    with _MemoryWatch() as memory:
+        status, message, failure = "done", "", None
+        try:
+            import_module(f"jobs.{step.name}").run(context)
+        except Skipped as skipped:
+            status, message = "skipped", str(skipped)
+        except Refused as refused:
+            status, message, failure = "refused", str(refused), refused
+        except Exception as error:
+            status, message, failure = "failed", one_line(error), error
+        finally:
+            context.spark.catalog.clearCache()
+    seconds = time.monotonic() - began
+    details = {**context.details, "note": message} if message else context.details
+    row = _row(context, step=step.name, status=status, seconds=seconds)
+    row |= {"details": json.dumps(details, default=str), "peak_memory_mb": memory.peak_mb}
+    row |= {"error": message if failure is not None else None}
+    try:
+        logs.append(context.lake.root, "runs", [row])
+    except OSError as error:
+        if failure is None:
+            raise
+        log.error("the failure could not be recorded either: %s", error)
+    if failure is not None:
+        raise failure
+    return StepReport(step=step.name, status=status, seconds=seconds, rows_out=context.rows_out, message=message)
+
+
+def _row(context: Context, *, step: str, status: str, seconds: float) -> logs.Row:
+    return {
+        "run_id": context.run_id, "step": step, "day": context.days.last, "first_day": context.days.first,
+        "status": status, "settings_hash": context.settings.hash(), "code_version": code_version(),
+        "inputs": context.inputs, "outputs": context.outputs, "rows_out": context.rows_out,
+        "rows_in": context.rows_in, "details": "{}", "seconds": seconds, "finished_at": logs.now(),
+    }  # fmt: skip
+
+
+def _records(root: str) -> dict[str, list[logs.Row]]:
+    """Finished steps: name -> rows, oldest first."""
+    finished = logs.read(root, "runs", "status IN ('done', 'skipped')")
+    by_step: dict[str, list[logs.Row]] = {}
+    for row in sorted(finished, key=lambda row: row["finished_at"]):
+        by_step.setdefault(row["step"], []).append(row)
+    return by_step
+
+
+def _check_order(records: dict[str, list[logs.Row]], chosen: Sequence[Step], day: date, bootstrap: bool) -> None:
+    """Every calendar day is run, in order; a step needs its upstream steps of the same day."""
+    names = {step.name for step in chosen}
+    for step in chosen:
+        done = [row["day"] for row in records.get(step.name, [])]
+        if done and day < max(done):
+            raise Refused(f"{step.name} is finished up to {max(done)}: going back to {day} needs `backfill --start {day} --end {max(done)}`")
+        if done and not bootstrap and day > max(done) + timedelta(days=1):
+            missed = max(done) + timedelta(days=1)
+            raise Refused(f"{step.name} is finished up to {max(done)}, so {missed} would be skipped: `backfill --start {missed} --end {day}`")
+        for upstream in dependencies()[step.name] - names:
+            if day not in [row["day"] for row in records.get(upstream, [])]:
+                raise Refused(f"{step.name} of {day} needs {upstream} of that day: run it first (--from-step {upstream})")
+
+
+def _days(
+    spark: SparkSession, settings: Settings, records: dict[str, list[logs.Row]], day: date, bootstrap: bool
+) -> tuple[Days, date]:
+    """The days of the run and the lake's first day."""
+    ingested = [row["first_day"] for row in records.get("ingest", [])]
+    if not bootstrap:
+        return Days(first=day, last=day), min([*ingested, day])
+    if not settings.mapping.has_times:
+        return Days(first=NO_TIMES_DAY, last=NO_TIMES_DAY), NO_TIMES_DAY
+    first = import_module("jobs.ingest").first_day(spark, settings, day)
+    return Days(first=first, last=day), first
+
+
+def _close_night(settings: Settings, run_id: str, days: Days, first_day: date) -> None:
+    """Write the night's row once every step of the day is done, each after what it depends on.
+
+    The row is what readers go by; with one task per step the last step writes it.
+    """
+    records = _records(settings.lake)
+    newest = {name: rows[-1] for name, rows in records.items()}
+    needed = dependencies()
+    for step in STEPS:
+        row = newest.get(step.name)
+        if row is None or row["day"] != days.last:
+            return
+        if any(newest[upstream]["finished_at"] > row["finished_at"] for upstream in needed[step.name] if upstream in newest):
+            return
+    if NIGHT in newest and newest[NIGHT]["finished_at"] >= max(newest[step.name]["finished_at"] for step in STEPS):
+        return
+    steps = [newest[step.name] for step in STEPS]
+    row = {
+        "run_id": run_id, "step": NIGHT, "day": days.last, "first_day": first_day, "status": "done",
+        "settings_hash": settings.hash(), "code_version": code_version(), "inputs": {},
+        "outputs": pins(settings.lake), "rows_out": {}, "rows_in": steps[0]["rows_in"], "details": "{}",
+        "seconds": sum(step["seconds"] for step in steps), "finished_at": logs.now(),
+        "peak_memory_mb": max(step["peak_memory_mb"] or 0.0 for step in steps),
+    }  # fmt: skip
+    logs.append(settings.lake, "runs", [row])
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, in one line: the innermost cause that says something a person can act on."""
+    text = str(error)
+    for pattern, meaning in _KNOWN_CAUSES:
+        if re.search(pattern, text):
+            found = re.search(r"(?:file:)?(/[^\s:'\"]+)", text)
+            return meaning + (f" ({found[1]})" if found else "")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    first = causes[-1].removeprefix("Caused by:").strip() if causes else (lines[0] if lines else "")
+    return f"{type(error).__name__}: {first}" if not isinstance(error, ValueError) else " ".join(text.split())
+
+
+_KNOWN_CAUSES = (
+    (r"No space left on device", "the disk is full: free some space, then run the same command again; nothing stored was changed"),
+    (r"Unexpected end of (ZLIB )?input stream|EOFException", "a compressed input file is truncated: fetch it again; nothing stored was changed"),
+    (r"not in gzip format|incorrect header check", "an input file is named .gz but is not gzip"),
+    (r"Python worker exited unexpectedly|OutOfMemoryError|exit code 137", "out of memory: raise spark.driver_memory or lower spark.master's cores"),
+)  # fmt: skip
+
+
+@dataclass
+class _MemoryWatch:
+    """Peak resident memory of this process and all below it (the JVM, Python workers), sampled."""
+
+    peak_mb: float = 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> _MemoryWatch:
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join()
+
+    def _sample(self) -> None:
+        me = psutil.Process()
+        while True:
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.peak_mb = max(self.peak_mb, total / 2**20)
+            if self._stop.wait(1.0):
+                return

@@ -1,0 +1,1 @@
+"""Downstream systems, one a file."""

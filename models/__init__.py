@@ -1,0 +1,1 @@
+"""The learning, in PyTorch. Never imports Spark."""

@@ -1,0 +1,75 @@
+"""One Spark session for the whole test run, and lakes and contexts to run steps in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings, load_settings
+from jobs.lake import session
+from jobs.lake.context import Context
+from jobs.lake.runs import pins
+from jobs.lake.store import Days, Lake
+
+os.environ["WHEREWHEN_KEY"] = "0f" * 32
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    spark = session.start(load_settings(overrides=["spark.driver_memory=2g", "spark.master=local[2]"]))
+    yield spark
+    spark.stop()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings over a lake in a fresh folder: make_settings("conf/foursquare.yaml", "train.epochs=1")."""
+
+    def make(config: str = "conf/local.yaml", *overrides: str) -> Settings:
+        return load_settings(config, [f"lake={tmp_path / 'lake'}", f"report.path={tmp_path / 'report.html'}", *overrides])
+
+    return make
+
+
+@pytest.fixture
+def make_context(spark: SparkSession, make_settings: Callable[..., Settings]) -> Callable[..., Context]:
+    """A context for one step: make_context(first, last=None, bootstrap=False, first_day=None, settings=None).
+
+    It sees as pinned whatever is now in the lake's tables, written by whomever.
+    """
+
+    def make(first: date, last: date | None = None, **more: Any) -> Context:
+        settings = more.pop("settings", None) or make_settings()
+        lake = Lake(spark, settings.lake)
+        known = {**pins(settings.lake), **_stored(lake)}
+        return Context(
+            settings=settings,
+            lake=lake,
+            days=Days(first=first, last=last or first),
+            first_day=more.pop("first_day", first),
+            run_id="test",
+            bootstrap=more.pop("bootstrap", False),
+            pins=known,
+        )
+
+    return make
+
+
+def _stored(lake: Lake) -> dict[str, int]:
+    names = [path.name for path in Path(lake.root).glob("*") if (path / "_delta_log").is_dir()]
+    return {name: version for name in names if (version := lake.version(name)) is not None}
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The research logs; tests that need them skip where they are absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the research logs in ../shared/data, which are not there")
+    return SHARED
