@@ -467,7 +467,11 @@ _SERVED = (
         column("propensity", "double", "probability with which the policy showed it; 1 without exploration", nullable=False),
         owner="user_id",
         key=("user_id", "slot", "rank"),
-        checks={"slot_known": _SLOT_CHECK, "rank_from_1": "rank >= 1", "propensity_range": "propensity > 0 AND propensity <= 1"},
+        checks={
+            "slot_known": _SLOT_CHECK,
+            "rank_from_1": "rank >= 1",
+            "propensity_range": "propensity > 0 AND propensity <= 1",
+        },
         newest_only=True,
         personal=True,
     ),

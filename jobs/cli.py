@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,7 +39,9 @@ _given = _Global()
 @app.callback()
 def _options(
     config: Annotated[str, typer.Option(help="Settings file; it says what differs from conf/local.yaml.")] = "conf/local.yaml",
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one setting; may be repeated.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one setting; may be repeated.")
+    ] = None,
     debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
 ) -> None:
     _given.config, _given.overrides, _given.debug = config, tuple(set_ or ()), debug
@@ -52,7 +53,7 @@ def settings() -> Settings:
     return load_settings(_given.config, _given.overrides)
 
 
-def _day(text: str) -> date:
+def day_of(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -64,7 +65,15 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     for noisy in ("py4j", "pyspark", "torch", "petastorm", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    register()
     sys.exit(guarded(lambda: app(standalone_mode=False)))
+
+
+def register() -> None:
+    from jobs import cli_read, cli_run
+
+    cli_run.register(app)
+    cli_read.register(app)
 
 
 def guarded(command: Callable[[], Any]) -> int:
@@ -108,3 +117,7 @@ def _fail(error: Exception) -> int:
 
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

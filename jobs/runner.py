@@ -82,7 +82,13 @@ def run(
     for step in chosen:
         watch(step.name, None)
         context = Context(
-            settings=settings, lake=lake, days=days, first_day=first_day, run_id=run_id, bootstrap=bootstrap, pins=pins(settings.lake)
+            settings=settings,
+            lake=lake,
+            days=days,
+            first_day=first_day,
+            run_id=run_id,
+            bootstrap=bootstrap,
+            pins=pins(settings.lake),
         )
         report = _run_step(step, context)
         watch(step.name, report)
@@ -95,7 +101,8 @@ def run(
 def _run_step(step: Step, context: Context) -> StepReport:
     began = time.monotonic()
     with _MemoryWatch() as memory:
-        status, message, failure = "done", "", None
+        failure: Exception | None = None
+        status, message = "done", ""
         try:
             import_module(f"jobs.{step.name}").run(context)
         except Skipped as skipped:
@@ -146,10 +153,14 @@ def _check_order(records: dict[str, list[logs.Row]], chosen: Sequence[Step], day
     for step in chosen:
         done = [row["day"] for row in records.get(step.name, [])]
         if done and day < max(done):
-            raise Refused(f"{step.name} is finished up to {max(done)}: going back to {day} needs `backfill --start {day} --end {max(done)}`")
+            raise Refused(
+                f"{step.name} is finished up to {max(done)}; to go back to {day}: `backfill --start {day} --end {max(done)}`"
+            )
         if done and not bootstrap and day > max(done) + timedelta(days=1):
             missed = max(done) + timedelta(days=1)
-            raise Refused(f"{step.name} is finished up to {max(done)}, so {missed} would be skipped: `backfill --start {missed} --end {day}`")
+            raise Refused(
+                f"{step.name} is finished up to {max(done)}, {missed} would be skipped: `backfill --start {missed} --end {day}`"
+            )
         for upstream in dependencies()[step.name] - names:
             if day not in [row["day"] for row in records.get(upstream, [])]:
                 raise Refused(f"{step.name} of {day} needs {upstream} of that day: run it first (--from-step {upstream})")
@@ -209,11 +220,20 @@ def one_line(error: BaseException) -> str:
 
 
 _KNOWN_CAUSES = (
-    (r"No space left on device", "the disk is full: free some space, then run the same command again; nothing stored was changed"),
-    (r"Unexpected end of (ZLIB )?input stream|EOFException", "a compressed input file is truncated: fetch it again; nothing stored was changed"),
+    (
+        r"No space left on device",
+        "the disk is full: free some space and run the same command again; nothing stored was changed",
+    ),
+    (
+        r"Unexpected end of (ZLIB )?input stream|EOFException",
+        "a compressed input file is truncated: fetch it again; nothing stored was changed",
+    ),
     (r"not in gzip format|incorrect header check", "an input file is named .gz but is not gzip"),
-    (r"Python worker exited unexpectedly|OutOfMemoryError|exit code 137", "out of memory: raise spark.driver_memory or lower spark.master's cores"),
-)  # fmt: skip
+    (
+        r"Python worker exited unexpectedly|OutOfMemoryError|exit code 137",
+        "out of memory: raise spark.driver_memory, or use fewer cores in spark.master",
+    ),
+)
 
 
 @dataclass

@@ -1,0 +1,47 @@
+# Everything sets itself up once: `make demo` and `make test` are all a newcomer needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+UV_VERSION := 0.13.9
+VENV := .venv
+AIRFLOW := .venv-airflow
+BIN := $(VENV)/bin
+# The machine's own certificates, as pip uses them.
+export UV_SYSTEM_CERTS := 1
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+
+.PHONY: setup demo test lint bench airflow lock clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else f"Python 3.11 or 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}: install one, or say make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) jobs/lake/java.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline -e .
+	$(BIN)/wherewhen doctor --fetch-jars
+	@touch $@
+
+$(AIRFLOW)/.ready: requirements-airflow.lock $(VENV)/.ready
+	$(PYTHON) -m venv $(AIRFLOW)
+	$(BIN)/uv pip install --quiet --python $(AIRFLOW)/bin/python --require-hashes -r requirements-airflow.lock
+	@touch $@
+
+demo: setup
+	@$(BIN)/wherewhen demo
+
+test: setup $(AIRFLOW)/.ready
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:
+	$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+	printf 'apache-airflow==3.3.2\npyyaml>=6\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-airflow.lock
+
+clean:
+	rm -rf $(VENV) $(AIRFLOW) build *.egg-info

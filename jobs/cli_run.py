@@ -1,0 +1,211 @@
+"""The commands that work on Spark: run, backfill, simulate, demo, train, evaluate, export, report."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli import DONE, REFUSED, day_of, settings
+
+if TYPE_CHECKING:
+    from jobs.runner import Outcome, StepReport
+
+log = logging.getLogger("wherewhen")
+
+DayOption = Annotated[str, typer.Option(help="Run date, YYYY-MM-DD (UTC).")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (demo, simulate, run, backfill, train, evaluate, export, report):
+        app.command()(command)
+
+
+def demo(
+    users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 400,
+    items: Annotated[int, typer.Option(min=20, help="Simulated items.")] = 300,
+    days: Annotated[int, typer.Option(min=10, help="Days of history, the two nights included.")] = 42,
+    seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
+) -> None:
+    """Simulate logs, bootstrap a history, run two nights through every step, show recommendations.
+
+    Replaces ./lake, and only one that a demo made. Example: wherewhen demo --users 1000
+    """
+    from jobs.demo import run_demo
+
+    run_demo(settings(), users=users, items=items, days=days, seed=seed, watch=Watch())
+
+
+def simulate(
+    output: Annotated[Path, typer.Option(help="Folder to write landing/ and truth/ into.")],
+    users: Annotated[int, typer.Option(min=1)] = 500,
+    items: Annotated[int, typer.Option(min=1)] = 300,
+    days: Annotated[int, typer.Option(min=1)] = 60,
+    end_day: Annotated[str, typer.Option(help="Last landing day, YYYY-MM-DD.")] = "2024-06-30",
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
+) -> None:
+    """Write logs with planted truth: OUTPUT/landing/YYYY-MM-DD/ and OUTPUT/truth/.
+
+    Example: wherewhen simulate --output /tmp/world --users 2000 --items 500 --days 90 --end-day 2024-06-30 --seed 7
+    """
+    from jobs.lake.session import start
+    from jobs.simulate import World
+    from jobs.simulate import simulate as write_world
+
+    began = time.monotonic()
+    world = World(users=users, items=items, days=days, end_day=day_of(end_day), seed=seed)
+    write_world(start(settings()), output, world)
+    log.info("wrote %s in %.0f s; run it with: wherewhen --set sources.events.path=%s/landing run --day %s --bootstrap",
+             output, time.monotonic() - began, output, end_day)  # fmt: skip
+
+
+def run(
+    day: DayOption,
+    bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Take the whole history up to DAY at once.")] = False,
+    from_step: Annotated[str | None, typer.Option(help="Begin with this step.")] = None,
+    to_step: Annotated[str | None, typer.Option(help="End with this step.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only these steps, separated by commas.")] = None,
+) -> int:
+    """Run the pipeline for one day.
+
+    Ends with 3 when a check refused something (a day out of order; a candidate model, after all was delivered).
+    Example: wherewhen --config conf/foursquare.yaml --set sources.events.path=checkins.csv.gz run --day 2012-12-20 --bootstrap
+    """
+    from jobs.lake.session import start
+    from jobs.pipeline import choose
+    from jobs.runner import run as run_steps
+
+    loaded = settings()
+    steps = choose(from_step, to_step, tuple(filter(None, (only or "").split(","))))
+    outcome = run_steps(start(loaded), loaded, day_of(day), steps=steps, bootstrap=bootstrap, watch=Watch())
+    _close(outcome)
+    for refusal in outcome.refusals:
+        log.warning("refused: %s", refusal)
+    alone = bool(from_step or to_step or only)
+    return REFUSED if outcome.refusals and not alone else DONE
+
+
+def backfill(
+    start: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")],
+    end: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD.")],
+    only: Annotated[str | None, typer.Option(help="Only these steps, separated by commas.")] = None,
+) -> None:
+    """Run days one after the other; stopped, the same command goes on where it was.
+
+    Example: wherewhen backfill --start 2024-06-01 --end 2024-06-07
+    """
+    from jobs.backfill import run_days
+    from jobs.lake.session import start as start_session
+    from jobs.pipeline import choose
+
+    loaded = settings()
+    steps = choose(only=tuple(filter(None, (only or "").split(","))))
+    run_days(start_session(loaded), loaded, day_of(start), day_of(end), steps=steps, watch=Watch())
+
+
+def train(
+    day: DayOption,
+    until: Annotated[str | None, typer.Option(help="Events before this UTC time only; default: before DAY.")] = None,
+) -> None:
+    """Train one model on events before DAY (or before --until) and register it, unpublished.
+
+    Example: wherewhen train --day 2024-06-30 --until 2024-06-15T00:00:00Z
+    """
+    from jobs.lake.session import start
+    from jobs.train import train_once
+
+    loaded = settings()
+    version = train_once(start(loaded), loaded, day_of(day), until)
+    sys.stdout.write(version + "\n")
+
+
+def evaluate(
+    events: Annotated[Path, typer.Option(help="Later events, in the format of sources.events.")],
+    output: Annotated[Path, typer.Option(help="CSV to write: row,user_id,event_timestamp,item_id,rank,candidates.")],
+    model: Annotated[str | None, typer.Option(help="A model version; default: the one published.")] = None,
+    hide_time: Annotated[bool, typer.Option("--hide-time", help="Give the query the time of the user's last event.")] = False,
+    freeze_history: Annotated[
+        bool, typer.Option("--freeze-history", help="History is the lake and the current trajectory only.")
+    ] = False,
+) -> None:
+    """Rank the catalogue before each event of a later log, and say where the event's item stood.
+
+    Example: wherewhen --config conf/foursquare.yaml --set lake=DIR evaluate --events later.csv.gz --output ranks.csv
+    """
+    from jobs.evaluate import evaluate_file
+    from jobs.lake.session import start
+
+    loaded = settings()
+    summary = evaluate_file(
+        start(loaded), loaded, events, output, model=model, hide_time=hide_time, freeze_history=freeze_history
+    )
+    for name, value in summary.items():
+        log.info("%s: %s", name, f"{value:.4f}" if isinstance(value, float) else value)
+
+
+def export(
+    sink: Annotated[str | None, typer.Option(help="One sink of the settings; default: all.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written.")] = False,
+) -> None:
+    """Deliver the newest finished night to the sinks again.
+
+    Example: wherewhen --set 'sinks.files={kind: csv, path: out/lists}' export --sink files
+    """
+    from jobs.export import export as deliver
+    from jobs.lake.session import start
+
+    loaded = settings()
+    deliver(start(loaded), loaded, sink, dry_run)
+
+
+def report() -> None:
+    """Write the page of the newest finished day again.
+
+    Example: wherewhen --set report.path=/var/www/night.html report
+    """
+    from jobs.lake.runs import newest_night
+    from jobs.lake.session import start
+    from jobs.pipeline import choose
+    from jobs.runner import run as run_steps
+
+    loaded = settings()
+    night = newest_night(loaded.lake)
+    if night is None:
+        raise ValueError(f"no night is finished in {loaded.lake}: run one first")
+    run_steps(start(loaded), loaded, night.day, steps=choose(only=("report",)), watch=Watch())
+    sys.stdout.write(f"{loaded.report.path}\n")
+
+
+class Watch:
+    """Progress: a live line on a terminal, one plain line a step elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._status = self._console.status("") if self._console.is_terminal else None
+
+    def __call__(self, step: str, report: StepReport | None) -> None:
+        if report is None:
+            if self._status is not None:
+                self._status.update(f"{step} ...")
+                self._status.start()
+            return
+        if self._status is not None:
+            self._status.stop()
+        rows = ", ".join(f"{name} {count:,}" for name, count in report.rows_out.items())
+        said = f"{report.status}: {report.message}" if report.message else rows
+        log.info("  %-12s %6.1f s  %s", step, report.seconds, said)
+
+
+def _close(outcome: Outcome) -> None:
+    total = sum(report.seconds for report in outcome.reports)
+    whole = (
+        f"{outcome.days.first} to {outcome.days.last}" if outcome.days.first != outcome.days.last else f"{outcome.days.last}"
+    )
+    log.info("%s: %d steps in %.0f s (run %s)", whole, len(outcome.reports), total, outcome.run_id)

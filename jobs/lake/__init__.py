@@ -1,0 +1,1 @@
+"""The lake: Spark session, tables under contracts, run records, pseudonyms."""

@@ -1,0 +1,170 @@
+"""What a step is given: the days of the run, its tables to read and to write, nothing else."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date, timedelta
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf.mapping import Mapping
+from conf.settings import Settings
+from conf.tables import TABLES
+from jobs.lake import logs
+from jobs.lake.store import Days, Lake, keyframe_before, keyframe_copies, keyframes, newest
+
+NO_TIMES_DAY = date(2000, 1, 1)
+
+
+class Skipped(Exception):
+    """Raised by a step whose source lacks what it needs; the message says what."""
+
+
+class Refused(Exception):
+    """A check refused the run (exit code 3); the message says which and what to do."""
+
+
+class Context:
+    """One step of one run over `days` (a night: one day; a bootstrap: the whole history).
+
+    A step treats both alike: it starts from the state `before` the first day (empty in a
+    bootstrap) and gives back rows for every day of the range, each with its `day`.
+    """
+
+    def __init__(
+        self, *, settings: Settings, lake: Lake, days: Days, first_day: date, run_id: str, bootstrap: bool, pins: dict[str, int]
+    ) -> None:
+        self.settings = settings
+        self.lake = lake
+        self.spark = lake.spark
+        self.days = days
+        self.first_day = first_day
+        self.run_id = run_id
+        self.bootstrap = bootstrap
+        self.pins = pins
+        self.inputs: dict[str, int] = {}
+        self.outputs: dict[str, int] = {}
+        self.rows_out: dict[str, int] = {}
+        self.details: dict[str, Any] = {}
+        self.rows_in: int | None = None
+        self.log = logging.getLogger("wherewhen")
+
+    @property
+    def mapping(self) -> Mapping:
+        return self.settings.mapping
+
+    def note(self, **details: Any) -> None:
+        """Facts for the run record (JSON-like, bounded)."""
+        self.details.update(details)
+
+    def arrivals(self, name: str) -> DataFrame:
+        """Rows of a fact that arrived in the run's days."""
+        return self._read(name).where(self.days.where())
+
+    def before(self, name: str, lookback_days: int | None = None) -> DataFrame:
+        """`name@-1`: a state before the first day (without `gone` and `day`), or a fact's earlier partitions.
+
+        A bootstrap starts from nothing: both are empty.
+        """
+        rows = self._read(name)
+        if self.bootstrap:
+            empty = rows.where("false")
+            return empty.drop("gone", "day") if TABLES[name].kind == "state" else empty
+        yesterday = self.days.first - timedelta(days=1)
+        if TABLES[name].kind == "state":
+            if yesterday < self.first_day:
+                return rows.where("false").drop("gone", "day")
+            reach = Days(first=keyframe_before(yesterday, self.first_day), last=yesterday)
+            return newest(rows.where(reach.where()), TABLES[name].owner)
+        earlier = rows.where(F.col("day") < F.lit(self.days.first))
+        if lookback_days is not None:
+            earlier = earlier.where(F.col("day") >= F.lit(self.days.first - timedelta(days=lookback_days)))
+        return earlier
+
+    def earlier(self, name: str) -> DataFrame:
+        """A fact's partitions before the last day, in a bootstrap as in a night: what training may see."""
+        return self._read(name).where(F.col("day") < F.lit(self.days.last))
+
+    def history(self, name: str, lookback_days: int | None = None) -> DataFrame:
+        """A fact's rows up to the last day, the run's own days included."""
+        rows = self._read(name).where(F.col("day") <= F.lit(self.days.last))
+        if lookback_days is not None:
+            rows = rows.where(F.col("day") > F.lit(self.days.last - timedelta(days=lookback_days)))
+        return rows
+
+    def state(self, name: str) -> DataFrame:
+        """`name`: the state as of the last day, what this run wrote included; without `gone` and `day`."""
+        reach = Days(first=keyframe_before(self.days.last, self.first_day), last=self.days.last)
+        return newest(self._read(name).where(reach.where()), TABLES[name].owner)
+
+    def changed(self, name: str) -> DataFrame:
+        """State rows of the owners that changed within the run's days, as written (`gone` and `day` included)."""
+        return self.arrivals(name).where(F.col("changed_on") == F.col("day"))
+
+    def snapshot(self, name: str) -> DataFrame:
+        """The newest partition of a snapshot up to the last day."""
+        rows = self._read(name).where(F.col("day") <= F.lit(self.days.last))
+        return rows.join(rows.agg(F.max("day").alias("day")), on="day", how="left_semi")
+
+    def log_rows(self, name: str, where: str = "true") -> list[logs.Row]:
+        """Rows of a log table, as it stands."""
+        return logs.read(self.lake.root, name, where)
+
+    def write(self, name: str, rows: DataFrame) -> None:
+        """Replace the run's partitions of a fact, state or snapshot by `rows` (each with its `day`).
+
+        Of a state, `rows` are the owners that changed, `changed_on` = `day`; copies on keyframe
+        days are added here. Where the contract says `newest_only`, only the last day is replaced.
+        """
+        contract = TABLES[name]
+        days = Days(first=self.days.last, last=self.days.last) if contract.newest_only else self.days
+        if contract.kind == "state":
+            rows = self._with_keyframes(name, rows, days)
+        replaced = self._replaced(name, days)
+        if contract.keep_keyframes is not None:
+            rows = rows.where(F.col("day") >= F.lit(self._kept_from(contract.keep_keyframes)))
+        written = self.lake.replace(name, rows, replaced)
+        self.outputs[name] = written.version
+        self.rows_out[name] = self.rows_out.get(name, 0) + written.rows
+        self.pins[name] = written.version
+
+    def append(self, name: str, rows: list[logs.Row]) -> None:
+        """Append to a log table."""
+        self.outputs[name] = logs.append(self.lake.root, name, rows)
+        self.rows_out[name] = self.rows_out.get(name, 0) + len(rows)
+        self.pins[name] = self.outputs[name]
+
+    def _read(self, name: str) -> DataFrame:
+        version = self.pins.get(name)
+        if version is not None:
+            self.inputs[name] = version
+        return self.lake.read(name, version)
+
+    def _with_keyframes(self, name: str, rows: DataFrame, days: Days) -> DataFrame:
+        frames = keyframes(days, self.first_day)
+        if not frames:
+            return rows
+        owner = TABLES[name].owner
+        before = self.before(name).withColumn("gone", F.lit(False)).withColumn("day", F.col("changed_on"))
+        if TABLES[name].newest_only and self.bootstrap:
+            return rows
+        every = before.unionByName(rows.select(*before.columns)).persist()
+        return rows.unionByName(keyframe_copies(every, owner, frames).select(*rows.columns))
+
+    def _replaced(self, name: str, days: Days) -> str:
+        """The partitions that this write replaces; those past their keyframes go in the same commit."""
+        if self.bootstrap:
+            return f"day <= '{days.last}'"
+        keep = TABLES[name].keep_keyframes
+        if keep is None:
+            return days.where()
+        return f"({days.where()}) OR day < '{self._kept_from(keep)}'"
+
+    def _kept_from(self, keep: int) -> date:
+        start = keyframe_before(self.days.last, self.first_day)
+        for _ in range(keep - 1):
+            if start > self.first_day:
+                start = keyframe_before(start - timedelta(days=1), self.first_day)
+        return start

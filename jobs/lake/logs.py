@@ -1,0 +1,77 @@
+"""The append-only log tables, written and read without a JVM."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+from deltalake.exceptions import TableNotFoundError
+
+from conf.contracts import Column
+from conf.tables import TABLES
+from jobs.lake.schema import create
+
+Row = dict[str, Any]
+
+_ARROW: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "bigint": pa.int64(),
+    "int": pa.int32(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "binary": pa.binary(),
+    "map<string,bigint>": pa.map_(pa.string(), pa.int64()),
+}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def table_path(root: str, name: str) -> str:
+    base = root if "://" in root else str(Path(root).absolute())
+    return f"{base.rstrip('/')}/{name}"
+
+
+def append(root: str, name: str, rows: list[Row]) -> int:
+    """Append rows to a log table in one commit; makes the table on first use. Returns the version.
+
+    Concurrent appends do not conflict; delta-rs retries the commit itself.
+    """
+    contract = TABLES[name]
+    assert contract.kind == "log", f"{name} is not a log"
+    path = table_path(root, name)
+    if not deltalake.DeltaTable.is_deltatable(path):
+        create(path, contract)
+    schema = pa.schema([_field(column) for column in contract.columns])
+    arrow = pa.Table.from_pylist([{name: row.get(name) for name in contract.names} for row in rows], schema=schema)
+    deltalake.write_deltalake(path, arrow, mode="append")
+    return deltalake.DeltaTable(path).version()
+
+
+def read(root: str, name: str, where: str = "true") -> list[Row]:
+    """Rows of a log table; none where it was never written. `where` is SQL (DataFusion)."""
+    try:
+        table = deltalake.DeltaTable(table_path(root, name))
+    except TableNotFoundError:
+        return []
+    names = ", ".join(f'"{column}"' for column in TABLES[name].names)
+    answer = deltalake.QueryBuilder().register(name, table).execute(f"SELECT {names} FROM {name} WHERE {where}").read_all()
+    columns = {column: [_plain(value) for value in answer.column(column).to_pylist()] for column in TABLES[name].names}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """Maps come as lists of pairs."""
+    if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
+        return dict(value)
+    return value
+
+
+def _field(column: Column) -> pa.Field:
+    return pa.field(column.name, _ARROW[column.type], nullable=column.nullable)

@@ -1,0 +1,74 @@
+"""The run records: what is finished, and at which table versions. Needs no JVM."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from jobs.lake import logs
+
+NIGHT = "night"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """A finished run of all steps."""
+
+    run_id: str
+    day: date
+    first_day: date
+    versions: dict[str, int]
+    settings_hash: str
+    code_version: str
+
+
+def nights(root: str) -> list[Night]:
+    """Finished nights, oldest record first; a day run twice is there twice."""
+    rows = sorted(logs.read(root, "runs", f"step = '{NIGHT}' AND status = 'done'"), key=lambda row: row["finished_at"])
+    return [
+        Night(
+            run_id=row["run_id"],
+            day=row["day"],
+            first_day=row["first_day"],
+            versions=row["outputs"],
+            settings_hash=row["settings_hash"],
+            code_version=row["code_version"],
+        )
+        for row in rows
+    ]
+
+
+def newest_night(root: str) -> Night | None:
+    """The night that readers see: of the newest finished day the newest record."""
+    finished = nights(root)
+    if not finished:
+        return None
+    newest_day = max(night.day for night in finished)
+    return [night for night in finished if night.day == newest_day][-1]
+
+
+def pins(root: str) -> dict[str, int]:
+    """Table -> version of its last committed write: that of the newest `done` row that names it.
+
+    What a killed step wrote without reaching its `done` row is on disk but in no pin.
+    """
+    done = sorted(logs.read(root, "runs", f"status = 'done' AND step <> '{NIGHT}'"), key=lambda row: row["finished_at"])
+    return {table: version for row in done for table, version in row["outputs"].items()}
+
+
+@cache
+def code_version() -> str:
+    """The release and a hash of every source file that takes part."""
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in ("conf", "jobs", "models") for path in (root / folder).rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    try:
+        release = metadata.version("wherewhen")
+    except metadata.PackageNotFoundError:
+        release = "0"
+    return f"{release}+{digest.hexdigest()[:12]}"

@@ -1,0 +1,138 @@
+"""The Spark session, and the jars that it needs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.errors import PySparkRuntimeError
+
+from conf.settings import Settings
+from jobs.lake.java import java_problem
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+JAR_DIR = Path(sys.prefix) / "share" / "wherewhen" / "jars"
+DELTA = "io.delta:delta-spark_4.0_2.13:4.4.0"
+# Only Maven Central, asked once: without this file Ivy also searches a repository that is gone.
+_IVY_SETTINGS = """<ivysettings><settings defaultResolver="central"/><resolvers>
+<ibiblio name="central" m2compatible="true"/></resolvers></ivysettings>"""
+
+
+def jars() -> list[str]:
+    return sorted(str(jar) for jar in JAR_DIR.glob("*.jar"))
+
+
+def fetch_jars() -> list[str]:
+    """Resolve Delta's jars from Maven Central once and keep what Spark does not bring itself.
+
+    Raises:
+        ValueError: Maven Central cannot be reached.
+    """
+    import pyspark
+
+    bundled = {re.sub(r"-\d.*", "", jar.name) for jar in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = Path(scratch) / "ivysettings.xml"
+        settings.write_text(_IVY_SETTINGS)
+        spark_submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+        options = {"spark.jars.ivySettings": str(settings), "spark.jars.ivy": scratch, "spark.ui.enabled": "false"}
+        command = [str(spark_submit), "--packages", DELTA]
+        command += [part for key, value in options.items() for part in ("--conf", f"{key}={value}")]
+        command += ["--class", "org.apache.spark.sql.types.DataTypes", "spark-internal"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "SPARK_HOME": str(spark_submit.parents[1])}
+        )
+        found = list((Path(scratch) / "jars").glob("*.jar"))
+        if not any("delta-spark" in jar.name for jar in found):
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise ValueError(
+                f"could not fetch {DELTA} from Maven Central ({last}); check the network or copy the jars to {JAR_DIR}"
+            )
+        JAR_DIR.mkdir(parents=True, exist_ok=True)
+        for jar in found:
+            artifact = re.sub(r"-\d.*", "", jar.name.split("_", 1)[1])
+            if artifact not in bundled:
+                shutil.copy2(jar, JAR_DIR / jar.name)
+    return jars()
+
+
+def start(settings: Settings) -> SparkSession:
+    """The one Spark session of the process.
+
+    Raises:
+        ValueError: Java or the jars are missing; says how to get them.
+    """
+    from pyspark.sql import SparkSession
+
+    if (problem := java_problem()) is not None:
+        raise ValueError(problem)
+    if not jars():
+        raise ValueError(f"Delta's jars are not in {JAR_DIR}: run `wherewhen doctor --fetch-jars` once")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(settings.spark.master).appName("wherewhen")
+    for key, value in {**_options(settings), **settings.spark.conf}.items():
+        builder = builder.config(key, value)
+    with _jvm_chatter_kept_back():
+        session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("OFF")
+    return session
+
+
+@contextmanager
+def _jvm_chatter_kept_back() -> Iterator[None]:
+    """Send what the JVM says on stderr, for its whole life, to a file that nobody reads but this function.
+
+    Errors reach us as exceptions anyway; the rest is noise in a night's log.
+
+    Raises:
+        ValueError: the JVM did not start; with its own last line.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as chatter, os.fdopen(os.dup(2), "w") as kept:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            yield
+        except PySparkRuntimeError as error:
+            chatter.seek(0)
+            said = chatter.read().decode(errors="replace").strip().splitlines() or [str(error)]
+            raise ValueError(f"Spark did not start: {said[-1]}; `wherewhen doctor` looks for the cause") from error
+        finally:
+            os.dup2(kept.fileno(), 2)
+
+
+def _options(settings: Settings) -> dict[str, str]:
+    memory = settings.spark.driver_memory
+    return {
+        "spark.driver.memory": memory,
+        "spark.driver.extraClassPath": os.pathsep.join(jars()),
+        "spark.executor.extraClassPath": os.pathsep.join(jars()),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        # The default, INT96, is read wrongly by everything but Spark.
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
+        "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+        # Delta's default of 50 partitions per snapshot makes every small commit slow.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.databricks.delta.optimizeWrite.enabled": "true",
+        "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+        "spark.python.worker.reuse": "true",
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    }

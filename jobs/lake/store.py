@@ -1,0 +1,170 @@
+"""Tables on disk: created, checked, read and replaced under their contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import deltalake
+from deltalake.exceptions import TableNotFoundError
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from conf.contracts import Table
+from conf.tables import TABLES
+from jobs.lake.schema import create, differences, spark_schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Days:
+    """A closed range of run dates."""
+
+    first: date
+    last: date
+
+    def __iter__(self) -> Iterator[date]:
+        return (self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1))
+
+    def where(self, column: str = "day") -> str:
+        return f"{column} >= '{self.first}' AND {column} <= '{self.last}'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    version: int
+    rows: int
+
+
+def keyframe_before(day: date, first_day: date) -> date:
+    """The newest keyframe up to `day`: the first of its month, or the lake's first day."""
+    return max(day.replace(day=1), first_day)
+
+
+def keyframes(days: Days, first_day: date) -> list[date]:
+    """The keyframe days within `days`, without the lake's first day (all owners change on it anyway)."""
+    return [day for day in days if day.day == 1 and day > first_day]
+
+
+class Lake:
+    """All tables under one root. Knows contracts and versions, nothing of steps."""
+
+    def __init__(self, spark: SparkSession, root: str) -> None:
+        self.spark = spark
+        self.root = root.rstrip("/") or "/"
+
+    def path(self, name: str) -> str:
+        """Absolute, as Spark would else resolve it against its own working directory."""
+        root = self.root if "://" in self.root else str(Path(self.root).absolute())
+        return f"{root}/{name}"
+
+    def delta(self, name: str) -> deltalake.DeltaTable | None:
+        """The table without Spark; None where it was never written."""
+        try:
+            return deltalake.DeltaTable(self.path(name))
+        except TableNotFoundError:
+            return None
+
+    def version(self, name: str) -> int | None:
+        table = self.delta(name)
+        return None if table is None else table.version()
+
+    def ensure(self, name: str) -> None:
+        """Create the table under its contract, or check that the stored one has it.
+
+        Raises:
+            ValueError: the stored table was written under another contract; lists every difference.
+        """
+        contract, stored = TABLES[name], self.delta(name)
+        if stored is None:
+            create(self.path(name), contract)
+            return
+        if found := differences(contract, stored):
+            raise ValueError(
+                f"{self.path(name)} was written under another contract: {'; '.join(found)}; "
+                "use another lake, or move the folder away and run the backfill"
+            )
+
+    def read(self, name: str, version: int | None) -> DataFrame:
+        """All stored rows at a version; no rows where the table was never written (`None`)."""
+        if version is None:
+            return self.spark.createDataFrame([], spark_schema(TABLES[name]))
+        self.ensure(name)
+        return self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
+
+    def replace(self, name: str, rows: DataFrame, where: str) -> Written:
+        """Replace the partitions that fulfil `where` by `rows`, in one commit; the only way data is written.
+
+        Raises:
+            ValueError: the rows break the contract; names every difference.
+        """
+        contract = TABLES[name]
+        assert contract.partitioned, f"{name} is a log: append to it"
+        self.ensure(name)
+        conformed = conform(rows, contract)
+        writer = conformed.write.format("delta").mode("overwrite").option("replaceWhere", where)
+        try:
+            writer.save(self.path(name))
+        except Exception as error:
+            if (said := _violation(error)) is not None:
+                raise ValueError(f"{name}: {said}; a step wrote rows that its contract forbids") from error
+            raise
+        table = self.delta(name)
+        assert table is not None
+        metrics = table.history(1)[0].get("operationMetrics", {})
+        return Written(version=table.version(), rows=int(metrics.get("numOutputRows", 0)))
+
+
+def newest(rows: DataFrame, owner: Sequence[str]) -> DataFrame:
+    """Per owner the rows of its newest `day`, without the gone; drops `gone` and `day`."""
+    by_owner = Window.partitionBy(*owner)
+    ranked = rows.withColumn("_newest", F.max("day").over(by_owner))
+    return ranked.where((F.col("day") == F.col("_newest")) & ~F.col("gone")).drop("_newest", "gone", "day")
+
+
+def keyframe_copies(rows: DataFrame, owner: Sequence[str], frames: Sequence[date]) -> DataFrame:
+    """Copies of every owner's newest rows on each keyframe on which the owner itself did not change.
+
+    `rows` are state rows with `day` = the day of the change. One pass: each change is copied to
+    the keyframes between it and the owner's next change.
+    """
+    by_owner = Window.partitionBy(*owner).orderBy("day")
+    changes = rows.select(*owner, "day").distinct().withColumn("_next", F.lead("day").over(by_owner))
+    all_frames = F.array(*[F.lit(frame) for frame in frames])
+    due = F.filter(
+        all_frames,
+        lambda frame: (frame > F.col("day")) & (F.col("_next").isNull() | (frame < F.col("_next"))),
+    )
+    copies = changes.select(*owner, "day", F.explode(due).alias("_frame"))
+    return (
+        rows.where(~F.col("gone"))
+        .join(copies, on=[*owner, "day"], how="inner")
+        .withColumn("day", F.col("_frame"))
+        .drop("_frame")
+    )
+
+
+def conform(rows: DataFrame, contract: Table) -> DataFrame:
+    """`rows` in the contract's column order.
+
+    Raises:
+        ValueError: missing, unknown or mistyped columns; all in one message.
+    """
+    wanted = {field.name: field.dataType.simpleString() for field in spark_schema(contract)}
+    given = {field.name: field.dataType.simpleString() for field in rows.schema}
+    found = [f"{name} is missing" for name in wanted if name not in given]
+    found += [f"{name} is not in the contract" for name in given if name not in wanted]
+    found += [
+        f"{name} is {given[name]}, not {wanted[name]}" for name in wanted if given.get(name, wanted[name]) != wanted[name]
+    ]
+    if found:
+        raise ValueError(f"{contract.name}: {'; '.join(found)}")
+    return rows.select(*contract.names)
+
+
+def _violation(error: Exception) -> str | None:
+    """Delta's own words for a broken constraint, on one line; None for any other error."""
+    lines = str(error).splitlines()
+    marks = ("DELTA_VIOLATE_CONSTRAINT", "DELTA_NOT_NULL", "DELTA_MISSING_NOT_NULL")
+    return next((line.strip() for line in lines if any(mark in line for mark in marks)), None)

@@ -1,0 +1,90 @@
+from datetime import date
+
+import pytest
+from pyspark.sql import functions as F
+
+from conf.tables import TABLES
+from jobs.lake.store import keyframe_copies, newest
+
+ROW = {"user_id": "u", "attributes": {"a": "1"}, "gone": False, "changed_on": date(2024, 1, 30), "day": date(2024, 1, 30)}
+
+
+def users(spark, *changes):
+    schema = "user_id string, attributes map<string,string>, gone boolean, changed_on date, day date"
+    rows = [{**ROW, **change} for change in changes]
+    return spark.createDataFrame([tuple(row.values()) for row in rows], schema)
+
+
+def changed(user, day, **more):
+    return {"user_id": user, "changed_on": day, "day": day, **more}
+
+
+def test_keyframes_copy_owners_that_did_not_change(spark):
+    rows = users(
+        spark,
+        changed("a", date(2024, 1, 5)),
+        changed("a", date(2024, 2, 10)),
+        changed("b", date(2024, 2, 1)),
+        changed("c", date(2024, 1, 7)),
+        changed("c", date(2024, 1, 9), gone=True),
+    )
+    copies = keyframe_copies(rows, ("user_id",), [date(2024, 2, 1), date(2024, 3, 1)])
+    found = {(row.user_id, row.day, row.changed_on) for row in copies.collect()}
+    assert found == {
+        ("a", date(2024, 2, 1), date(2024, 1, 5)),
+        ("a", date(2024, 3, 1), date(2024, 2, 10)),
+        ("b", date(2024, 3, 1), date(2024, 2, 1)),
+    }
+
+
+def test_nights_read_back_the_newest_state_across_keyframes(make_context, spark):
+    first = date(2024, 1, 30)
+    for number, day in enumerate([first, date(2024, 1, 31), date(2024, 2, 1), date(2024, 2, 2)]):
+        context = make_context(day, first_day=first)
+        rows = users(spark, changed(f"u{number}", day), changed("all", day, attributes={"n": str(number)}))
+        context.write("users", rows)
+    context = make_context(date(2024, 2, 2), first_day=first)
+    state = {row.user_id: row for row in context.state("users").collect()}
+    assert set(state) == {"u0", "u1", "u2", "u3", "all"}
+    assert state["all"].attributes == {"n": "3"} and state["u0"].changed_on == first
+    before = {row.user_id for row in context.before("users").collect()}
+    assert before == {"u0", "u1", "u2", "all"}
+    stored = spark.read.format("delta").load(context.lake.path("users"))
+    assert stored.where("day = '2024-02-01'").count() == 4, "a keyframe holds every owner"
+    assert stored.where("day = '2024-02-02'").count() == 2, "other days hold the changed owners only"
+
+
+def test_a_gone_owner_is_not_in_the_state(spark):
+    rows = users(
+        spark, changed("a", date(2024, 1, 5)), changed("a", date(2024, 1, 6), gone=True), changed("b", date(2024, 1, 5))
+    )
+    assert [row.user_id for row in newest(rows, ("user_id",)).collect()] == ["b"]
+
+
+def test_a_broken_contract_is_refused_with_every_difference(make_context, spark):
+    context = make_context(date(2024, 1, 30))
+    wrong = users(spark, {}).drop("gone").withColumn("more", F.lit(1)).withColumn("changed_on", F.lit(1))
+    with pytest.raises(ValueError, match=r"users: gone is missing; more is not in the contract; changed_on is int, not date"):
+        context.write("users", wrong)
+    with pytest.raises(ValueError, match="user_id"):
+        context.write("users", users(spark, {"user_id": None}))
+    assert context.lake.read("users", context.lake.version("users")).count() == 0
+
+
+def test_an_empty_result_clears_the_partition(make_context, spark):
+    context = make_context(date(2024, 1, 30))
+    context.write("users", users(spark, {}))
+    assert context.rows_out["users"] == 1
+    context.write("users", users(spark, {}).where("false"))
+    assert context.lake.read("users", context.lake.version("users")).count() == 0
+
+
+def test_every_contract_makes_a_table(tmp_path, spark):
+    import deltalake
+
+    from jobs.lake.schema import create, differences
+
+    for name, contract in TABLES.items():
+        create(str(tmp_path / name), contract)
+        assert differences(contract, deltalake.DeltaTable(tmp_path / name)) == []
+        assert spark.read.format("delta").load(str(tmp_path / name)).columns == list(contract.names)

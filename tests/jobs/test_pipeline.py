@@ -1,0 +1,47 @@
+import pytest
+
+from conf.tables import TABLES
+from jobs.pipeline import STEPS, Step, choose, dependencies, order
+
+
+def step(name, reads=(), writes=()):
+    return Step(name=name, does="", reads=reads, writes=writes)
+
+
+def test_order_follows_reads_and_writes_whatever_the_listing():
+    names = [one.name for one in order(reversed(STEPS))]
+    for name, upstream in dependencies().items():
+        assert all(names.index(before) < names.index(name) for before in upstream)
+    assert [one.name for one in order()] == [one.name for one in STEPS], "the listing is already in order"
+
+
+def test_every_table_written_has_a_contract_and_every_data_table_a_writer():
+    written = {table for one in STEPS for table in one.writes}
+    assert written <= set(TABLES)
+    assert set(TABLES) - written == {"runs"}, "runs is written by the runner"
+
+
+def test_a_cycle_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match=r"cycle: .*a.*b"):
+        order([step("a", reads=("y",), writes=("x",)), step("b", reads=("x",), writes=("y",))])
+
+
+def test_reading_the_state_before_makes_no_edge():
+    steps = [step("a", reads=("y@-1",), writes=("x",)), step("b", reads=("x",), writes=("y",))]
+    assert [one.name for one in order(steps)] == ["a", "b"]
+
+
+def test_two_writers_and_unknown_tables_are_errors():
+    with pytest.raises(ValueError, match="x is written by both a and b"):
+        order([step("a", writes=("x",)), step("b", writes=("x",))])
+    with pytest.raises(ValueError, match="a reads nothing_like_it, which no step writes"):
+        order([step("a", reads=("nothing_like_it",))])
+
+
+def test_choose_takes_ranges_and_lists_in_order():
+    assert [one.name for one in choose(only=("clean", "ingest"))] == ["ingest", "clean"]
+    assert [one.name for one in choose("clean", "text")] == ["clean", "sequences", "text"]
+    with pytest.raises(ValueError, match="there is no step cleen; the steps are ingest, clean"):
+        choose("cleen")
+    with pytest.raises(ValueError, match="comes after"):
+        choose("text", "clean")
