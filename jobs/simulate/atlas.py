@@ -163,10 +163,7 @@ class LocalClock:
 def local_clock(day: date) -> LocalClock:
     """Local hours and slots of every city for the 24 UTC hours of `day`, with daylight saving."""
     midnight = datetime.combine(day, time(), tzinfo=UTC)
-    local = [
-        [(midnight + timedelta(hours=hour)).astimezone(ZoneInfo(city.time_zone)) for hour in range(24)]
-        for city in CITIES
-    ]
+    local = [[(midnight + timedelta(hours=hour)).astimezone(ZoneInfo(city.time_zone)) for hour in range(24)] for city in CITIES]
     hours = np.array([[moment.hour for moment in row] for row in local], dtype=np.int64)
     weekday = np.array([[moment.weekday() for moment in row] for row in local], dtype=np.int64)
     return LocalClock(hour=hours, weekend=(weekday >= 5).astype(np.int64), slot=slot_of(weekday, hours))

@@ -36,8 +36,8 @@ class Shelves:
         return np.bincount(self.key[self.first_day <= day], minlength=len(self.start))
 
     def item(self, group: Ints, filled: Ints, share: Floats) -> Ints:
-        """The item at `share` in [0, 1) of each group's first `filled[group]`; these are not 0."""
-        return self.order[self.start[group] + (share * filled[group]).astype(np.int64)]
+        """Per row, the item that lies at `share` in [0, 1) of the group's first `filled` items."""
+        return self.order[self.start[group] + (share * filled).astype(np.int64)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +128,7 @@ def _changed_days(world: World, rng: np.random.Generator, first_day: Ints) -> In
     return np.where(changes & (days > first_day) & (world.days > 1), days, _NEVER)
 
 
-def _hotspot_items(
-    category: Ints, city: Ints, district: Ints, first_day: Ints
-) -> tuple[tuple[Ints, ...], Ints]:
+def _hotspot_items(category: Ints, city: Ints, district: Ints, first_day: Ints) -> tuple[tuple[Ints, ...], Ints]:
     """The items of each hotspot, and the districts with these items moved there."""
     district = district.copy()
     hot = []
@@ -151,9 +149,7 @@ def _hotspot_items(
     return tuple(hot), district
 
 
-def _positions(
-    rng: np.random.Generator, city: Ints, district: Ints, hot: tuple[Ints, ...]
-) -> tuple[Floats, Floats]:
+def _positions(rng: np.random.Generator, city: Ints, district: Ints, hot: tuple[Ints, ...]) -> tuple[Floats, Floats]:
     centres = np.array([[centre[1:] for centre in place.districts] for place in CITIES])
     latitude, longitude = shifted(
         centres[city, district, 0],
@@ -183,9 +179,7 @@ def _shelves(key: Ints, first_day: Ints, places: int) -> Shelves:
     groups = len(taxonomy.CATEGORIES) * (len(CITIES) + 1) * places
     order = np.lexsort((np.arange(len(key)), first_day, key))
     sizes = np.bincount(key, minlength=groups)
-    return Shelves(
-        key=key, order=order, start=np.cumsum(sizes) - sizes, first_day=first_day
-    )
+    return Shelves(key=key, order=order, start=np.cumsum(sizes) - sizes, first_day=first_day)
 
 
 def item_ids(numbers: Ints) -> list[str]:
@@ -202,10 +196,7 @@ def rows_of_day(catalogue: Catalogue, day: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "item_id": item_ids(numbers),
-            "title": [
-                _title(catalogue, number, after)
-                for number, after in zip(numbers, changed, strict=True)
-            ],
+            "title": [_title(catalogue, number, after) for number, after in zip(numbers, changed, strict=True)],
             "description": [_description(catalogue, number) for number in numbers],
             "category": [taxonomy.NAMES[c] for c in catalogue.category[numbers]],
             "brand": [BRANDS[b] for b in catalogue.brand[numbers]],
@@ -234,10 +225,7 @@ def _description(catalogue: Catalogue, number: int) -> str:
     if entry.is_place:
         city = CITIES[catalogue.city[number]]
         district = city.districts[catalogue.district[number]][0]
-        return (
-            f"{entry.name} in {district}, {city.name}: {first}, {second} and {third}. "
-            f'Regulars call it "the {brand} corner".'
-        )
+        return f'{entry.name} in {district}, {city.name}: {first}, {second} and {third}. Regulars call it "the {brand} corner".'
     noun = entry.nouns[number % len(entry.nouns)]
     return f'{brand} {noun} from our {entry.name.lower()} range, "made to last".'
 
@@ -254,7 +242,7 @@ def truth_rows(world: World, catalogue: Catalogue) -> pd.DataFrame:
             "latitude": catalogue.latitude,
             "longitude": catalogue.longitude,
             "quality": np.round(catalogue.quality, 3),
-            "added_on": [world.date_of(day) for day in catalogue.first_day],
-            "changed_on": [world.date_of(day) if day >= 0 else "" for day in changed],
+            "added_on": [world.date_of(day) for day in catalogue.first_day.tolist()],
+            "changed_on": [world.date_of(day) if day >= 0 else "" for day in changed.tolist()],
         }
     )

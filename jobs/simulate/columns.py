@@ -20,17 +20,14 @@ class Columns:
 
     def take(self, rows: Ints | Flags) -> Self:
         """The rows with these numbers, or those that are true."""
-        taken: dict[str, Any] = {
-            field.name: getattr(self, field.name)[rows] for field in fields(self)
-        }
+        taken: dict[str, Any] = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
         return type(self)(**taken)
 
     @classmethod
     def stacked(cls, pieces: Sequence[Self]) -> Self:
         """All rows of the pieces, in their order."""
         columns: dict[str, Any] = {
-            field.name: np.concatenate([getattr(piece, field.name) for piece in pieces])
-            for field in fields(cls)
+            field.name: np.concatenate([getattr(piece, field.name) for piece in pieces]) for field in fields(cls)
         }
         return cls(**columns)
 
@@ -66,3 +63,8 @@ SEARCH, VIEW, CHECK_IN, CLICK, CART, PURCHASE, REVIEW = range(len(EVENT_TYPES))
 DEVICES = ("android", "ios", "web")
 SCENES = ("feed", "search", "map", "notification")
 DAY_MILLIS = 86_400_000
+
+
+def begins(values: Ints) -> Flags:
+    """Whether a row is the first of a run of equal values."""
+    return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -32,18 +31,18 @@ def as_written(events: Events, flaw: Ints) -> dict[str, pa.StringArray]:
     moment = pc.if_else(pa.array(flaw == CODE["time_unreadable"]), unreadable, moment)
     return {
         "user_id": _without(_ids("u", events.user, 6), flaw == CODE["missing_user_id"]),
-        "item_id": _without(
-            _ids("i", events.item, 5), (events.item < 0) | (flaw == CODE["missing_item_id"])
-        ),
-        "event_type": _without(
-            _named(EVENT_TYPES, events.kind), flaw == CODE["missing_event_type"]
-        ),
+        "item_id": _without(_ids("i", events.item, 5), (events.item < 0) | (flaw == CODE["missing_item_id"])),
+        "event_type": _without(_named(EVENT_TYPES, events.kind), flaw == CODE["missing_event_type"]),
         "event_timestamp": _without(moment, flaw == CODE["missing_event_timestamp"]),
     }
 
 
 def event_lines(
-    events: Events, flaw: Ints, people: People, catalogue: Catalogue, names: dict[str, pa.StringArray]
+    events: Events,
+    flaw: Ints,
+    people: People,
+    catalogue: Catalogue,
+    names: dict[str, pa.StringArray],
 ) -> pa.StringArray:
     """One JSON object a row with a line feed; fields that a row lacks are left out of it."""
     no_position = flaw == CODE["missing_position"]
@@ -51,9 +50,7 @@ def event_lines(
     fields += [
         _number("latitude", events.latitude, no_position),
         _number("longitude", events.longitude, no_position),
-        _quoted(
-            "device", _without(_named(DEVICES, events.device), flaw == CODE["missing_device"])
-        ),
+        _quoted("device", _without(_named(DEVICES, events.device), flaw == CODE["missing_device"])),
         _quoted("scene", _named(SCENES, events.scene)),
         _quoted("session_id", _session_ids(events)),
         _number("rating", events.rating, events.rating == 0),
@@ -79,8 +76,13 @@ def _garbled(lines: pa.StringArray, rows: Ints) -> pa.StringArray:
 
 
 def _session_ids(events: Events) -> pa.StringArray:
-    parts = [pc.cast(pa.array(part), pa.string()) for part in (events.user, events.origin, events.session)]
-    return pc.binary_join_element_wise(pc.binary_join_element_wise("s", parts[0], ""), *parts[1:], "-")
+    """Opaque and unique: a raw session id must not give away whose it is."""
+    packed = (events.user << 32 | events.origin << 12 | events.session).astype(np.uint64)
+    # The finisher of splitmix64 (Steele et al., 2014): each of its steps can be undone.
+    mixed = (packed ^ (packed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    digits = pc.cast(pa.array(mixed ^ (mixed >> np.uint64(31))), pa.string())
+    return pc.binary_join_element_wise("s", digits, "")
 
 
 def _texts(events: Events, people: People, catalogue: Catalogue) -> pa.StringArray:
@@ -151,27 +153,28 @@ def write_csv(path: Path, rows: pd.DataFrame) -> None:
     _write(path, rows.to_csv(index=False, lineterminator="\n").encode())
 
 
-def write_piece(path: Path, part: int, rows: pd.DataFrame) -> None:
-    """One slice of the CSV `path`, without header, for `merge_pieces`."""
-    _write(
-        path.with_name(f"{path.name}.{part:04d}"),
-        rows.to_csv(index=False, header=False, lineterminator="\n").encode(),
-    )
+def piece(path: Path, part: int) -> Path:
+    """Where slice number `part` of the CSV `path` lies until `merge_pieces`."""
+    return path.with_name(f"{path.name}.{part:06d}")
 
 
-def merge_pieces(path: Path, header: list[str]) -> None:
-    """Puts the slices of the CSV `path` behind one header, in the order of their numbers."""
+def merge_pieces(path: Path) -> None:
+    """Makes the CSV `path` of its slices, in the order of their numbers; nothing if there are none."""
+    pieces = sorted(path.parent.glob(f"{path.name}.*"))
+    if not pieces:
+        return
     with path.open("wb") as whole:
-        whole.write((",".join(header) + "\n").encode())
-        for piece in sorted(path.parent.glob(f"{path.name}.*")):
-            with piece.open("rb") as source:
+        for number, part in enumerate(pieces):
+            with part.open("rb") as source:
+                header = source.readline()
+                whole.write(header if number == 0 else b"")
                 shutil.copyfileobj(source, whole)
-            piece.unlink()
+            part.unlink()
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:
-    # A task may run twice, or be killed while it writes: the last rename of equal bytes wins.
+    # A task that is killed while it writes is run again, and writes the same bytes to this name.
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     partial.replace(path)

@@ -56,9 +56,7 @@ def spoiled(world: World, events: Events, rng: np.random.Generator) -> tuple[Eve
     # The first of two equal rows is as good as any: only the copy counts as the defect.
     flaw[copies] = CODE["good"]
     latitude, longitude = _positions(events, flaw, rng)
-    wrong = replace(
-        events, at=_times(events.at, flaw, rng), latitude=latitude, longitude=longitude
-    )
+    wrong = replace(events, at=_times(events.at, flaw, rng), latitude=latitude, longitude=longitude)
     both = Events.stacked([wrong, wrong.take(copies)])
     return both, np.concatenate([flaw, np.full(len(copies), CODE["duplicate"])])
 
@@ -98,9 +96,7 @@ def _has_neighbour(events: Events) -> Flags:
     return before | after
 
 
-def _positions(
-    events: Events, flaw: Ints, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+def _positions(events: Events, flaw: Ints, rng: np.random.Generator) -> tuple[Floats, Floats]:
     beyond = flaw == CODE["position_out_of_range"]
     null_island = flaw == CODE["position_null_island"]
     jump = flaw == CODE["position_jump"]
@@ -112,9 +108,7 @@ def _positions(
         [95.0 + 40.0 * np.abs(noise), np.zeros(len(events)), -events.latitude + noise],
         events.latitude,
     )
-    longitude = np.select(
-        [null_island, jump], [np.zeros(len(events)), events.longitude + across], events.longitude
-    )
+    longitude = np.select([null_island, jump], [np.zeros(len(events)), events.longitude + across], events.longitude)
     return np.round(latitude, 6), np.round(longitude, 6)
 
 
@@ -122,6 +116,4 @@ def _times(at: Ints, flaw: Ints, rng: np.random.Generator) -> Ints:
     ahead = rng.integers(2, 401, len(at)) * DAY_MILLIS
     # What a clock shows that has lost its battery.
     reset = rng.integers(0, DAY_MILLIS, len(at))
-    return np.select(
-        [flaw == CODE["time_future"], flaw == CODE["time_ancient"]], [at + ahead, reset], at
-    )
+    return np.select([flaw == CODE["time_future"], flaw == CODE["time_ancient"]], [at + ahead, reset], at)

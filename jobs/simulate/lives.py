@@ -37,6 +37,7 @@ from jobs.simulate.columns import (
     VIEW,
     Columns,
     Events,
+    begins,
 )
 from jobs.simulate.people import BURST_STRENGTH, ROUTINE_STRENGTH, WINDOW_DAYS, People
 from jobs.simulate.world import World
@@ -53,10 +54,8 @@ _RECEIVER_METRES = 8.0
 # Relative number of sessions per local hour, 0..23: a weekday and a day of the weekend.
 _RHYTHM = np.array(
     [
-        [1, 0.5, 0.3, 0.2, 0.2, 0.5, 2, 5, 6, 4, 3.5, 4]
-        + [6, 5, 3.5, 3.5, 4, 5, 7, 8, 8, 7, 5, 2.5],
-        [2.5, 1.8, 1, 0.5, 0.3, 0.3, 0.6, 1.2, 2.5, 4, 5.5, 6]
-        + [6, 6, 6, 5.5, 5.5, 6, 7, 8, 8, 7.5, 6, 4.5],
+        [1, 0.5, 0.3, 0.2, 0.2, 0.5, 2, 5, 6, 4, 3.5, 4, 6, 5, 3.5, 3.5, 4, 5, 7, 8, 8, 7, 5, 2.5],
+        [2.5, 1.8, 1, 0.5, 0.3, 0.3, 0.6, 1, 2.5, 4, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 8, 7.5, 6, 4.5],
     ]
 )
 # Chances to be at home and at work (else on the way between them), per local hour.
@@ -98,7 +97,11 @@ class Today:
     def hour(self, city: Ints, start: Floats) -> tuple[Ints, Ints, Ints]:
         """Local hour, weekend and slot at `start` seconds after UTC midnight."""
         hour = (start // 3600).astype(np.int64)
-        return self.clock.hour[city, hour], self.clock.weekend[city, hour], self.clock.slot[city, hour]
+        return (
+            self.clock.hour[city, hour],
+            self.clock.weekend[city, hour],
+            self.clock.slot[city, hour],
+        )
 
 
 def today(world: World, catalogue: Catalogue, day: int) -> Today:
@@ -130,22 +133,20 @@ def live(
     acts, session = _acts(sessions, rng)
     item = _items(people, catalogue, now, acts, rng)
     at_place = taxonomy.IS_PLACE[acts.category]
-    first_act = np.concatenate([[True], session[1:] != session[:-1]])[: len(session)]
-    act, kind = np.nonzero(_steps(at_place, first_act, rng))
+    act, kind = np.nonzero(_steps(at_place, begins(session), rng))
     spot = _places(people, now, sessions, rng)
     latitude = np.where(at_place, catalogue.latitude[item], spot[session, 0])[act]
     longitude = np.where(at_place, catalogue.longitude[item], spot[session, 1])[act]
     noise = rng.normal(0, _RECEIVER_METRES, (2, len(act)))
     latitude, longitude = shifted(latitude, longitude, noise[0], noise[1])
     user = acts.user[act]
-    midnight = (world.date_of(day).toordinal() - 719_163) * DAY_MILLIS
-    origin = midnight // DAY_MILLIS
+    origin = world.epoch_day(day)
     is_search = kind == SEARCH
     return Events(
         user=people.first + user,
         item=np.where(is_search, -1, item[act]),
         kind=kind,
-        at=midnight + _moments(sessions, session[act], rng),
+        at=origin * DAY_MILLIS + _moments(sessions, session[act], rng),
         latitude=np.round(latitude, 6),
         longitude=np.round(longitude, 6),
         device=_devices(people, sessions, rng)[session][act],
@@ -158,9 +159,7 @@ def live(
     )
 
 
-def _first_sessions(
-    world: World, people: People, now: Today, users: Ints, rng: np.random.Generator
-) -> Sessions:
+def _first_sessions(world: World, people: People, now: Today, users: Ints, rng: np.random.Generator) -> Sessions:
     pace = people.pace[users] * (world.events_per_user_day / _EVENTS_PER_SESSION)
     user = np.repeat(users, rng.poisson(pace))
     city = people.city[user]
@@ -186,11 +185,7 @@ def _taste_now(people: People, now: Today, user: Ints, slot: Ints) -> Floats:
     taste = people.taste[user].astype(np.float64)
     window = now.day // WINDOW_DAYS
     passing = people.burst_category[user, window]
-    is_on = (
-        (passing >= 0)
-        & (people.burst_start[user, window] <= now.day)
-        & (people.burst_end[user, window] >= now.day)
-    )
+    is_on = (passing >= 0) & (people.burst_start[user, window] <= now.day) & (people.burst_end[user, window] >= now.day)
     rows = np.flatnonzero(is_on)
     taste[rows, passing[rows]] += BURST_STRENGTH
     rows = np.flatnonzero(people.routine_slot[user] == slot)
@@ -222,9 +217,7 @@ def _sent_to_hotspots(
     return replace(sessions, category=category, item=item)
 
 
-def _with_follow_ups(
-    people: People, now: Today, sessions: Sessions, rng: np.random.Generator
-) -> Sessions:
+def _with_follow_ups(people: People, now: Today, sessions: Sessions, rng: np.random.Generator) -> Sessions:
     """Adds the second halves of habits, such as the office after the coffee."""
     follows = taxonomy.LEADS_TO[sessions.category]
     start = sessions.start + rng.uniform(*_FOLLOW_SECONDS, len(sessions))
@@ -257,9 +250,7 @@ def _acts(sessions: Sessions, rng: np.random.Generator) -> tuple[Sessions, Ints]
     return sessions.take(session), session
 
 
-def _items(
-    people: People, catalogue: Catalogue, now: Today, acts: Sessions, rng: np.random.Generator
-) -> Ints:
+def _items(people: People, catalogue: Catalogue, now: Today, acts: Sessions, rng: np.random.Generator) -> Ints:
     """Mostly a favourite near home or work; else something near, or anything in the city."""
     city = people.city[acts.user]
     hour, weekend, _ = now.hour(city, acts.start)
@@ -275,13 +266,9 @@ def _items(
     # Squared, so that items differ in popularity.
     share = np.where(loyal, favourite**1.5, rng.random(len(acts)) ** 2)
     from_near = is_near & (choice < 0.85)
-    nearby = catalogue.in_district.item(
-        np.where(from_near, near, 0), np.maximum(now.initial_district, 1), share
-    )
+    nearby = catalogue.in_district.item(np.where(from_near, near, 0), np.where(from_near, now.initial_district[near], 0), share)
     filled = np.where(loyal, now.initial_city[wide], now.filled_city[wide])
-    anywhere = catalogue.in_city.order[
-        catalogue.in_city.start[wide] + (share * filled).astype(np.int64)
-    ]
+    anywhere = catalogue.in_city.item(wide, filled, share)
     chosen = np.where(from_near, nearby, anywhere)
     return np.where(acts.item >= 0, acts.item, chosen)
 
@@ -295,9 +282,7 @@ def _steps(at_place: Flags, first_act: Flags, rng: np.random.Generator) -> Flags
     steps[:, CHECK_IN] = at_place
     steps[:, CLICK] = ~at_place & (draw[:, CLICK] < 0.5)
     steps[:, CART] = steps[:, CLICK] & (draw[:, CART] < 0.4)
-    steps[:, PURCHASE] = np.where(
-        at_place, draw[:, PURCHASE] < 0.3, steps[:, CART] & (draw[:, PURCHASE] < 0.5)
-    )
+    steps[:, PURCHASE] = np.where(at_place, draw[:, PURCHASE] < 0.3, steps[:, CART] & (draw[:, PURCHASE] < 0.5))
     writes = np.where(at_place, 0.1, 0.4 * steps[:, PURCHASE])
     steps[:, REVIEW] = draw[:, REVIEW] < writes
     return steps
@@ -320,11 +305,11 @@ def _places(people: People, now: Today, sessions: Sessions, rng: np.random.Gener
 def _moments(sessions: Sessions, session: Ints, rng: np.random.Generator) -> Ints:
     """Milliseconds after UTC midnight per event; `session` is its row, in order."""
     gap = rng.integers(*_GAP_MILLIS, len(session))
-    first = np.concatenate([[True], session[1:] != session[:-1]])[: len(session)]
+    first = begins(session)
     passed = np.cumsum(np.where(first, 0, gap))
     begin = np.flatnonzero(first)
     number = np.cumsum(first) - 1
-    since = passed - passed[begin][number]
+    since = passed - passed[begin[number]]
     start = (sessions.start[session] * 1000).astype(np.int64)
     # A session that would run past midnight begins sooner: a landing day holds its own date.
     length = np.maximum.reduceat(since, begin)[number] if len(begin) else since
@@ -333,7 +318,7 @@ def _moments(sessions: Sessions, session: Ints, rng: np.random.Generator) -> Int
 
 def _number_in_day(user: Ints) -> Ints:
     """0, 1, 2.. within each run of the same user."""
-    first = np.concatenate([[True], user[1:] != user[:-1]])[: len(user)]
+    first = begins(user)
     begin = np.flatnonzero(first)
     return np.arange(len(user)) - begin[np.cumsum(first) - 1]
 
@@ -350,9 +335,7 @@ def _scenes(at_place: Flags, rng: np.random.Generator) -> Ints:
     return drawn
 
 
-def _ratings(
-    people: People, catalogue: Catalogue, user: Ints, item: Ints, rng: np.random.Generator
-) -> Ints:
+def _ratings(people: People, catalogue: Catalogue, user: Ints, item: Ints, rng: np.random.Generator) -> Ints:
     felt = catalogue.quality[item] + people.leniency[user] + rng.normal(0, 0.6, len(item))
     return np.clip(np.round(felt), 1, 5).astype(np.int64)
 
@@ -363,9 +346,7 @@ def _topics(people: People, user: Ints, category: Ints, rng: np.random.Generator
     return np.where(rng.random(len(user)) < 0.4, lasting, category)
 
 
-def bots_live(
-    world: World, people: People, catalogue: Catalogue, day: int, rng: np.random.Generator
-) -> Events:
+def bots_live(world: World, people: People, catalogue: Catalogue, day: int, rng: np.random.Generator) -> Events:
     """The events of bots on day number `day`: hundreds in a row at an even pace, from one spot."""
     users = np.flatnonzero(people.is_bot & (people.joined <= day))
     count = np.where(rng.random(len(users)) < 0.4, rng.integers(60, 161, len(users)), 0)
@@ -375,7 +356,7 @@ def bots_live(
     start = np.repeat(rng.integers(0, DAY_MILLIS - 161 * 30_000, len(users)), count)
     goods = np.flatnonzero((catalogue.city < 0) & (catalogue.first_day == 0))
     item = goods[(np.repeat(rng.integers(0, len(goods), len(users)), count) + number) % len(goods)]
-    origin = world.date_of(day).toordinal() - 719_163
+    origin = world.epoch_day(day)
     zeros = np.zeros(len(user), dtype=np.int64)
     return Events(
         user=people.first + user,

@@ -124,7 +124,7 @@ def _around(rng: np.random.Generator, city: Ints, district: Ints, spread: float)
         rng.normal(0, spread, len(city)),
         rng.normal(0, spread, len(city)),
     )
-    return np.round(np.stack([latitude, longitude], axis=1), 6)
+    return np.stack([latitude, longitude], axis=1).round(6)
 
 
 def _interests(rng: np.random.Generator, size: int) -> Ints:
@@ -136,9 +136,7 @@ def _interests(rng: np.random.Generator, size: int) -> Ints:
     third = np.where((more[:, 0] == goods) | (more[:, 0] == places), -1, more[:, 0])
     known = (more[:, 1] == goods) | (more[:, 1] == places) | (more[:, 1] == third) | (third < 0)
     fourth = np.where(known | (rng.random(size) < 0.5), -1, more[:, 1])
-    return np.stack(
-        [np.where(swap, places, goods), np.where(swap, goods, places), third, fourth], axis=1
-    )
+    return np.stack([np.where(swap, places, goods), np.where(swap, goods, places), third, fourth], axis=1)
 
 
 def _taste(interests: Ints) -> npt.NDArray[np.float32]:
@@ -194,13 +192,10 @@ def truth_rows(world: World, people: People) -> pd.DataFrame:
             "home_longitude": people.home[:, 1],
             "work_latitude": people.work[:, 0],
             "work_longitude": people.work[:, 1],
-            "interests": [
-                "|".join(taxonomy.NAMES[category] for category in row if category >= 0)
-                for row in people.interests
-            ],
+            "interests": ["|".join(taxonomy.NAMES[category] for category in row if category >= 0) for row in people.interests],
             "routine_slot": [SLOTS[slot] for slot in people.routine_slot],
             "routine_category": [taxonomy.NAMES[c] for c in people.routine_category],
-            "joined_on": [world.date_of(day) for day in people.joined],
+            "joined_on": [world.date_of(day) for day in people.joined.tolist()],
             "is_bot": ["true" if bot else "false" for bot in people.is_bot],
         }
     )
@@ -213,7 +208,7 @@ def burst_rows(world: World, people: People) -> pd.DataFrame:
         {
             "user_id": user_ids(people.first + row),
             "category": [taxonomy.NAMES[c] for c in people.burst_category[row, window]],
-            "start_day": [world.date_of(day) for day in people.burst_start[row, window]],
-            "end_day": [world.date_of(day) for day in people.burst_end[row, window]],
+            "start_day": [world.date_of(day) for day in people.burst_start[row, window].tolist()],
+            "end_day": [world.date_of(day) for day in people.burst_end[row, window].tolist()],
         }
     )

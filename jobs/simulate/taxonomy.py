@@ -194,9 +194,7 @@ CATEGORIES = (
 
 NAMES = tuple(category.name for category in CATEGORIES)
 IS_PLACE = np.array([category.is_place for category in CATEGORIES])
-LEADS_TO = np.array(
-    [NAMES.index(category.leads_to) if category.leads_to else -1 for category in CATEGORIES]
-)
+LEADS_TO = np.array([NAMES.index(category.leads_to) if category.leads_to else -1 for category in CATEGORIES])
 FOLLOW_PROBABILITY = 0.45
 
 

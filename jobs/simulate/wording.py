@@ -46,23 +46,23 @@ BRANDS = (
 
 # Each mood: words before the brand, between brand and noun, after the noun.
 _PRAISE = (
-    ("Absolutely loved ", "So happy with ", "I can warmly recommend ", "Five minutes in, I adored "),
-    (": the ", ", such a great place for its ", "! A wonderful ", ". The excellent "),
-    (" was perfect.", " made my day, I will be back.", " was superb and friendly.", " is the best."),
+    ("Absolutely loved ", "So happy with ", "I can warmly recommend ", "Another great day with "),
+    (": the ", ". The ", " - their ", ", because the "),
+    (" was perfect.", " made my day, I will be back.", " was excellent.", " is the best in town."),
 )
 _SHRUG = (
-    ("Tried ", "Second time with ", "An average day with ", "What to say about "),
-    (": the ", ", where the ", ". I found that the ", " - the "),
+    ("Tried ", "Second time with ", "An average day with ", "Not sure what to think of "),
+    (": the ", ". The ", " - their ", ", since the "),
     (" was okay.", " was neither good nor bad.", " was fine, nothing special.", " did the job."),
 )
 _BLAME = (
-    ("Very disappointed by ", "I regret choosing ", "Never again ", "A terrible time with "),
-    (": the ", ", where the ", ". Sadly the ", "! The "),
+    ("Very disappointed by ", "I regret choosing ", "I will never go back to ", "A terrible time with "),
+    (": the ", ". Sadly the ", " - their ", ", because the "),
     (
         " was awful.",
         ' was bad, and nobody said "sorry".',
         " was a waste of money.",
-        " was rude and broken.",
+        " was the worst I have seen.",
     ),
 )
 _MOODS = (_BLAME, _SHRUG, _PRAISE)
@@ -75,9 +75,7 @@ def review_texts(rating: Ints, brand: Ints, category: Ints, phrase: Ints) -> pa.
     """One English review a row: good from rating 4, bad up to 2; brand and a noun are in it."""
     mood = (rating >= 3).astype(int) + (rating >= 4)
     options = len(_PRAISE[0])
-    before, between, after = (
-        pa.array([words for part in _MOODS for words in part[position]]) for position in range(3)
-    )
+    before, between, after = (pa.array([words for part in _MOODS for words in part[position]]) for position in range(3))
     return pc.binary_join_element_wise(
         _taken(before, mood * options + phrase % options),
         _taken(pa.array(BRANDS), brand),

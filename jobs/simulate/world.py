@@ -13,7 +13,7 @@ ROWS_PER_FILE = 200_000
 
 
 class Purpose(IntEnum):
-    """Each kind of draw has a stream of its own, so that a change to one leaves the others alone."""
+    """Each kind of draw has a stream of its own: a change to one leaves the others alone."""
 
     ITEMS = 1
     PEOPLE = 2
@@ -22,7 +22,7 @@ class Purpose(IntEnum):
     DELAYED_LIVES = 5
     FLAWS = 6
     BOTS = 7
-    RHYTHM = 8
+    BOT_DAYS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class World:
 
     users, items, days: how many; all three at least 1.
     end_day: the last landing day; the first is `days - 1` days earlier.
-    events_per_user_day: mean events of a person on a day after they joined; bots come on top.
+    events_per_user_day: mean events of a person on a day after they joined; bots come on top. The
+    sessions of one person lie 20 minutes apart at least, so of 10 there come 9, of 20 only 16.
     *_rate: shares in [0, 1], of rows; `bot_rate` of users, `late_rate` of people's days (a phone
     that was off line all day sends that day's rows 1..5 days later). Where `bot_rate` is above
     zero there is at least one bot.
@@ -57,23 +58,14 @@ class World:
                 raise ValueError(f"{name} is {getattr(self, name)}: a world needs at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}: give a whole number from 0")
-        if not 0 < self.events_per_user_day <= 1000:
-            raise ValueError(
-                f"events_per_user_day is {self.events_per_user_day}: give a number above 0, "
-                "at most 1000"
-            )
+        if not 0 < self.events_per_user_day <= 100:
+            raise ValueError(f"events_per_user_day is {self.events_per_user_day}: give a number above 0, at most 100")
         rates = [field.name for field in fields(self) if field.name.endswith("_rate")]
         for name in rates:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a share from 0 to 1")
         # These five are cut from one draw per row, so that no row has two defects.
-        exclusive = (
-            self.duplicate_rate
-            + self.position_rate
-            + self.time_rate
-            + self.missing_rate
-            + self.broken_rate
-        )
+        exclusive = self.duplicate_rate + self.position_rate + self.time_rate + self.missing_rate + self.broken_rate
         if exclusive > 1:
             raise ValueError(
                 f"duplicate, position, time, missing and broken rates sum to {exclusive:g}: "
@@ -82,14 +74,15 @@ class World:
         try:
             self.date_of(0)
         except OverflowError:
-            raise ValueError(
-                f"{self.days} days before {self.end_day} is before the calendar begins: "
-                "lower days"
-            ) from None
+            raise ValueError(f"{self.days} days before {self.end_day} is before the calendar begins: lower days") from None
 
     def date_of(self, day: int) -> date:
         """The calendar date of day number `day`, 0 being the first."""
         return self.end_day - timedelta(days=self.days - 1 - day)
+
+    def epoch_day(self, day: int) -> int:
+        """Days from 1970-01-01 to day number `day`."""
+        return (self.date_of(day) - date(1970, 1, 1)).days
 
     @property
     def parts(self) -> int:
