@@ -28,6 +28,7 @@ class Column:
     `type` is a Spark SQL type. `aged`, where given, is the SQL expression (run by Spark and by
     DataFusion alike) that brings the stored value, true at the end of `changed_on`, to the end of
     a later day; it may name any column of the row and `age_days`, the days between the two.
+    `tolerance` is how far equal floats may lie apart: relative, of the elements of an array absolute.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column:
     nullable: bool = True
     personal: bool = False
     aged: str | None = None
+    tolerance: float = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
