@@ -46,12 +46,16 @@ class EventColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Moments asked about: the rows `first_B .. stop_B - 1` of the events came before; when it is asked."""
+    """Moments asked about: the rows `first_B .. stop_B - 1` of the events came before; when it is asked.
+
+    `hour_of_week_B` is local, -1 = hidden. Left out, it follows from the time and the clock of the
+    newest row before: the clock at the place of the event to be predicted would tell of the place.
+    """
 
     first_B: np.ndarray  # int64
     stop_B: np.ndarray  # int64
     timestamp_B: np.ndarray  # int64, seconds since 1970 UTC
-    hour_of_week_B: np.ndarray  # float32, local; -1 = hidden or unknown
+    hour_of_week_B: np.ndarray | None = None  # float32
 
 
 def event_columns(vocabulary: Vocabulary, columns: Mapping[str, Any]) -> EventColumns:
@@ -177,21 +181,40 @@ def histories_of_rows(events: EventColumns, row_BL: np.ndarray, seen: list[np.nd
 
 
 def queries_before(events: EventColumns, moments: Moments) -> Queries:
-    """The queries of the moments; the place is that of the newest placed row before each, NaN where there is none."""
+    """The queries of the moments; place and clock are those of the newest row before each that has one, else unknown."""
     latitude_B = longitude_B = np.full(len(moments.stop_B), np.nan, dtype=np.float32)
+    hour_of_week_B = np.full(len(moments.stop_B), -1.0, dtype=np.float32)
     if len(events):
-        placed_E = ~(np.isnan(events.latitude_E) | np.isnan(events.longitude_E))
-        last_placed_E = np.maximum.accumulate(np.where(placed_E, np.arange(len(events)), -1))
-        row_B = last_placed_E[np.maximum(moments.stop_B - 1, 0)]
-        known_B = (moments.stop_B > moments.first_B) & (row_B >= moments.first_B)
-        latitude_B = np.where(known_B, events.latitude_E[row_B], np.float32(np.nan))
-        longitude_B = np.where(known_B, events.longitude_E[row_B], np.float32(np.nan))
+        row_B = _newest_before(moments, ~(np.isnan(events.latitude_E) | np.isnan(events.longitude_E)))
+        latitude_B = np.where(row_B >= 0, events.latitude_E[row_B], np.float32(np.nan))
+        longitude_B = np.where(row_B >= 0, events.longitude_E[row_B], np.float32(np.nan))
+        row_B = _newest_before(moments, events.hour_of_week_E >= 0)
+        offset_B = clock_offsets(events.timestamp_E[row_B], events.hour_of_week_E[row_B])
+        hour_of_week_B = np.where(row_B >= 0, local_hours(moments.timestamp_B, offset_B), np.float32(-1.0))
     return Queries(
         timestamp_B=moments.timestamp_B.astype(np.int64),
-        hour_of_week_B=moments.hour_of_week_B.astype(np.float32),
+        hour_of_week_B=hour_of_week_B if moments.hour_of_week_B is None else moments.hour_of_week_B.astype(np.float32),
         latitude_B=latitude_B,
         longitude_B=longitude_B,
     )
+
+
+def _newest_before(moments: Moments, known_E: np.ndarray) -> np.ndarray:
+    """The newest row before each moment where `known_E`, int64; -1 where there is none."""
+    row_E = np.maximum.accumulate(np.where(known_E, np.arange(len(known_E)), -1))
+    row_B = row_E[np.maximum(moments.stop_B - 1, 0)]
+    return np.where((moments.stop_B > moments.first_B) & (row_B >= moments.first_B), row_B, -1)
+
+
+def clock_offsets(timestamp: np.ndarray, hour_of_week: np.ndarray) -> np.ndarray:
+    """Hours by which local clocks were ahead of UTC, in quarters of an hour, 0..168; any shape."""
+    utc = (timestamp / 3600.0 + _MONDAY) % HOURS_PER_WEEK
+    return np.round((hour_of_week.astype(np.float64) - utc) * 4.0) / 4.0 % HOURS_PER_WEEK
+
+
+def local_hours(timestamp: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Local hour of the week at UTC seconds, for a clock ahead by `offset` hours; float32 in [0, 168)."""
+    return ((timestamp / 3600.0 + _MONDAY + offset) % HOURS_PER_WEEK).astype(np.float32) % np.float32(HOURS_PER_WEEK)
 
 
 def seen_before(events: EventColumns, first_B: np.ndarray, stop_B: np.ndarray, counts_E: np.ndarray) -> list[np.ndarray]:

@@ -82,6 +82,15 @@ def test_the_place_of_a_query_is_the_last_known_before_it():
     assert np.isnan(found.latitude_B[2:]).all(), "another owner's place, or none, is unknown"
 
 
+def test_the_clock_of_a_query_is_that_of_the_last_event_before_it():
+    abroad = {"local_timestamp": datetime(2024, 1, 1, 15, 0, tzinfo=UTC)}
+    made = events({}, {"local_timestamp": None}, abroad)
+    later = np.array([int(datetime(2024, 1, 7, 23, 45, tzinfo=UTC).timestamp())] * 3)
+    moments = Moments(first_B=np.array([0, 0, 2]), stop_B=np.array([2, 3, 2]), timestamp_B=later)
+    found = queries_before(made, moments).hour_of_week_B
+    assert found.tolist() == [162.75, 5.25, -1.0], "five hours behind UTC; 5.5 ahead, past Sunday midnight; no event before"
+
+
 def test_no_events_give_empty_histories():
     made = events()
     found = histories_from_events(made, np.array([0]), np.array([0]), 3)
