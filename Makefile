@@ -6,9 +6,8 @@ AIRFLOW := .venv-airflow
 BIN := $(VENV)/bin
 # The machine's own certificates, as pip uses them.
 export UV_SYSTEM_CERTS := 1
-export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
-.PHONY: setup demo test lint bench airflow lock clean
+.PHONY: setup demo test lint lock clean
 
 setup: $(VENV)/.ready
 

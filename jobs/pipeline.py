@@ -184,8 +184,21 @@ def choose(
 
 
 def picture(steps: Iterable[Step] = STEPS) -> str:
-    """The flow as a Mermaid graph, for README and docs."""
+    """The flow as a Mermaid graph, without the arrows that follow from others."""
     steps = tuple(steps)
+    direct = dependencies(steps)
+    upstream: dict[str, set[str]] = {}
     lines = ["flowchart LR"]
-    lines += [f"  {before} --> {step.name}" for step in order(steps) for before in sorted(dependencies(steps)[step.name])]
+    for step in order(steps):
+        before = direct[step.name]
+        implied = {name for one in before for name in upstream[one]}
+        upstream[step.name] = before | implied
+        lines += [f"  {name} --> {step.name}" for name in sorted(before - implied)]
+    return "\n".join(lines)
+
+
+def outline(steps: Iterable[Step] = STEPS) -> str:
+    """The steps, what they do and what they write, as a Markdown table."""
+    lines = ["| step | does | writes |", "|---|---|---|"]
+    lines += [f"| {step.name} | {step.does} | {', '.join(step.writes) or 'a page'} |" for step in order(steps)]
     return "\n".join(lines)

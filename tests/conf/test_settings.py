@@ -21,7 +21,7 @@ def test_local_yaml_lists_every_key_with_its_default_and_a_comment():
         "sources.events": None
     }
     for line in (CONF_DIR / "local.yaml").read_text().splitlines():
-        key, colon, rest = line.partition(":")
+        _, colon, rest = line.partition(":")
         is_section = rest.strip() == ""
         assert line.startswith("#") or not colon or is_section or "#" in line, f"no comment: {line}"
 
