@@ -94,8 +94,11 @@ class Queries:
 class Ranker(Protocol):
     """A model or a baseline: scores the whole catalogue for each moment. Higher is better."""
 
-    method: str
-    vocabulary: Vocabulary
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
 
     def scores(self, histories: Histories, queries: Queries) -> np.ndarray:
         """Scores of all items, (B, V) float32; never NaN. Does not apply `seen`."""
