@@ -57,7 +57,7 @@ def day_of(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text} is not a day: write YYYY-MM-DD") from None
+        raise typer.BadParameter(f"{text} is not a day: write YYYY-MM-DD") from None
 
 
 def main() -> None:
@@ -78,23 +78,29 @@ def register() -> None:
 
 def guarded(command: Callable[[], Any]) -> int:
     """Run `command` and turn what it raises into an exit code and one line on stderr."""
-    import click
-
     try:
         result = command()
         return result if isinstance(result, int) else DONE
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as wrong:
-        _say(f"error: {wrong.format_message()}; see --help")
-        return USAGE
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except typer.TyperException as wrong:
+        return _usage(wrong)
+    except (KeyboardInterrupt, typer.Abort):
         _say("stopped; the steps that are done stay done, the same command goes on from there")
         return FAILED
     except Exception as error:
         if _given.debug:
             raise
         return _fail(error)
+
+
+def _usage(wrong: typer.TyperException) -> int:
+    said = wrong.format_message() if hasattr(wrong, "format_message") else str(wrong)
+    if said:
+        _say(f"error: {' '.join(said.split())}; see --help")
+    else:  # no command at all
+        app(["--help"], standalone_mode=False)
+    return USAGE
 
 
 def _fail(error: Exception) -> int:
@@ -120,4 +126,11 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Run as a file (spark-submit) Python looks for modules beside it first, where a step's name could
+    # hide a package; and the commands import `jobs.cli`, whose options must be those that were parsed.
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from jobs.cli import main as command
+
+    command()

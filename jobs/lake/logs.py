@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import deltalake
-import pyarrow as pa
 from deltalake.exceptions import TableNotFoundError
 
 from conf.contracts import Column
 from conf.tables import TABLES
 from jobs.lake.schema import create
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-_ARROW: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "bigint": pa.int64(),
-    "int": pa.int32(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-    "binary": pa.binary(),
-    "map<string,bigint>": pa.map_(pa.string(), pa.int64()),
-}
+Row = dict[str, Any]
 
 
 def now() -> datetime:
@@ -48,6 +38,9 @@ def append(root: str, name: str, rows: list[Row]) -> int:
     path = table_path(root, name)
     if not deltalake.DeltaTable.is_deltatable(path):
         create(path, contract)
+    # Here only: `query` reads logs and has no time to import pyarrow.
+    import pyarrow as pa
+
     schema = pa.schema([_field(column) for column in contract.columns])
     arrow = pa.Table.from_pylist([{name: row.get(name) for name in contract.names} for row in rows], schema=schema)
     deltalake.write_deltalake(path, arrow, mode="append")
@@ -74,4 +67,17 @@ def _plain(value: Any) -> Any:
 
 
 def _field(column: Column) -> pa.Field:
-    return pa.field(column.name, _ARROW[column.type], nullable=column.nullable)
+    import pyarrow as pa
+
+    types = {
+        "string": pa.string(),
+        "bigint": pa.int64(),
+        "int": pa.int32(),
+        "double": pa.float64(),
+        "boolean": pa.bool_(),
+        "date": pa.date32(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+        "binary": pa.binary(),
+        "map<string,bigint>": pa.map_(pa.string(), pa.int64()),
+    }
+    return pa.field(column.name, types[column.type], nullable=column.nullable)

@@ -1,0 +1,219 @@
+"""What there is: the tables and their contracts, and what ran. Needs no JVM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from conf.contracts import Column, Table
+from conf.settings import SettingsError
+from conf.tables import TABLES
+from jobs.lake import logs
+from jobs.query.rendering import aligned
+from jobs.query.statement import nearest
+from jobs.query.versions import Seen, seen
+
+if TYPE_CHECKING:
+    import deltalake
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What is stored of a table at the version that readers see; all None where nothing is finished."""
+
+    name: str
+    kind: str
+    rows: int | None
+    size: int | None
+    newest_day: date | None
+    version: int | None
+    comment: str
+
+
+def summaries(root: str) -> list[Summary]:
+    """Every table, in the order of the flow. `rows` counts all that is stored, keyframe copies included; `size` is bytes."""
+    visible = seen(root, {}, None)
+    return [_summary(root, contract, visible.get(contract.name)) for contract in TABLES.values()]
+
+
+def _summary(root: str, contract: Table, at: Seen | None) -> Summary:
+    table = _stored(root, contract.name, at)
+    known = {"name": contract.name, "kind": contract.kind, "comment": contract.comment}
+    if table is None:
+        return Summary(rows=None, size=None, newest_day=None, version=None, **known)
+    files = table.get_add_actions(flatten=True)
+    # An empty table has no partition columns here.
+    values: dict[str, list[Any]] = {name: list(files.column(name).to_pylist()) for name in files.schema.names}
+    return Summary(
+        rows=sum(values.get("num_records", [])),
+        size=sum(values.get("size_bytes", [])),
+        newest_day=max(values.get("partition.day", []), default=None),
+        version=table.version(),
+        **known,
+    )
+
+
+def _stored(root: str, name: str, at: Seen | None) -> deltalake.DeltaTable | None:
+    import deltalake
+    from deltalake.exceptions import TableNotFoundError
+
+    if at is None:
+        return None
+    try:
+        return deltalake.DeltaTable(logs.table_path(root, name), version=at.version)
+    except TableNotFoundError:
+        return None
+
+
+def write_summaries(found: Sequence[Summary], form: str, *, width: int | None) -> str:
+    if form == "json":
+        return _json([asdict(one) for one in found])
+    shown = {
+        "table": [one.name for one in found],
+        "kind": [one.kind for one in found],
+        "rows": [_number(one.rows) for one in found],
+        "size": [_bytes(one.size) for one in found],
+        "newest day": [_or_dash(one.newest_day) for one in found],
+        "version": [_number(one.version) for one in found],
+        "holds": [one.comment for one in found],
+    }
+    return aligned(list(shown), list(shown.values()), right={"rows", "size", "version"}, width=width)
+
+
+def description(root: str, name: str) -> dict[str, Any]:
+    """A table's contract and what is stored of it, as JSON has it.
+
+    Raises:
+        SettingsError: there is no such table; says what is near.
+    """
+    if name not in TABLES:
+        raise SettingsError(f"there is no table {name}{nearest(name, TABLES)}; `wherewhen tables` lists them")
+    contract = TABLES[name]
+    stored = _summary(root, contract, seen(root, {}, None).get(name))
+    return {
+        "table": name,
+        "kind": contract.kind,
+        "comment": contract.comment,
+        "key": list(contract.key),
+        "owner": list(contract.owner),
+        "personal": contract.personal,
+        "keep_keyframes": contract.keep_keyframes,
+        "newest_only": contract.newest_only,
+        "checks": dict(contract.checks),
+        "stored": {key: value for key, value in asdict(stored).items() if key not in ("name", "kind", "comment")},
+        "columns": [_column(column) for column in contract.columns],
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "type": column.type,
+        "nullable": column.nullable,
+        "unit": column.unit,
+        "personal": column.personal,
+        "aged": column.aged,
+        "comment": column.comment,
+    }
+
+
+def write_description(found: dict[str, Any], form: str, *, width: int | None) -> str:
+    if form == "json":
+        return _json(found)
+    stored = found["stored"]
+    state = "nothing is stored yet"
+    if stored["version"] is not None:
+        size = f"{stored['rows']:,} rows, {_bytes(stored['size'])}"
+        state = f"{size}, newest day {_or_dash(stored['newest_day'])}, version {stored['version']}"
+    lines = [
+        f"{found['table']} ({found['kind']}): {found['comment']}",
+        f"stored   {state}",
+        f"key      {', '.join(found['key'])}" + (" within a day" if found["kind"] != "log" else ""),
+    ]
+    if found["owner"]:
+        lines.append(f"owner    {', '.join(found['owner'])}: its rows change together")
+    if found["newest_only"]:
+        lines.append("days     a bootstrap writes the last day alone")
+    if found["personal"]:
+        lines.append("holds    personal data (the columns marked so)")
+    lines += [f"check    {name}: {rule}" for name, rule in found["checks"].items()]
+    columns = found["columns"]
+    shown = {
+        "column": [one["name"] for one in columns],
+        "type": [_cut(one["type"]) for one in columns],
+        "null": ["" if one["nullable"] else "no" for one in columns],
+        "unit": [one["unit"] or "" for one in columns],
+        "personal": ["yes" if one["personal"] else "" for one in columns],
+        "meaning": [one["comment"] + (" (aged when read)" if one["aged"] else "") for one in columns],
+    }
+    return "\n".join(lines) + "\n\n" + aligned(list(shown), list(shown.values()), width=width)
+
+
+def recorded(root: str, day: date | None, last: int) -> list[logs.Row]:
+    """Rows of `runs` of the newest `last` runs (of `day` only), the newest run first, its steps in order."""
+    rows = logs.read(root, "runs", "true" if day is None else f"day = DATE '{day}'")
+    ended: dict[str, Any] = {}
+    for row in rows:
+        ended[row["run_id"]] = max(ended.get(row["run_id"], row["finished_at"]), row["finished_at"])
+    newest = sorted(ended, key=ended.__getitem__, reverse=True)[:last]
+    chosen = [row for row in rows if row["run_id"] in newest]
+    return sorted(chosen, key=lambda row: (newest.index(row["run_id"]), row["finished_at"]))
+
+
+def write_runs(rows: Sequence[logs.Row], form: str, *, width: int | None) -> str:
+    if form == "json":
+        return _json([{**row, "details": json.loads(row["details"])} for row in rows])
+    if not rows:
+        return "nothing has run yet\n"
+    shown = {
+        "run": [row["run_id"] for row in rows],
+        "day": [_days(row) for row in rows],
+        "step": [row["step"] for row in rows],
+        "status": [row["status"] for row in rows],
+        "seconds": [f"{row['seconds']:.1f}" for row in rows],
+        "MiB": [_number(None if row["peak_memory_mb"] is None else round(row["peak_memory_mb"])) for row in rows],
+        "rows in": [_number(row["rows_in"]) for row in rows],
+        "finished (UTC)": [f"{row['finished_at']:%Y-%m-%d %H:%M:%S}" for row in rows],
+        "wrote": [_said(row) for row in rows],
+    }
+    return aligned(list(shown), list(shown.values()), right={"seconds", "MiB", "rows in"}, width=width)
+
+
+def _days(row: logs.Row) -> str:
+    return str(row["day"]) if row["first_day"] == row["day"] or row["step"] == "night" else f"{row['first_day']}..{row['day']}"
+
+
+def _said(row: logs.Row) -> str:
+    """What went wrong, else why it was skipped, else the rows written."""
+    note = row["error"] or json.loads(row["details"]).get("note", "")
+    return note or ", ".join(f"{table} {count:,}" for table, count in row["rows_out"].items())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1, default=lambda one: one.isoformat()) + "\n"
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return "-"
+    amount, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _cut(kind: str) -> str:
+    return kind if len(kind) <= 60 else kind[:59] + "…"

@@ -1,0 +1,121 @@
+"""The commands that only read, without a JVM: query, tables, describe, runs, doctor."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from jobs.cli import DONE, FAILED, day_of, settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (query, tables, describe, runs, doctor):
+        app.command()(command)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT.", show_default=False)],
+    user: Annotated[str | None, typer.Option(help="A user's own id: `:user` in the SQL becomes the pseudonym.")] = None,
+    format_: Annotated[
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="How the rows are written to stdout.")
+    ] = "table",
+    version: Annotated[
+        list[str] | None, typer.Option("--version", metavar="TABLE=N", help="Read this Delta version; may be repeated.")
+    ] = None,
+    at_run: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Read what this run left, or read.")] = None,
+) -> None:
+    """Answer one SELECT from the tables of the newest finished night, without Spark.
+
+    A table's NAME is its state as of that night (weights aged, without the gone), a snapshot's newest partition,
+    all rows of a fact or log; NAME_history is every stored row.
+
+    Example: wherewhen query "select slot, rank, item_id, reason from recommendations where user_id = :user" --user 42
+    """
+    from jobs.query import answer, as_parquet, render
+
+    if format_ == "parquet" and sys.stdout.isatty():
+        raise typer.BadParameter("parquet is not for a terminal: redirect it, as in --format parquet > rows.parquet")
+    rows = answer(settings(), sql, user=user, versions=dict(map(_version, version or ())), at_run=at_run)
+    if format_ == "parquet":
+        sys.stdout.buffer.write(as_parquet(rows))
+    else:
+        sys.stdout.write(render(rows, format_, width=_width()))
+
+
+def _version(text: str) -> tuple[str, int]:
+    table, _, number = text.partition("=")
+    if not table or not number.isdecimal():
+        raise typer.BadParameter(f"--version {text}: write TABLE=N, for example --version events=12")
+    return table, int(number)
+
+
+def _width() -> int | None:
+    """Of the terminal; None where stdout is none: what a program reads is not cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def tables(
+    format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How it is written to stdout.")] = "table",
+) -> None:
+    """List the tables: kind, rows, size, newest day, version, what they hold.
+
+    Example: wherewhen --set lake=/data/lake tables
+    """
+    from jobs.catalogue import summaries, write_summaries
+
+    sys.stdout.write(write_summaries(summaries(settings().lake), format_, width=_width()))
+
+
+def describe(
+    table: Annotated[str, typer.Argument(help="A table's name.", show_default=False)],
+    format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How it is written to stdout.")] = "table",
+) -> None:
+    """Show a table's contract: columns, types, units, key, checks, and what is stored of it.
+
+    Example: wherewhen describe user_interests
+    """
+    from jobs.catalogue import description, write_description
+
+    sys.stdout.write(write_description(description(settings().lake, table), format_, width=_width()))
+
+
+def runs(
+    day: Annotated[str | None, typer.Option(help="Runs of this day only, YYYY-MM-DD.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="So many runs, the newest.")] = 5,
+    format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How it is written to stdout.")] = "table",
+) -> None:
+    """Show what ran: each step's status, time, memory and rows, or why it failed.
+
+    Example: wherewhen runs --day 2024-06-16
+    """
+    from jobs.catalogue import recorded, write_runs
+
+    found = recorded(settings().lake, None if day is None else day_of(day), last)
+    sys.stdout.write(write_runs(found, format_, width=_width()))
+
+
+def doctor(
+    fetch_jars: Annotated[
+        bool, typer.Option("--fetch-jars", help="Fetch Delta's jars from Maven Central and keep them.")
+    ] = False,
+) -> int:
+    """Check Java, memory, disk, jars, packages, the key, the lake, sources and sinks; say how to mend each.
+
+    Example: wherewhen --config conf/cluster.yaml doctor
+    """
+    from jobs.doctor import checks
+
+    loaded = settings()
+    if fetch_jars:
+        from jobs.lake.session import fetch_jars as fetch
+
+        fetch()
+    well = True
+    for check in checks(loaded):
+        well = well and check.problem is None
+        sys.stdout.write(check.line() + "\n")
+    return DONE if well else FAILED

@@ -1,0 +1,46 @@
+"""What a table's plain name means, as SQL over its stored rows."""
+
+from __future__ import annotations
+
+from conf.contracts import Column, Table
+from jobs.query.statement import HISTORY
+from jobs.query.versions import Seen
+
+_NUMBERS = ("int", "bigint", "double", "float")
+
+
+def view(contract: Table, seen: Seen) -> str:
+    """The SELECT behind `name`, over `name_history`.
+
+    A state is each owner's newest rows since the keyframe, aged to the end of the day, without the
+    gone; a snapshot its newest partition; a fact or a log all rows.
+    """
+    history = f'"{contract.name}{HISTORY}"'
+    if contract.kind == "state":
+        return _state(contract, seen, history)
+    columns = ", ".join(f'"{name}"' for name in contract.names)
+    if contract.kind == "snapshot":
+        upto = f"day <= DATE '{seen.day}'"
+        return f"SELECT {columns} FROM {history} WHERE day = (SELECT max(day) FROM {history} WHERE {upto})"
+    return f"SELECT {columns} FROM {history}"
+
+
+def _state(contract: Table, seen: Seen, history: str) -> str:
+    keyframe = max(seen.day.replace(day=1), seen.first_day)
+    owner = ", ".join(f'"{name}"' for name in contract.owner)
+    shown = ", ".join(_aged(column) for column in contract.columns if column.name != "gone")
+    reach = f"day >= DATE '{keyframe}' AND day <= DATE '{seen.day}'"
+    # A semi join takes half the time of a window over all rows, and one owner's rows are found as fast.
+    return (
+        f"SELECT {shown} FROM (SELECT *, DATE '{seen.day}' - changed_on AS age_days FROM {history} WHERE {reach}) AS state "
+        f"LEFT SEMI JOIN (SELECT {owner}, max(day) AS day FROM {history} WHERE {reach} GROUP BY {owner}) AS newest "
+        f"USING ({owner}, day) WHERE NOT gone"
+    )
+
+
+def _aged(column: Column) -> str:
+    if column.aged is None:
+        return f'"{column.name}"'
+    # A sum with `age_days` is wider than the column.
+    value = f"CAST({column.aged} AS {column.type})" if column.type in _NUMBERS else f"({column.aged})"
+    return f'{value} AS "{column.name}"'
