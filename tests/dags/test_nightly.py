@@ -1,0 +1,191 @@
+"""The DAG in Airflow's own environment: its graph, what a task runs, and a whole night."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from conf.settings import load_settings
+from jobs.lake import logs
+from jobs.lake.runs import newest_night
+from jobs.pipeline import STEPS, dependencies
+from jobs.query import answer, render
+from jobs.runner import run
+from jobs.simulate import World, simulate
+
+ROOT = Path(__file__).parents[2]
+AIRFLOW = ROOT / ".venv-airflow" / "bin"
+DAY = date(2024, 6, 16)
+
+pytestmark = pytest.mark.skipif(not (AIRFLOW / "airflow").exists(), reason="needs .venv-airflow: make .venv-airflow/.ready")
+
+LOAD = """
+import json, os, signal, sys
+from types import SimpleNamespace
+from datetime import datetime, timedelta, timezone
+sys.path.append(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+from nightly import dag
+def execute(step="ingest", *, logical_date=None, run_after=None, **params):
+    given = {"day": "2024-06-16", "config": "conf/local.yaml", "overrides": [], **params}
+    dag_run = SimpleNamespace(logical_date=logical_date, run_after=run_after)
+    try:
+        dag.get_task(step).execute({"params": given, "dag_run": dag_run})
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "done", ""
+"""
+# Says what it was given, in a file, and ends as it is told.
+STUB = """#!/bin/sh
+for word in "$@"; do printf '%s\\n' "$word"; done > "$STUB_FILE"
+echo "PYTHONPATH=$PYTHONPATH key=$WHEREWHEN_KEY at=$PWD" > "$STUB_FILE.environment"
+echo "refused: a day would be skipped"
+exit ${STUB_CODE:-0}
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory):
+    """airflow(program, **variables): what a program prints as JSON in an Airflow of its own; it takes seconds to start."""
+    home = tmp_path_factory.mktemp("airflow")
+    variables = {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PATH": f"{AIRFLOW}{os.pathsep}{os.environ['PATH']}",
+    }
+    for name in ("WHEREWHEN_COMMAND", "WHEREWHEN_CONFIG", "WHEREWHEN_AT_ONCE"):
+        variables.pop(name, None)
+
+    def look(program, **more):
+        command = [str(AIRFLOW / "python"), "-c", LOAD + program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**variables, **more}, cwd=home)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    look.variables = variables
+    return look
+
+
+@pytest.fixture
+def stub(tmp_path):
+    """A command that does nothing but say what it was called with."""
+    path = tmp_path / "stub with a space.sh"
+    path.write_text(STUB)
+    path.chmod(0o755)
+    return {"WHEREWHEN_COMMAND": f"'{path}' first", "STUB_FILE": str(tmp_path / "words")}
+
+
+def test_airflow_reads_the_graph_that_the_pipeline_has(airflow):
+    program = (
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        "bag = DagBag(dag_folder=os.environ['AIRFLOW__CORE__DAGS_FOLDER'])\n"
+        "assert bag.import_errors == {} and list(bag.dags) == ['nightly'], bag.import_errors\n"
+        "tasks = {t.task_id: [sorted(t.upstream_task_ids), t.execution_timeout.total_seconds(), t.retries, t.doc_md]"
+        " for t in bag.dags['nightly'].tasks}\n"
+        "print(json.dumps([tasks, dag.max_active_runs, dag.max_active_tasks, dag.catchup, dag.doc_md, dict(dag.params)]))"
+    )
+    tasks, *apart, doc, params = airflow(program, WHEREWHEN_AT_ONCE="4", WHEREWHEN_CONFIG="conf/foursquare.yaml")
+    assert {name: set(task[0]) for name, task in tasks.items()} == dependencies()
+    for step in STEPS:
+        _, timeout, retries, said = tasks[step.name]
+        assert (timeout, retries) == (60 * step.minutes, 1)
+        assert step.does in said and all(table in said for table in (*step.reads, *step.writes))
+    assert apart == [1, 4, False]
+    assert all(word in doc for word in ("exit code 3", "backfill", "doctor", "clear the task", "ingest --> clean"))
+    assert params == {"day": None, "config": "conf/foursquare.yaml", "overrides": []}
+
+
+def test_a_task_runs_the_command_with_what_was_asked_for(airflow, stub):
+    overrides = ["lake=/data/a lake", "sinks={a: {kind: csv, path: '$(touch x); y'}}"]
+    said = airflow(
+        f"print(json.dumps(execute('clean', config='conf/foursquare.yaml', overrides={overrides!r})))",
+        **stub,
+        PYTHONPATH="/somewhere/else",
+        WHEREWHEN_KEY="0f",
+    )
+    assert said == ["done", ""]
+    words = Path(stub["STUB_FILE"]).read_text().splitlines()
+    assert words == [
+        "first", "--config", "conf/foursquare.yaml", "--set", overrides[0], "--set", overrides[1],
+        "run", "--day", "2024-06-16", "--only", "clean",
+    ]  # fmt: skip
+    assert Path(stub["STUB_FILE"] + ".environment").read_text() == f"PYTHONPATH= key=0f at={ROOT}\n"
+
+
+def test_the_day_is_the_one_asked_for_or_the_day_before(airflow, stub):
+    cases = {
+        "day=None, run_after=datetime(2024, 3, 1, 2, 30, tzinfo=timezone.utc)": "2024-02-29",
+        "day=None, logical_date=datetime(2024, 3, 1, 2, 30, tzinfo=timezone.utc)": "2024-02-29",
+        "day='', run_after=datetime(2024, 3, 1, 1, 0, tzinfo=timezone(timedelta(hours=3)))": "2024-02-28",
+        "day='2024-05-05', run_after=datetime(2024, 3, 1, tzinfo=timezone.utc)": "2024-05-05",
+    }
+    each = "days = []\n" + "".join(
+        f"assert execute({case}) == ('done', ''); days.append(open(os.environ['STUB_FILE']).read().split()[5])\n"
+        for case in cases
+    )
+    assert airflow(each + "print(json.dumps(days))", **stub) == list(cases.values())
+
+
+def test_a_refusal_and_a_wrong_usage_are_not_tried_again(airflow, stub):
+    each = "found = []\nfor code in '123':\n    os.environ['STUB_CODE'] = code\n    found.append(execute())\n"
+    found = airflow(each + "print(json.dumps(found))", **stub)
+    assert [kind for kind, _ in found] == ["AirflowException", "AirflowFailException", "AirflowFailException"]
+    for code, (_, said) in enumerate(found, start=1):
+        assert f"ended with {code}" in said and "refused: a day would be skipped" in said
+
+
+def test_a_task_that_must_stop_leaves_no_process(airflow, tmp_path):
+    slow = tmp_path / "slow.sh"
+    slow.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path}/pid\nwait\n")
+    slow.chmod(0o755)
+    program = (
+        "def stop(*_): raise TimeoutError('time-out')\n"
+        "signal.signal(signal.SIGALRM, stop)\n"
+        "signal.alarm(3)\n"
+        "print(json.dumps(execute()))"
+    )
+    assert airflow(program, WHEREWHEN_COMMAND=str(slow)) == ["TimeoutError", "time-out"]
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
+def test_a_whole_night(airflow, spark, tmp_path):
+    """Every task is the real command in a process of its own; about two minutes on two cores."""
+    simulate(spark, tmp_path / "world", World(users=25, items=30, days=14, end_day=DAY, seed=5))
+    overrides = [
+        f"lake={tmp_path / 'lake'}",
+        f"sources.events.path={tmp_path / 'world' / 'landing'}",
+        f"report.path={tmp_path / 'report.html'}",
+        f"sinks.files={{kind: csv, path: {tmp_path / 'lists'}}}",
+        "spark.driver_memory=1g",
+        "train.epochs=1",
+    ]
+    settings = load_settings(overrides=overrides)
+    run(spark, settings, DAY - timedelta(days=1), bootstrap=True)
+    before = newest_night(settings.lake)
+    assert before is not None and before.day == DAY - timedelta(days=1)
+    variables = {**airflow.variables, "WHEREWHEN_COMMAND": f"{sys.executable} -m jobs.cli"}
+    subprocess.run([str(AIRFLOW / "airflow"), "db", "migrate"], check=True, capture_output=True, env=variables)
+    asked = json.dumps({"day": str(DAY), "overrides": overrides})
+    command = [str(AIRFLOW / "airflow"), "dags", "test", "nightly", "--conf", asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    night = newest_night(settings.lake)
+    assert night is not None and night.day == DAY
+    steps = logs.read(settings.lake, "runs", f"day = DATE '{DAY}' AND status IN ('done', 'skipped')")
+    assert {row["step"] for row in steps} == {"night", *(step.name for step in STEPS)}
+    assert len({row["run_id"] for row in steps if row["step"] != "night"}) == len(STEPS), "a process a task"
+    [served] = json.loads(render(answer(settings, "select count(*) as lists from recommendations"), "json"))
+    assert served["lists"] > 0 and (tmp_path / "report.html").exists()
+    skipped = airflow(
+        f"print(json.dumps(execute('ingest', day='{DAY + timedelta(days=2)}', overrides={overrides!r})))",
+        WHEREWHEN_COMMAND=f"{sys.executable} -m jobs.cli",
+    )
+    assert skipped[0] == "AirflowFailException" and f"backfill --start {DAY + timedelta(days=1)}" in skipped[1]
