@@ -1,0 +1,166 @@
+"""Parses, checks and places every row; quarantines what is wrong, with the reasons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from conf.mapping import Mapping
+from conf.tables import TABLES
+from jobs.clean.places import geography, java_zones, with_gazetteer
+from jobs.clean.rules import parsed, reasons, set_flags, text_types
+from jobs.clean.times import slot_of
+from jobs.lake.context import Context, Refused
+
+__all__ = ["run", "slot_of"]
+
+
+def run(context: Context) -> None:
+    """Each arrived row becomes events, a quarantined row or a duplicate, and all are counted.
+
+    Raises:
+        Refused: the counts do not add up.
+    """
+    mapping, lookback_days = context.mapping, context.settings.ingest.lookback_days
+    raw = context.arrivals("raw_events")
+    earlier = context.before("raw_events", lookback_days)
+    first = raw_rows(marked(raw, earlier, lookback_days)).persist()
+    judged = parsed(first, mapping).withColumn("reasons", reasons(mapping, lookback_days))
+    good = judged.where(F.size("reasons") == 0)
+    context.write("events", events(good, known_categories(context), mapping, java_zones(context.spark)))
+    context.write("events_quarantine", quarantined(judged.where(F.size("reasons") > 0)))
+    narrow = marked(raw.select("row_hash", "day"), earlier, lookback_days)
+    counted = conservation(narrow, context.arrivals("events"), context.arrivals("events_quarantine"))
+    context.rows_in = sum(day["rows"] for day in counted.values())
+    context.note(conservation=counted)
+    check(counted)
+
+
+def marked(raw: DataFrame, earlier: DataFrame, lookback_days: int) -> DataFrame:
+    """`raw` with `is_duplicate`: an equal row came earlier on that day, or within `lookback_days` before it.
+
+    Equal rows of one day cannot be told apart, so any one of them stays. Compared is what arrived,
+    whatever became of it. `earlier` holds rows of the days before.
+    """
+    before = earlier.select("row_hash", "day", F.lit(False).alias("_arrived"))
+    both = raw.withColumn("_arrived", F.lit(True)).unionByName(before, allowMissingColumns=True)
+    last_day = F.lag("day").over(Window.partitionBy("row_hash").orderBy("day"))
+    is_duplicate = F.coalesce(last_day >= F.date_sub("day", lookback_days), F.lit(False))
+    return both.withColumn("is_duplicate", is_duplicate).where("_arrived").drop("_arrived")
+
+
+def raw_rows(rows: DataFrame) -> DataFrame:
+    """The rows that are no duplicates, as they arrived."""
+    return rows.where(~F.col("is_duplicate")).drop("is_duplicate")
+
+
+def known_categories(context: Context) -> DataFrame:
+    """item_id, `item_category`, and the arrival days [`since`, `until`) for which the item had it."""
+    if not context.bootstrap:
+        items = context.state("items")
+        return items.select("item_id", F.col("category").alias("item_category"), F.col("changed_on").alias("since"), _no_day())
+    until = F.lead("day").over(Window.partitionBy("item_id").orderBy("day")).alias("until")
+    return context.changed("items").select(
+        "item_id", F.col("category").alias("item_category"), F.col("day").alias("since"), until
+    )
+
+
+def _no_day() -> Column:
+    return F.lit(None).cast("date").alias("until")
+
+
+def events(good: DataFrame, categories: DataFrame, mapping: Mapping, zones: frozenset[str]) -> DataFrame:
+    """Accepted rows as events: one each, or as many as a wide row's flags say; in local time and space."""
+    typed = with_gazetteer(fan_out(good, mapping), mapping.events.place_gazetteer)
+    at = geography(F.col("latitude_"), F.col("longitude_"), zones) if mapping.has_places else F.lit(None).cast(_GEOGRAPHY)
+    placed = typed.withColumn("at", at)
+    zone = F.coalesce(F.col("at.time_zone"), F.lit(mapping.events.time_zone))
+    local = F.from_utc_timestamp("timestamp", zone) if mapping.has_times else F.lit(None).cast("timestamp")
+    timed = placed.withColumn("local_timestamp", local)
+    held = categories.withColumnRenamed("item_id", "_item")
+    as_of = (
+        (F.col("item_id") == F.col("_item"))
+        & (F.col("day") >= F.col("since"))
+        & (F.col("until").isNull() | (F.col("day") < F.col("until")))
+    )
+    made = {
+        "event_id": F.substring(F.sha2(F.concat_ws("\x1e", "row_hash", "event_type"), 256), 1, 32),
+        "event_timestamp": F.col("timestamp"),
+        "local_date": F.to_date("local_timestamp"),
+        "local_hour": F.hour("local_timestamp"),
+        "slot": slot_of(F.col("local_timestamp")),
+        "latitude": F.col("latitude_"),
+        "longitude": F.col("longitude_"),
+        "time_zone": F.col("at.time_zone"),
+        "cell": F.col("at.cell"),
+        "region": F.col("at.region"),
+        "category": F.coalesce("category", "item_category"),
+        "value": F.col("value_"),
+    }
+    joined = timed.join(held, on=as_of, how="left")
+    columns = TABLES["events"].columns
+    return joined.select(*[made.get(one.name, F.col(one.name)).cast(one.type).alias(one.name) for one in columns])
+
+
+_GEOGRAPHY = "struct<cell:string,time_zone:string,region:string>"
+
+
+def fan_out(good: DataFrame, mapping: Mapping) -> DataFrame:
+    """Wide rows become one event per flag that is set, and the one that every row is besides."""
+    if not mapping.events.wide:
+        return good
+    types = [F.when(is_set, F.lit(name)) for name, is_set in set_flags(mapping).items()]
+    types += [F.lit(mapping.events.seen)] if mapping.events.seen is not None else []
+    taken = good.withColumn("event_type", F.explode(F.array_distinct(F.array_compact(F.array(*types)))))
+    words = sorted(text_types(mapping))
+    # Words that make a review belong to the review, not to the click beside it.
+    return taken.withColumn("text", F.when(F.col("event_type").isin(*words), F.col("text"))) if words else taken
+
+
+def quarantined(bad: DataFrame) -> DataFrame:
+    """The refused rows whole, as JSON, with the names of the rules they broke."""
+    raw = [column.name for column in TABLES["raw_events"].columns if column.name not in ("row_hash", "day")]
+    return bad.select("row_hash", "reasons", "user_id", F.to_json(F.struct(*raw)).alias("row"), "day")
+
+
+def conservation(rows: DataFrame, written: DataFrame, refused: DataFrame) -> dict[str, dict[str, Any]]:
+    """Per arrival day: rows, duplicates, accepted, quarantined, events and reasons, from one aggregation.
+
+    `rows`: what arrived, with `is_duplicate`; `written` and `refused`: the tables as they were
+    written, so that the counts of the three are independent of each other.
+    """
+    arrived = rows.select("day", F.when(F.col("is_duplicate"), "duplicates").otherwise("firsts").alias("what"), "row_hash")
+    accepted = written.select("day", F.lit("events").alias("what"), "row_hash")
+    whole = refused.select("day", F.lit("quarantined").alias("what"), "row_hash")
+    marks = F.transform("reasons", lambda reason: F.concat(F.lit("reason:"), reason))
+    why = refused.select("day", F.explode(marks).alias("what"), "row_hash")
+    every = arrived.unionByName(accepted).unionByName(whole).unionByName(why)
+    # Two levels, as a distinct count beside others would double the shuffle: first by row, then by day.
+    by_row = every.groupBy("day", "what", "row_hash").agg(F.count("*").alias("n"))
+    totals = by_row.groupBy("day", "what").agg(F.sum("n").alias("n"), F.count("*").alias("rows")).collect()
+    days: dict[str, dict[str, Any]] = {}
+    for day in sorted({str(row.day) for row in totals}):
+        of = {row.what: row for row in totals if str(row.day) == day}
+        count = {what: int(row.n) for what, row in of.items()}
+        days[day] = {
+            "rows": count.get("firsts", 0) + count.get("duplicates", 0),
+            "accepted": int(of["events"].rows) if "events" in of else 0,
+            "quarantined": count.get("quarantined", 0),
+            "duplicates": count.get("duplicates", 0),
+            "events": count.get("events", 0),
+            "reasons": {what.removeprefix("reason:"): n for what, n in sorted(count.items()) if what.startswith("reason:")},
+        }
+    return days
+
+
+def check(counted: dict[str, dict[str, Any]]) -> None:
+    """Rows = accepted + quarantined + duplicates, on every day.
+
+    Raises:
+        Refused: names the days and their counts.
+    """
+    wrong = {day: of for day, of in counted.items() if of["rows"] != of["accepted"] + of["quarantined"] + of["duplicates"]}
+    if wrong:
+        raise Refused(f"rows were lost or made up while cleaning, which must never happen; please report it: {wrong}")

@@ -1,0 +1,145 @@
+"""The rules that refuse a row, one named function each: Columns in, true where the row breaks it.
+
+Rules see the raw columns and what was parsed of them: `timestamp`, `latitude_`, `longitude_`,
+`value_` (null where unreadable) and the arrival `day`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from conf.mapping import Mapping
+from jobs.clean.times import event_timestamp
+
+# The words of the design for what a user can do; a mapping's own types come on top.
+EVENT_TYPES = frozenset(
+    (
+        "view", "click", "cart", "purchase", "check_in", "rating", "review", "search", "like", "dislike", "comment", "share",
+        "follow", "play", "transaction", "impression", "dismiss",
+    )
+)  # fmt: skip
+SEARCH = "search"
+_SET, _NOT_SET = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
+
+
+def parsed(raw: DataFrame, mapping: Mapping) -> DataFrame:
+    """Raw rows with `timestamp`, `event_date`, `latitude_`, `longitude_`, `value_`; null where unreadable."""
+    number = F.col("value").try_cast("double")
+    return raw.withColumns(
+        {
+            "timestamp": event_timestamp(F.col("event_time"), mapping.events),
+            "latitude_": F.col("latitude").try_cast("double"),
+            "longitude_": F.col("longitude").try_cast("double"),
+            "value_": F.when(~F.isnan(number) & (F.abs(number) != float("inf")), number),
+        }
+    ).withColumn("event_date", F.to_date("timestamp"))
+
+
+def broken() -> Column:
+    """The line could not be read at all; then nothing else is known of it."""
+    return F.col("broken").isNotNull()
+
+
+def no_user() -> Column:
+    return F.col("user_id").isNull()
+
+
+def no_item() -> Column:
+    """A search is for words, all else is done to an item."""
+    return F.col("item_id").isNull() & ~F.col("event_type").eqNullSafe(SEARCH)
+
+
+def no_time() -> Column:
+    return F.col("event_time").isNull()
+
+
+def bad_time() -> Column:
+    return F.col("event_time").isNotNull() & F.col("timestamp").isNull()
+
+
+def future() -> Column:
+    """Dated after the day on which it reached us."""
+    return F.col("event_date") > F.col("day")
+
+
+def too_late(lookback_days: int) -> Column:
+    return F.col("event_date") < F.date_sub("day", lookback_days)
+
+
+def bad_event_type(mapping: Mapping) -> Column:
+    known = set(mapping.events.event_types.values()) if mapping.events.event_types is not None else EVENT_TYPES
+    return F.col("event_type").isNull() | ~F.col("event_type").isin(*sorted({*known, *mapping.target_events}))
+
+
+def bad_coordinates() -> Column:
+    """One without the other, no number, outside the globe, or 0,0: what a device says that has no fix."""
+    given = F.col("latitude").isNotNull() | F.col("longitude").isNotNull()
+    on_the_globe = F.col("latitude_").between(-90, 90) & F.col("longitude_").between(-180, 180)
+    null_island = (F.col("latitude_") == 0) & (F.col("longitude_") == 0)
+    return given & (~F.coalesce(on_the_globe, F.lit(False)) | null_island)
+
+
+def bad_value() -> Column:
+    return F.col("value").isNotNull() & F.col("value_").isNull()
+
+
+def bad_flag(mapping: Mapping) -> Column:
+    """A wide row says of one of its event types neither yes nor no."""
+    flags = [flag for name, flag in _flags(mapping).items() if name not in text_types(mapping)]
+    known = [F.coalesce(F.lower(F.trim(flag)).isin(*_SET, *_NOT_SET, ""), F.lit(True)) for flag in flags]
+    return ~all_of(known)
+
+
+def no_event(mapping: Mapping) -> Column:
+    """A wide row in which nothing happened, of a log that does not count what was only seen."""
+    if mapping.events.seen is not None:
+        return F.lit(False)
+    return all_of([~flag for flag in set_flags(mapping).values()])
+
+
+def set_flags(mapping: Mapping) -> dict[str, Column]:
+    """Event type -> whether a wide row has it. A type whose flag is the row's text has it where there are words."""
+    words = text_types(mapping)
+    return {
+        name: F.coalesce((F.trim(flag) != "") if name in words else F.lower(F.trim(flag)).isin(*_SET), F.lit(False))
+        for name, flag in _flags(mapping).items()
+    }
+
+
+def text_types(mapping: Mapping) -> set[str]:
+    """The types of a wide log that are made of the text itself (a review column, say)."""
+    return {name for name, column in mapping.events.wide.items() if column == mapping.events.columns.get("text")}
+
+
+def _flags(mapping: Mapping) -> dict[str, Column]:
+    return {name: F.try_element_at(F.col("flags"), F.lit(name)) for name in sorted(mapping.events.wide)}
+
+
+def all_of(conditions: list[Column]) -> Column:
+    together = F.lit(True)
+    for condition in conditions:
+        together = together & condition
+    return together
+
+
+def rules(mapping: Mapping, lookback_days: int) -> dict[str, Column]:
+    """Name -> condition under which it refuses a row, in the order in which reasons are given."""
+    named: list[Callable[[], Column]] = [no_user, no_item, no_time, bad_time, bad_coordinates, bad_value]
+    found = {rule.__name__: rule() for rule in named}
+    if mapping.has_times:
+        found |= {"future": future(), "too_late": too_late(lookback_days)}
+    if mapping.events.wide:
+        found |= {"bad_flag": bad_flag(mapping), "no_event": no_event(mapping)}
+    else:
+        found["bad_event_type"] = bad_event_type(mapping)
+    return found
+
+
+def reasons(mapping: Mapping, lookback_days: int) -> Column:
+    """The names of all rules that a row breaks, in order; an empty array for a good row."""
+    found = rules(mapping, lookback_days)
+    names = F.array(*[F.when(condition, F.lit(name)) for name, condition in found.items()])
+    return F.when(broken(), F.array(F.lit("broken"))).otherwise(F.array_compact(names))

@@ -1,0 +1,141 @@
+"""Reads what landed, replaces user ids by pseudonyms, keeps what is declared of items and users."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from conf.mapping import Events
+from conf.tables import TABLES
+from jobs.ingest.attributes import item_events, item_rows, items_by_day, users_by_day
+from jobs.ingest.landing import File, Landing, listing
+from jobs.ingest.reading import BROKEN, CONTENT
+from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
+from jobs.ingest.survey import Past, as_details, refuse_changed, survey
+from jobs.lake.context import Context
+from jobs.lake.identities import load_key, pseudonym_column, sealed_column
+
+__all__ = ["first_day", "raw_events", "run"]
+
+Files = dict[str, tuple[File, ...]]
+
+
+def run(context: Context) -> None:
+    """Count everything, so that what cannot be read stops the run before it writes; then write.
+
+    Raises:
+        ValueError: a source is missing, unreadable or not as its mapping says.
+        Refused: a finished day's rows changed.
+    """
+    key, landing = load_key(), Landing(context.spark)
+    sources = feedings(landing, context.settings)
+    past = Past.of(context, dated=sources[EVENTS].dated)
+    files = {name: _files(landing, source, [*past.days, *context.days], context) for name, source in sources.items()}
+    folders = {day: listing([f for one in files.values() for f in one if f.day == day]) for day in (*past.days, *context.days)}
+    undated = {name: listing(files[name]) for name, source in sources.items() if not source.dated}
+    suspects = past.changed_folders(folders) if sources[EVENTS].dated else _all_unless_same(past, undated)
+
+    read = {name: source for name, source in sources.items() if name == EVENTS or not _same(past, undated, name)}
+    wanted = {*suspects, *context.days}
+    rows = {name: _rows(context, source, files[name], wanted) for name, source in read.items()}
+    prints = survey(rows, key)
+    refuse_changed(past, prints, suspects)
+
+    context.rows_in = sum(found.rows for day, found in prints.items() if day in set(context.days))
+    context.note(fingerprints=as_details(prints, {day: folders.get(day, "") for day in wanted}), listings=undated)
+    _write(context, {name: frame.where(context.days.where()) for name, frame in rows.items()}, key)
+    if context.rows_out["raw_events"] != context.rows_in:
+        raise ValueError(
+            f"{context.rows_in} source rows were counted, then {context.rows_out['raw_events']} read: "
+            "a file changed meanwhile; run the day again"
+        )
+
+
+def _files(landing: Landing, source: Feeding, days: Collection[date], context: Context) -> tuple[File, ...]:
+    """Without times there is one day, and every landing folder belongs to it."""
+    if not context.mapping.has_times and source.place is not None and source.place.days is not None:
+        days = source.place.days
+    return source.files(landing, days)
+
+
+def _same(past: Past, undated: dict[str, str], name: str) -> bool:
+    """Whether a source without days was read before and its files are still the same."""
+    digest = undated.get(name, "")
+    return digest != "" and past.undated.get(name) == digest
+
+
+def _all_unless_same(past: Past, undated: dict[str, str]) -> tuple[date, ...]:
+    """A log without folders is read whole, so that every finished day can be checked."""
+    return () if _same(past, undated, EVENTS) else past.days
+
+
+def _rows(context: Context, source: Feeding, files: tuple[File, ...], wanted: set[date]) -> DataFrame:
+    """The source's rows that arrived on these days, with `day`; user ids still the caller's."""
+    has_times = context.mapping.has_times
+    files = tuple(file for file in files if file.day is None or file.day in wanted or not has_times)
+    rows = source.read(context.spark, files)
+    dated = with_day(rows, source, context.mapping, first_day=context.first_day, undated_day=context.days.first)
+    return dated.where(F.col("day").isin(*sorted(wanted))) if source.name == EVENTS and not source.dated else dated
+
+
+def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
+    feed = context.mapping.events
+    context.write("raw_events", raw_events(rows[EVENTS], feed, key))
+    nothing = context.spark.createDataFrame([], "item_id string, day date, broken string")
+    declared = item_rows(rows.get("items", nothing))
+    mentioned = item_events(context.arrivals("raw_events"))
+    context.write("items", items_by_day(declared, mentioned, context.before("items")))
+    users = rows.get("users", context.spark.createDataFrame([], "user_id string, day date, broken string"))
+    hidden = users.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
+    context.write("users", users_by_day(hidden, context.before("users")))
+    _add_to_vault(context, rows[EVENTS].select("user_id").unionByName(users.select("user_id")), key)
+
+
+def raw_events(rows: DataFrame, feed: Events, key: bytes) -> DataFrame:
+    """The contract's columns. Equal source rows get equal hashes, whatever file they stand in.
+
+    A row's hash is over all fields of the source, those that the mapping does not name included:
+    only a row that repeats another in full may be taken for its duplicate.
+    """
+    hidden = rows.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
+    whole = F.concat_ws("\x1e", F.col(CONTENT), F.concat(F.lit("user_id\x1f"), F.col("user_id")))
+    content = F.when(F.col(BROKEN).isNull(), whole).otherwise(F.concat(F.lit("broken\x1f"), F.col(BROKEN)))
+    made = {
+        "row_hash": F.substring(F.sha2(content, 256), 1, 32),
+        "event_type": _event_type(feed),
+        "broken": F.col(BROKEN),
+        "day": F.col("day"),
+    }
+    columns = []
+    for column in TABLES["raw_events"].columns:
+        given = F.col(column.name) if column.name in rows.columns else F.lit(None)
+        columns.append(made.get(column.name, given).cast(column.type).alias(column.name))
+    return hidden.select(*columns)
+
+
+def _event_type(feed: Events) -> Column:
+    if feed.event_type is not None:
+        return F.when(F.col(BROKEN).isNull(), F.lit(feed.event_type))
+    if feed.wide:
+        return F.lit(None)
+    written = F.col("event_type")
+    for theirs, ours in (feed.event_types or {}).items():
+        written = F.when(F.col("event_type") == theirs, F.lit(ours)).otherwise(written)
+    return written
+
+
+def _add_to_vault(context: Context, user_ids: DataFrame, key: bytes) -> None:
+    """Seal the ids of users who are new. Read as it stands: what a killed run appended is not appended again."""
+    lake = context.lake
+    lake.ensure("vault")
+    known = lake.read("vault", lake.version("vault")).select("user_id")
+    ids = user_ids.where(F.col("user_id").isNotNull()).distinct().withColumnRenamed("user_id", "id")
+    new = ids.withColumn("user_id", pseudonym_column(F.col("id"), key)).join(known, on="user_id", how="left_anti")
+    rows = new.select("user_id", sealed_column(F.col("id"), key).alias("sealed"), F.current_timestamp().alias("added_at"))
+    rows.write.format("delta").mode("append").save(lake.path("vault"))
+    version = lake.version("vault")
+    assert version is not None
+    context.outputs["vault"] = context.pins["vault"] = version

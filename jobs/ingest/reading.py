@@ -1,0 +1,358 @@
+"""Source files as rows of strings, whatever their format. Nothing is parsed or judged here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import sqlglot
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, MapType, StringType, StructField, StructType, VariantType
+from sqlglot import expressions as sql
+
+from conf.mapping import Events, Expression, Feed
+from jobs.ingest.landing import HEAD_BYTES, File, Landing
+
+log = logging.getLogger("wherewhen")
+
+BROKEN, CONTENT, FILE = "broken", "_content", "_file"
+_HELD_BROKEN, _HELD_CONTENT, _HELD_FILE = "_held_broken", "_held_content", "_held_file"
+# Told apart from anything that stands in a field: ASCII's own separators.
+_BETWEEN_NAME_AND_VALUE, _BETWEEN_FIELDS = "\x1f", "\x1e"
+_WITHOUT_FILES = ("jdbc", "delta", "iceberg")
+# Below this a file may well hold nothing but bad lines; from here on it is another format.
+_SAMPLE_LINES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One feed, where it is configured, and its files (None: a source without files, such as a database).
+
+    `where` is what errors name besides the file: the key of the setting.
+    """
+
+    feed: Feed
+    where: str
+    path: str | None
+    files: tuple[File, ...] | None
+
+
+def has_files(feed: Feed) -> bool:
+    return feed.format not in _WITHOUT_FILES
+
+
+def read(spark: SparkSession, source: Source) -> DataFrame:
+    """The rows of a source, one per row of the files.
+
+    Columns, all strings: the mapped names; `attributes` and `flags` (maps) where the mapping has
+    them; `broken`, the line where it could not be read (then all others are null); `_content`,
+    every field of the source that is not null as name and value, but for those that the user id
+    is made of; `_file`, the file's URL.
+
+    Raises:
+        ValueError: a mapped column is missing, an empty or unreadable file, an unknown format.
+    """
+    if not has_files(source.feed):
+        frame = _load(spark, source, [])
+        return _mapped(frame, source.feed, {name: F.col(_quoted(name)) for name in frame.columns}, F.lit(None).cast("string"))
+    files = [file for file in source.files or () if file.size > 0]
+    if not files:
+        return spark.createDataFrame([], _schema(source.feed))
+    if source.feed.format == "csv":
+        return _read_csv(spark, source, files)
+    if source.feed.format == "json" and not _is_true(source.feed.options, "multiLine"):
+        return _read_json_lines(spark, source, files)
+    return _read_typed(spark, source, files)
+
+
+def check_not_empty(source: Source) -> None:
+    """A log of one file that is empty has no header, hence no columns.
+
+    Raises:
+        ValueError: names the file.
+    """
+    if source.files and all(file.size == 0 for file in source.files):
+        raise ValueError(f"{source.where}: {source.files[0].path} is empty: not even a header")
+
+
+def fields_of(feed: Feed) -> dict[str, set[str]]:
+    """Our name -> the source's columns it is made of, for everything that the feed maps."""
+    wanted: dict[str, str | Expression] = {
+        **feed.columns,
+        **{f"attributes.{name}": theirs for name, theirs in feed.attributes.items()},
+    }
+    if isinstance(feed, Events):
+        wanted |= {f"wide.{name}": theirs for name, theirs in feed.wide.items()}
+    return {name: _referenced(theirs) for name, theirs in wanted.items()}
+
+
+def _referenced(theirs: str | Expression) -> set[str]:
+    if isinstance(theirs, str):
+        return {theirs}
+    try:
+        tree = sqlglot.parse_one(theirs.sql, dialect="spark")
+    except sqlglot.errors.ParseError as error:
+        raise ValueError(f"the mapping's SQL cannot be parsed: {theirs.sql}: {' '.join(str(error).split())}") from None
+    return {column.parts[0].name for column in tree.find_all(sql.Column)}
+
+
+def _read_csv(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
+    """Files are grouped by their header, so that columns may come, go or move from file to file."""
+    groups: dict[tuple[str, ...], list[File]] = {}
+    landing = Landing(spark)
+    for file in files:
+        header = _header(landing.head(file), source, file)
+        if header:
+            groups.setdefault(header, []).append(file)
+    frames = [_csv_group(spark, source, header, group) for header, group in groups.items()]
+    return reduce(DataFrame.unionByName, frames) if frames else spark.createDataFrame([], _schema(source.feed))
+
+
+def _csv_group(spark: SparkSession, source: Source, header: tuple[str, ...], files: Sequence[File]) -> DataFrame:
+    # By position: header names may repeat, or hold anything.
+    places = [f"_c{number}" for number in range(len(header))]
+    schema = StructType([StructField(name, StringType()) for name in [*places, "_broken"]])
+    # Quotes are doubled inside quotes (RFC 4180), where the mapping does not say otherwise.
+    options = {"escape": '"', **_options(source.feed), "mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_broken"}
+    # Without pruning a line is judged alike whichever columns a query needs.
+    reader = spark.read.format("csv").schema(schema).options(**options, columnPruning="false", __globPaths__="false")
+    frame = reader.load([file.path for file in files])
+    named = {name: F.col(place) for name, place in zip(header, places, strict=True)}
+    return _mapped(frame, source.feed, named, F.col("_broken"))
+
+
+def _header(head: bytes, source: Source, file: File) -> tuple[str, ...]:
+    """The column names of a CSV; none where the file holds nothing.
+
+    Raises:
+        ValueError: a mapped column is missing or named twice.
+    """
+    options = source.feed.options
+    text = head.decode(options.get("encoding", options.get("charset", "utf-8")), errors="replace").lstrip("\ufeff")
+    comment = options.get("comment")
+    lines = [line for line in text.splitlines() if line.strip() and not (comment and line.startswith(comment))]
+    if not lines:
+        return ()
+    separator = options.get("sep", options.get("delimiter", ","))
+    if len(separator) == 1:
+        names = next(csv.reader(io.StringIO(lines[0]), delimiter=separator, quotechar=options.get("quote", '"') or None))
+    else:
+        names = lines[0].split(separator)
+    names = [name.strip() for name in names]
+    if not _is_true(options, "header"):
+        names = [f"_c{number}" for number in range(len(names))]
+    _check_columns(names, source, file.path, separator)
+    return tuple(names)
+
+
+def _check_columns(names: Sequence[str], source: Source, where: str, separator: str | None = None) -> None:
+    fields = fields_of(source.feed)
+    wanted = set().union(*fields.values())
+    if missing := sorted(wanted - set(names)):
+        needed_by = ", ".join(
+            f"{name} (for {', '.join(sorted(ours for ours in fields if name in fields[ours]))})" for name in missing
+        )
+        hint = ""
+        if separator is not None and len(names) == 1:
+            other = next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)
+            if other is not None:
+                hint = f"; the delimiter seems to be {other!r}: set options.sep in the mapping"
+        raise ValueError(f"{where}: no column {needed_by}; it has {', '.join(names)}{hint}")
+    if twice := sorted(name for name in wanted if list(names).count(name) > 1):
+        raise ValueError(f"{where}: column {', '.join(twice)} is there twice")
+    if extra := sorted(set(names) - wanted):
+        _note_extra(source.where, tuple(extra))
+
+
+_noted: set[tuple[str, tuple[str, ...]]] = set()
+
+
+def _note_extra(where: str, extra: tuple[str, ...]) -> None:
+    if (where, extra) not in _noted:
+        _noted.add((where, extra))
+        log.info("%s: columns that the mapping does not name are ignored: %s", where, ", ".join(extra))
+
+
+def _read_json_lines(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
+    """JSON lines, read as text: so no line can vanish, and every field is seen without a pass to find them."""
+    _check_json(Landing(spark).head(files[0]), source, files[0])
+    encoding = {key: value for key, value in source.feed.options.items() if key in ("encoding", "lineSep")}
+    lines = spark.read.format("text").options(**encoding, __globPaths__="false").load([file.path for file in files])
+    # Bytes that are no UTF-8 would be stored as they are, and then break every reader but Spark.
+    line = F.make_valid_utf8(F.col("value"))
+    frame = lines.select(line.alias("_line"), F.from_json(line, "map<string,string>").alias("_map"))
+    frame = frame.where(F.trim("_line") != "")
+    # The parser is content with a first value and looks at nothing behind it.
+    whole = F.col("_map").isNotNull() & F.rtrim(F.col("_line")).endswith("}")
+    names = sorted(set().union(*fields_of(source.feed).values()))
+    named = {name: F.try_element_at(F.col("_map"), F.lit(name)) for name in names}
+    return _mapped(frame, source.feed, named, F.when(~whole, F.col("_line")), F.col("_map"))
+
+
+def _check_json(head: bytes, source: Source, file: File) -> None:
+    """Another format, or other field names throughout, is the mapping's mistake and not that of single lines."""
+    lines = [line for line in head.decode(errors="replace").splitlines() if line.strip()]
+    lines = lines[:-1] if len(head) == HEAD_BYTES else lines
+    read = [value for line in lines if isinstance(value := _parsed(line), dict)]
+    if len(lines) >= _SAMPLE_LINES and not read:
+        raise ValueError(
+            f"{file.path}: no line is a JSON object, it begins with {lines[0][:60]!r}; is the mapping's format right?"
+        )
+    found = sorted(set().union(*read))
+    needed = {
+        name: theirs
+        for name, theirs in fields_of(source.feed).items()
+        if name in ("user_id", "item_id", "event_time", "event_type")
+    }
+    missing = sorted(f"{theirs} (for {name})" for name, of in needed.items() for theirs in of if theirs not in found)
+    if len(read) >= _SAMPLE_LINES and missing:
+        raise ValueError(f"{file.path}: no column {', '.join(missing)}; it has {', '.join(found)}")
+    if extra := sorted(set(found) - set().union(*fields_of(source.feed).values())):
+        _note_extra(source.where, tuple(extra))
+
+
+def _parsed(line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _read_typed(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
+    frame = _load(spark, source, [file.path for file in files])
+    _check_columns(frame.columns, source, files[0].path if len(files) == 1 else f"{files[0].path} ... {files[-1].path}")
+    return _mapped(frame, source.feed, {name: F.col(_quoted(name)) for name in frame.columns}, F.lit(None).cast("string"))
+
+
+def _load(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
+    reader = spark.read.format(source.feed.format).options(**_options(source.feed))
+    if source.feed.format == "json":
+        reader = reader.option("primitivesAsString", "true")
+    if source.feed.format in ("parquet", "orc"):
+        reader = reader.option("mergeSchema", "true")
+    try:
+        if paths:
+            return reader.option("__globPaths__", "false").load(paths)
+        frame = reader.load(source.path) if source.path else reader.load()
+    except Exception as error:
+        place = ", ".join(paths[:1]) or source.path or source.where
+        raise ValueError(f"{place}: cannot be read as {source.feed.format}: {_first_line(error)}") from error
+    _check_columns(frame.columns, source, source.path or source.where)
+    return frame
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def _mapped(
+    frame: DataFrame, feed: Feed, named: MappingType[str, Column], broken: Column, whole: Column | None = None
+) -> DataFrame:
+    """Our columns out of theirs. `whole`, where given, is a map of all fields of the row (else `named` is all)."""
+    fields = fields_of(feed)
+    types = {field.name: field.dataType for field in frame.schema}
+    texts = {name: _text(value, types.get(name)) for name, value in named.items()}
+    user = fields.get("user_id", set())
+    content = _content(texts, user) if whole is None else _content_of_map(whole, user)
+    path = F.col("_metadata.file_path") if has_files(feed) else F.lit(None).cast("string")
+    # SQL in the mapping speaks of the source's own names, so its columns stand under them here.
+    theirs = [texts[name].alias(name) for name in sorted(set().union(*fields.values()))]
+    held = frame.select(*theirs, content.alias(_HELD_CONTENT), broken.alias(_HELD_BROKEN), path.alias(_HELD_FILE))
+    return held.select(
+        *[_readable(_blank_is_null(_value(column))).alias(name) for name, column in feed.columns.items()],
+        *_maps(feed),
+        F.col(_HELD_BROKEN).alias(BROKEN),
+        _readable(F.col(_HELD_CONTENT)).alias(CONTENT),
+        F.col(_HELD_FILE).alias(FILE),
+    )
+
+
+def _value(theirs: str | Expression) -> Column:
+    return F.col(_quoted(theirs)) if isinstance(theirs, str) else F.expr(theirs.sql).cast("string")
+
+
+def _maps(feed: Feed) -> list[Column]:
+    """`attributes` as sorted pairs without nulls; `flags` as a map."""
+    columns = []
+    if feed.attributes:
+        pairs = [
+            F.struct(F.lit(name).alias("key"), _value(feed.attributes[name]).alias("value")) for name in sorted(feed.attributes)
+        ]
+        kept = F.filter(F.array(*pairs), lambda pair: _blank_is_null(pair["value"]).isNotNull())
+        columns.append(_readable(kept).alias("attributes"))
+    if isinstance(feed, Events) and feed.wide:
+        flags = [part for name in sorted(feed.wide) for part in (F.lit(name), _value(feed.wide[name]))]
+        columns.append(_readable(F.create_map(*flags)).alias("flags"))
+    return columns
+
+
+def _readable(value: Column) -> Column:
+    """What stands in the columns of a broken line is guesswork."""
+    return F.when(F.col(_HELD_BROKEN).isNull(), value)
+
+
+def _blank_is_null(value: Column) -> Column:
+    return F.when(F.trim(value) != "", value)
+
+
+def _text(value: Column, kind: object) -> Column:
+    if isinstance(kind, (ArrayType, MapType, StructType, VariantType)):
+        return F.to_json(value)
+    return value.cast("string")
+
+
+def _content(texts: MappingType[str, Column], without: set[str]) -> Column:
+    fields = [
+        F.when(texts[name] != "", F.concat(F.lit(name + _BETWEEN_NAME_AND_VALUE), texts[name]))
+        for name in sorted(texts)
+        if name not in without
+    ]
+    return F.concat_ws(_BETWEEN_FIELDS, *fields)
+
+
+def _content_of_map(whole: Column, without: set[str]) -> Column:
+    kept = F.filter(
+        F.map_entries(whole),
+        lambda field: field["value"].isNotNull() & (field["value"] != "") & ~field["key"].isin(*sorted(without)),
+    )
+    fields = F.transform(
+        F.array_sort(kept), lambda field: F.concat(field["key"], F.lit(_BETWEEN_NAME_AND_VALUE), field["value"])
+    )
+    return F.concat_ws(_BETWEEN_FIELDS, fields)
+
+
+def _schema(feed: Feed) -> StructType:
+    """What `read` gives, for no rows."""
+    pair = StructType([StructField("key", StringType(), False), StructField("value", StringType())])
+    fields = [StructField(name, StringType()) for name in feed.columns]
+    fields += [StructField("attributes", ArrayType(pair))] if feed.attributes else []
+    fields += [StructField("flags", MapType(StringType(), StringType()))] if isinstance(feed, Events) and feed.wide else []
+    return StructType([*fields, *[StructField(name, StringType()) for name in (BROKEN, CONTENT, FILE)]])
+
+
+def _options(feed: Feed) -> dict[str, str]:
+    """The mapping's options; ${NAME} is taken from the environment, so that passwords stand in no file."""
+
+    def known(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise ValueError(f"the mapping's options name ${{{match[1]}}}, which is not in the environment")
+        return os.environ[match[1]]
+
+    return {key: re.sub(r"\$\{(\w+)\}", known, value) for key, value in feed.options.items()}
+
+
+def _is_true(options: MappingType[str, str], key: str) -> bool:
+    return next((value.lower() == "true" for name, value in options.items() if name.lower() == key.lower()), False)
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"

@@ -1,0 +1,130 @@
+"""What arrived on which day, counted before anything is written; and whether finished days still hold what they held."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, timedelta
+from functools import reduce
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.ingest.reading import BROKEN, CONTENT
+from jobs.ingest.sources import EVENTS
+from jobs.lake.context import Context, Refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What a day held: rows of the main log, a checksum of all feeds' rows in any order, a digest of its folder."""
+
+    rows: int = 0
+    checksum: str = "0"
+    listing: str = ""
+
+
+NOTHING = Fingerprint()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What earlier runs of this step recorded of the days before the run's first.
+
+    `undated`: source name -> digest of its files, for sources without landing folders.
+    """
+
+    days: tuple[date, ...] = ()
+    newest: date | None = None
+    prints: Mapping[date, Fingerprint] = field(default_factory=dict)
+    undated: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(context: Context, *, dated: bool) -> Past:
+        """A whole history starts from nothing. A log with folders is watched as far back as late rows are taken."""
+        rows = [] if context.bootstrap else context.log_rows("runs", "step = 'ingest' AND status = 'done'")
+        if not rows:
+            return Past()
+        rows.sort(key=lambda row: row["finished_at"])
+        begin = context.first_day
+        if dated:
+            begin = max(begin, context.days.first - timedelta(days=context.settings.ingest.lookback_days))
+        days = tuple(begin + timedelta(days=n) for n in range((context.days.first - begin).days))
+        earlier = [json.loads(row["details"]) for row in rows if row["day"] < context.days.first]
+        return Past(
+            days=days,
+            newest=max(row["day"] for row in rows),
+            prints=_recorded(rows),
+            undated=earlier[-1].get("listings", {}) if earlier else {},
+        )
+
+    def changed_folders(self, listings: Mapping[date, str]) -> tuple[date, ...]:
+        """The finished days whose folders are no longer listed as they were."""
+        return tuple(day for day in self.days if self.prints.get(day, NOTHING).listing != listings.get(day, ""))
+
+
+def _recorded(rows: Iterable[dict[str, Any]]) -> dict[date, Fingerprint]:
+    """The newest fingerprint of each day. Rows come oldest first; a whole history replaces all up to its day."""
+    found: dict[date, Fingerprint] = {}
+    for row in rows:
+        if row["first_day"] != row["day"]:
+            found = {day: known for day, known in found.items() if day > row["day"]}
+        prints = json.loads(row["details"]).get("fingerprints", {})
+        found |= {date.fromisoformat(day): Fingerprint(**values) for day, values in prints.items()}
+    return found
+
+
+def survey(feeds: Mapping[str, DataFrame], key: bytes) -> dict[date, Fingerprint]:
+    """Count every feed's rows by `day` in one job.
+
+    `feeds`: rows as `reading.read` gives them, with `day`. Days without rows are not in the result.
+    """
+    # Salted: a sum over a day of one row would else be an unkeyed hash of its user.
+    salt = hmac.new(key, b"wherewhen survey", hashlib.sha256).hexdigest()
+    rows = [
+        frame.select("day", F.lit(name).alias("feed"), _hash(frame, name, salt).alias("hash")) for name, frame in feeds.items()
+    ]
+    # Summed: order does not count, but equal rows do.
+    totals = (
+        reduce(DataFrame.unionByName, rows)
+        .groupBy("day", "feed")
+        .agg(F.count("*").alias("rows"), F.sum(F.col("hash").cast("decimal(38,0)")).alias("checksum"))
+    )
+    found: dict[date, Fingerprint] = {}
+    for row in totals.collect():
+        known = found.get(row.day, NOTHING)
+        found[row.day] = Fingerprint(
+            rows=known.rows + (row["rows"] if row.feed == EVENTS else 0),
+            checksum=str(int(known.checksum) + int(row.checksum)),
+        )
+    return found
+
+
+def _hash(frame: DataFrame, feed: str, salt: str) -> Column:
+    user = F.col("user_id") if "user_id" in frame.columns else F.lit(None).cast("string")
+    return F.xxhash64(F.lit(salt), F.lit(feed), user, F.col(CONTENT), F.col(BROKEN))
+
+
+def refuse_changed(past: Past, now: Mapping[date, Fingerprint], days: Iterable[date]) -> None:
+    """Stop where a finished day no longer holds the rows that it was finished with.
+
+    Raises:
+        Refused: names the first such day and the backfill.
+    """
+    for day in sorted(days):
+        before, after = past.prints.get(day, NOTHING), now.get(day, NOTHING)
+        if (before.rows, before.checksum) != (after.rows, after.checksum):
+            raise Refused(
+                f"the source rows of {day} changed after that day was finished ({before.rows} events then, {after.rows} now): "
+                f"run `backfill --start {day} --end {past.newest}`"
+            )
+
+
+def as_details(prints: Mapping[date, Fingerprint], listings: Mapping[date, str]) -> dict[str, dict[str, Any]]:
+    """For the run record; days that hold nothing are left out, so that its size follows the log."""
+    days = sorted({*prints, *(day for day, digest in listings.items() if digest)})
+    return {str(day): asdict(replace(prints.get(day, NOTHING), listing=listings.get(day, ""))) for day in days}
