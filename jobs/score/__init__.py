@@ -1,0 +1,228 @@
+"""Ranks the whole catalogue for every user and slot with the version that serves, and says why.
+
+A slot is asked about at its middle hour in the week that follows the day: on a weekday that is
+Wednesday, at the weekend Saturday; nights count to the day they begin, so theirs is 02:00 on the
+Thursday and the Sunday. The user is taken to be at the main place of that slot (`user_places`), else
+where last seen. `any` hides the hour and asks from where the user was last seen, right after the day.
+Logs without times have `any` alone, asked one second after the user's last event.
+
+Everybody is ranked again; written are the users whose rows came out different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf.contracts import ANY_SLOT, SLOTS
+from conf.tables import TABLES
+from jobs.lake.context import Context, Skipped
+from jobs.lake.store import keyframes
+from jobs.score.lists import EVENT_FIELDS, Scorer
+from models.baselines import BASELINES
+
+if TYPE_CHECKING:
+    from models.queries import Ranker
+
+_USERS_AT_ONCE = 256  # rows of user_sequences that a worker holds
+
+
+def run(context: Context) -> None:
+    served = served_version(context)
+    if served is None:
+        raise Skipped("no model and no baseline is published: nothing was learnt yet")
+    spark, settings = context.spark, context.settings
+    sequences = context.state("user_sequences")
+    catalogue = item_facts(sequences, context.state("items"), context.history("items"), settings.mapping.target_events)
+    facts = spark.sparkContext.broadcast(catalogue.toArrow())
+    scorer = Scorer(
+        folder=served.folder,
+        load=_load_ranker,
+        facts=facts,
+        day=context.days.last,
+        k=settings.score.k,
+        slots=settings.score.slots and settings.mapping.has_times,
+        has_times=settings.mapping.has_times,
+        repeats=settings.mapping.repeats,
+        length=settings.sequences.length,
+        targets=settings.mapping.target_events,
+    )
+    users = scoring_input(sequences, context.state("user_places"), digests(context.before("recommendations")))
+    rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, context.days.last)
+    if keyframes(context.days, context.first_day):
+        rows = rows.persist()  # read twice: as changes and for the copies
+    context.note(model_version=served.model_version, source=served.source)
+    with batches_of(spark, _USERS_AT_ONCE):
+        context.write("recommendations", rows)
+    facts.destroy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """The version in force. `folder` is absolute; `source` is what its items are marked with."""
+
+    model_version: str
+    folder: str
+    source: str
+
+
+def served_version(context: Context) -> Served | None:
+    """The version of the newest publication up to the run's last day; None where there is none.
+
+    Raises:
+        ValueError: the registry does not know the version.
+    """
+    published = context.log_rows("publications", f"kind = 'interest' AND day <= DATE '{context.days.last}'")
+    if not published:
+        return None
+    newest = max(published, key=lambda row: (row["day"], row["decided_at"]))["model_version"]
+    known = context.log_rows("model_versions", f"model_version = '{newest}'")
+    if not known:
+        raise ValueError(f"version {newest} is published but not in model_versions: publish another (wherewhen models)")
+    method = known[-1]["method"]
+    return Served(
+        model_version=newest,
+        folder=context.lake.path(known[-1]["folder"]),
+        source=f"{'baseline' if method in BASELINES else 'model'}:{method}",
+    )
+
+
+def item_facts(sequences: DataFrame, items: DataFrame, every_item: DataFrame, targets: tuple[str, ...]) -> DataFrame:
+    """One row per item: `item_id, title, category, users, kept, gone`. Bounded by the catalogue.
+
+    `users` counts those whose kept target events hold the item; `kept` is how many events are kept
+    of each where older ones were cut off, else 0. `gone` marks items that were withdrawn:
+    `every_item` are all stored rows of the items, as keyframes copy no withdrawn ones.
+    """
+    is_cut = F.col("events_total") > F.size("events")
+    taken = sequences.select(
+        "user_id", F.when(is_cut, F.size("events")).otherwise(0).alias("kept"), F.explode("events").alias("event")
+    ).where(F.col("event.event_type").isin(*targets))
+    counts = taken.groupBy(F.col("event.item_id").alias("item_id")).agg(
+        F.countDistinct("user_id").alias("users"), F.max("kept").alias("kept")
+    )
+    withdrawn = every_item.where("gone").select("item_id").distinct().join(items, on="item_id", how="left_anti")
+    return (
+        items.select("item_id", "title", "category")
+        .join(withdrawn.withColumn("gone", F.lit(True)), on="item_id", how="full_outer")
+        .join(counts, on="item_id", how="full_outer")
+        .select(
+            "item_id",
+            "title",
+            "category",
+            F.coalesce("users", F.lit(0)).cast("bigint").alias("users"),
+            F.coalesce("kept", F.lit(0)).cast("int").alias("kept"),
+            F.coalesce("gone", F.lit(False)).alias("gone"),
+        )
+    )
+
+
+def digests(lists: DataFrame) -> DataFrame:
+    """One number per user that tells two states of the user's lists apart: `user_id, digest_before`."""
+    compared = F.xxhash64("slot", "rank", "item_id", "score", "source", "reason", "model_version")
+    return lists.groupBy("user_id").agg(F.bit_xor(compared).alias("digest_before"))
+
+
+def _digest(lists: Column, served: Served) -> Column:
+    """`digests` of an array of entries."""
+    source, version = F.lit(served.source), F.lit(served.model_version)
+    return F.aggregate(
+        lists,
+        F.lit(0).cast("bigint"),
+        lambda so_far, entry: so_far.bitwiseXOR(
+            F.xxhash64(entry.slot, entry.rank, entry.item_id, entry.score, source, entry.reason, version)
+        ),
+    )
+
+
+def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) -> DataFrame:
+    """One row per user known now or listed before: event columns as arrays, main places by slot, digest.
+
+    `place_latitude` and `place_longitude` have one element per slot of `SLOTS`, null where the user
+    has no main place then.
+    """
+    mains = [
+        F.min(F.when(F.array_contains("main_slots", slot), F.struct("place_id", "latitude", "longitude"))) for slot in SLOTS
+    ]
+    by_slot = places.groupBy("user_id").agg(F.array(*mains).alias("mains"))
+    return (
+        sequences.join(by_slot, on="user_id", how="left")
+        .join(before, on="user_id", how="full_outer")
+        .select(
+            "user_id",
+            *[F.col(f"events.{field}").alias(field) for field in EVENT_FIELDS],
+            "seen",
+            F.when(F.col("events_total") > F.size("events"), F.size("events")).otherwise(0).alias("kept"),
+            F.col("mains.latitude").alias("place_latitude"),
+            F.col("mains.longitude").alias("place_longitude"),
+            "digest_before",
+        )
+    )
+
+
+def changed_lists(scored: DataFrame, served: Served, day: date) -> DataFrame:
+    """Rows of `recommendations` for the users whose lists differ from before; a gone row where none is left."""
+    gone = F.size("lists") == 0
+    differs = F.col("digest_before").isNull() | (F.col("digest_before") != _digest(F.col("lists"), served))
+    nothing = F.struct(
+        F.lit(ANY_SLOT).alias("slot"),
+        F.lit(1).alias("rank"),
+        F.lit("").alias("item_id"),
+        F.lit(0.0).alias("score"),
+        F.lit("").alias("reason"),
+    )
+    return (
+        scored.where(F.when(gone, F.col("digest_before").isNotNull()).otherwise(differs))
+        .select(
+            "user_id", gone.alias("gone"), F.explode(F.when(gone, F.array(nothing)).otherwise(F.col("lists"))).alias("entry")
+        )
+        .select(
+            "user_id",
+            "entry.slot",
+            "entry.rank",
+            "entry.item_id",
+            "entry.score",
+            F.lit(served.source).alias("source"),
+            "entry.reason",
+            F.lit(served.model_version).alias("model_version"),
+            F.lit(None).cast("string").alias("policy_version"),
+            F.lit(1.0).alias("propensity"),
+            "gone",
+            F.lit(day).alias("changed_on"),
+            F.lit(day).alias("day"),
+        )
+        .select(*TABLES["recommendations"].names)
+    )
+
+
+@contextmanager
+def batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Arrow batches of so many rows, and as many tasks as there are partitions, however small these are."""
+    wanted = {
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(rows),
+        "spark.sql.adaptive.coalescePartitions.enabled": "false",
+    }
+    before = {key: spark.conf.get(key, None) for key in wanted}
+    try:
+        for key, value in wanted.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, known in before.items():
+            if known is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, known)
+
+
+def _load_ranker(folder: str) -> Ranker:
+    from models.registry import load_ranker
+
+    return load_ranker(Path(folder))

@@ -1,0 +1,316 @@
+"""The work of one Spark worker: lists with reasons for batches of users.
+
+Shape suffixes: U users of a batch, S slots (`any` last), B = U x S moments, V items, K list, E events, C entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from conf.contracts import ANY_SLOT, SLOTS
+from jobs.score.reasons import ANY, NO_DATE, Entries, Names, Past, Places, reasons
+
+if TYPE_CHECKING:
+    from models.histories import EventColumns
+    from models.queries import Histories, Queries, Ranker
+
+ALL_SLOTS = (*SLOTS, ANY_SLOT)
+EVENT_FIELDS = (
+    "item_id", "category", "event_type", "event_timestamp", "local_timestamp", "slot", "latitude", "longitude",
+)  # fmt: skip
+_SCORES_AT_ONCE = 16_000_000
+_MOMENTS_AT_ONCE = 512
+_LIST = "array<struct<slot:string,rank:int,item_id:string,score:double,reason:string>>"
+
+
+def slot_hour(slot: str) -> float:
+    """The middle of a slot in local hours since Monday 00:00.
+
+    >>> slot_hour("weekday_morning"), slot_hour("weekday_night"), slot_hour("weekend_night")
+    (57.0, 74.0, 146.0)
+    """
+    part_of_week, _, part_of_day = slot.partition("_")
+    day = {"weekday": 2, "weekend": 5}[part_of_week]
+    return day * 24.0 + {"night": 26.0, "morning": 9.0, "afternoon": 15.0, "evening": 20.0}[part_of_day]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """The ranker and what is known of its items, by catalogue position."""
+
+    ranker: Ranker
+    names: Names
+    category_V: np.ndarray  # code of the item's category, -1 = none
+    banned_V: np.ndarray | None
+    weights: Weights | None
+
+    def tiles(self, histories: Histories, queries: Queries) -> Iterator[tuple[slice, Any]]:
+        """Scores (part of B, V), tile by tile, of moments that were read at once."""
+        moments, size = len(queries.timestamp_B), len(self.names.items)
+        if self.weights is None:
+            yield slice(0, moments), self.ranker.scores(histories, queries)
+            return
+        vectors_BD, pulls = self.ranker.parts(histories, queries)  # type: ignore[attr-defined]
+        rows = max(1, _SCORES_AT_ONCE // size)
+        for start in range(0, moments, rows):
+            part = slice(start, min(start + rows, moments))
+            pulled = (pulls.rows_P >= part.start) & (pulls.rows_P < part.stop)
+            own = (pulls.rows_P[pulled] - start, pulls.places_P[pulled], pulls.values_P[pulled])
+            yield part, self.weights.scores(vectors_BD[part], *own)
+
+
+class Weights:
+    """A dot-product model's catalogue, made once per version: its `scores` would make it anew for every batch."""
+
+    def __init__(self, ranker: Any) -> None:
+        import torch
+
+        self.matrix_DV = torch.from_numpy(ranker.item_matrix()).to(ranker.device)
+        self.bias_V = torch.from_numpy(ranker.item_bias()).to(ranker.device)
+
+    def scores(self, vectors_BD: np.ndarray, rows_P: np.ndarray, places_P: np.ndarray, values_P: np.ndarray) -> Any:
+        """(B, V) float32 on the model's device; each pair of row and place occurs once."""
+        import torch
+
+        rows, places, values = (torch.from_numpy(part).to(self.bias_V.device) for part in (rows_P, places_P, values_P))
+        scores_BV = torch.addmm(self.bias_V, torch.from_numpy(vectors_BD).to(self.bias_V.device), self.matrix_DV)
+        scores_BV[rows, places] += values
+        return scores_BV
+
+
+@lru_cache(maxsize=1)
+def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: tuple[str, ...]) -> Catalogue:
+    """Loaded once per worker process and version; `facts` is the broadcast of `item_facts`."""
+    import torch
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    if task is not None:
+        # One thread per core that Spark counts for the task: its neighbours compute as well.
+        torch.set_num_threads(int(task.cpus()))
+    ranker = load(folder)
+    table: pa.Table = facts.value
+    row_V = pc.index_in(pa.array(ranker.vocabulary.items, pa.string()), value_set=table["item_id"].combine_chunks())
+
+    def of_item(name: str, absent: Any = None) -> list[Any]:
+        return [absent if value is None else value for value in table[name].combine_chunks().take(row_V).to_pylist()]
+
+    known = zip(of_item("category"), ranker.vocabulary.item_categories, strict=True)
+    category_of_item = pa.array([now or learnt for now, learnt in known], pa.string()).dictionary_encode()
+    banned_V = np.array(of_item("gone", False), dtype=bool)
+    return Catalogue(
+        ranker=ranker,
+        names=Names(
+            titles=of_item("title"),
+            items=list(ranker.vocabulary.items),
+            categories=category_of_item.dictionary.to_pylist(),
+            types=targets,
+            chosen_by=np.array(of_item("users", 0), dtype=np.int64),
+            kept=pc.max(table["kept"]).as_py() or 0,
+        ),
+        category_V=pc.fill_null(category_of_item.indices, -1).to_numpy(zero_copy_only=False),
+        banned_V=banned_V if banned_V.any() else None,
+        weights=Weights(ranker) if hasattr(ranker, "parts") else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scorer:
+    """`mapInArrow` function: rows of `scoring_input` to `user_id, digest_before, lists`."""
+
+    folder: str
+    load: Callable[[str], Ranker]
+    facts: Any  # broadcast of item_facts
+    day: date
+    k: int
+    slots: bool
+    has_times: bool
+    repeats: bool
+    length: int
+    targets: tuple[str, ...]
+
+    schema = f"user_id string, digest_before bigint, lists {_LIST}"
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        catalogue = None
+        for batch in batches:
+            if batch.num_rows:
+                catalogue = catalogue or _catalogue(self.folder, self.load, self.facts, self.targets)
+                yield self.score(batch, catalogue)
+
+    def score(self, batch: pa.RecordBatch, catalogue: Catalogue) -> pa.RecordBatch:
+        """Lists of the users of one batch."""
+        users = _Users.read(batch, catalogue, self)
+        position_USK, score_USK = self._rank(users, catalogue)
+        user_C, slot_C, place_C = np.nonzero(position_USK >= 0)
+        item_C = position_USK[user_C, slot_C, place_C]
+        slot_code_C = slot_C if self.slots else np.full_like(slot_C, ANY)
+        entries = Entries(user_C=user_C, slot_C=slot_code_C, item_C=item_C, category_C=catalogue.category_V[item_C])
+        entry = pa.StructArray.from_arrays(
+            [
+                pa.array(ALL_SLOTS, pa.string()).take(pa.array(slot_code_C)),
+                pa.array(place_C + 1, pa.int32()),
+                pa.array(catalogue.names.items, pa.string()).take(pa.array(item_C)),
+                pa.array(score_USK[user_C, slot_C, place_C].astype(np.float64)),
+                pa.array(reasons(users.past(self, catalogue), users.places, entries, catalogue.names), pa.string()),
+            ],
+            names=["slot", "rank", "item_id", "score", "reason"],
+        )
+        ends = np.searchsorted(user_C, np.arange(len(position_USK) + 1)).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(ends), entry)
+        return pa.RecordBatch.from_arrays(
+            [batch.column("user_id"), batch.column("digest_before"), lists], names=["user_id", "digest_before", "lists"]
+        )
+
+    def _rank(self, users: _Users, catalogue: Catalogue) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and scores of every user's lists, (U, S, K); -1 where a list is shorter."""
+        from models.top_k import ABSENT, top_k
+
+        slots = len(ALL_SLOTS) if self.slots else 1
+        size = len(catalogue.ranker.vocabulary.items)
+        shape = (len(users.first_U), slots, min(self.k, size))
+        position_USK, score_USK = np.full(shape, ABSENT, np.int64), np.zeros(shape, np.float32)
+        bound = _MOMENTS_AT_ONCE if catalogue.weights is not None else _SCORES_AT_ONCE // max(size, 1)
+        at_once = max(1, min(_MOMENTS_AT_ONCE, bound) // slots)
+        # Users without events were listed before and have vanished: their lists stay empty.
+        present = np.flatnonzero(users.stop_U > users.first_U)
+        for start in range(0, len(present) if size else 0, at_once):
+            user_T = present[start : start + at_once]
+            histories, queries = users.moments(user_T, self)
+            best = []
+            for part, scores in catalogue.tiles(histories, queries):
+                seen = None if histories.seen is None else histories.seen[part]
+                best.append(top_k(scores, self.k, banned_V=catalogue.banned_V, seen=seen))
+            position_USK[user_T] = np.concatenate([positions for positions, _ in best]).reshape(-1, *shape[1:])
+            score_USK[user_T] = np.concatenate([values for _, values in best]).reshape(-1, *shape[1:])
+        return position_USK, score_USK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Users:
+    """One batch: the users' events in columns, user u's in rows first_U[u] .. stop_U[u] - 1."""
+
+    columns: dict[str, pa.Array]
+    events: EventColumns
+    first_U: np.ndarray
+    stop_U: np.ndarray
+    kept_U: np.ndarray
+    seen: list[np.ndarray] | None
+    places: Places
+
+    @staticmethod
+    def read(batch: pa.RecordBatch, catalogue: Catalogue, scorer: Scorer) -> _Users:
+        from models.histories import Moments, event_columns, name_indices, queries_before
+        from models.queries import FIRST
+
+        columns = {name: batch.column(name).flatten() for name in EVENT_FIELDS}
+        vocabulary = catalogue.ranker.vocabulary
+        events = event_columns(vocabulary, columns)
+        length_U = pc.fill_null(pc.list_value_length(batch.column("item_id")), 0).to_numpy(zero_copy_only=False)
+        stop_U = np.cumsum(length_U, dtype=np.int64)
+        first_U = stop_U - length_U
+        seen = None
+        if not scorer.repeats:
+            lists = batch.column("seen")
+            ends = np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
+            item_T = name_indices(lists.flatten(), vocabulary.items) - FIRST
+            seen = [part[part >= 0] for part in np.split(item_T, ends[:-1])]
+        nowhere_U = np.zeros(len(first_U))
+        last = queries_before(events, Moments(first_B=first_U, stop_B=stop_U, timestamp_B=nowhere_U, hour_of_week_B=nowhere_U))
+        main = [_by_slot(batch.column(f"place_{axis}")) for axis in ("latitude", "longitude")]
+        is_main_US = np.pad(~np.isnan(main[0]), ((0, 0), (0, 1)))
+        return _Users(
+            columns=columns,
+            events=events,
+            first_U=first_U,
+            stop_U=stop_U,
+            kept_U=pc.fill_null(batch.column("kept"), 0).to_numpy(zero_copy_only=False),
+            seen=seen,
+            places=Places(
+                latitude_US=np.where(is_main_US, np.pad(main[0], ((0, 0), (0, 1))), last.latitude_B[:, None]),
+                longitude_US=np.where(is_main_US, np.pad(main[1], ((0, 0), (0, 1))), last.longitude_B[:, None]),
+                is_main_US=is_main_US,
+            ),
+        )
+
+    def moments(self, user_T: np.ndarray, scorer: Scorer) -> tuple[Histories, Queries]:
+        """Histories and queries of some users, all slots of the first, then of the next."""
+        from models.histories import histories_from_events
+        from models.queries import Queries
+
+        slots = np.arange(len(ALL_SLOTS)) if scorer.slots else np.array([ANY])
+        user_B, slot_B = np.repeat(user_T, len(slots)), np.tile(slots, len(user_T))
+        # No longer than needed: padding costs the encoder as much as events do.
+        length = int(min(scorer.length, (self.stop_U - self.first_U)[user_T].max()))
+        histories = histories_from_events(
+            self.events,
+            self.first_U[user_B],
+            self.stop_U[user_B],
+            length,
+            None if self.seen is None else [self.seen[user] for user in user_B],
+        )
+        hour_B = np.array([*[slot_hour(slot) for slot in SLOTS], -1.0])[slot_B]
+        return histories, Queries(
+            timestamp_B=self._timestamps(user_B, hour_B, scorer),
+            hour_of_week_B=hour_B.astype(np.float32),
+            latitude_B=self.places.latitude_US[user_B, slot_B].astype(np.float32),
+            longitude_B=self.places.longitude_US[user_B, slot_B].astype(np.float32),
+        )
+
+    def _timestamps(self, user_B: np.ndarray, hour_B: np.ndarray, scorer: Scorer) -> np.ndarray:
+        """When each moment is, seconds since 1970: the first such local hour after the day; `any` as the day ends."""
+        from models.histories import clock_offsets, local_hours
+
+        last_B = self.stop_U[user_B] - 1
+        if not scorer.has_times:
+            return self.events.timestamp_E[last_B] + 1
+        midnight = datetime.combine(scorer.day + timedelta(days=1), datetime.min.time(), UTC)
+        end_B = np.full(len(user_B), int(midnight.timestamp()), dtype=np.int64)
+        clocked_E = np.maximum.accumulate(np.where(self.events.hour_of_week_E >= 0, np.arange(len(self.events)), -1))
+        row_B = np.maximum(clocked_E[last_B], 0)
+        known_B = clocked_E[last_B] >= self.first_U[user_B]
+        offset_B = clock_offsets(self.events.timestamp_E[row_B], self.events.hour_of_week_E[row_B])
+        local_B = local_hours(end_B, np.where(known_B, offset_B, 0.0))
+        ahead_B = np.where(hour_B < 0, 0.0, (hour_B - local_B) % 168.0)
+        return end_B + np.round(ahead_B * 3600.0).astype(np.int64)
+
+    def past(self, scorer: Scorer, catalogue: Catalogue) -> Past:
+        """The target events, for the reasons."""
+        from models.queries import FIRST
+
+        type_E = _codes(self.columns["event_type"], scorer.targets)
+        kept = np.flatnonzero(type_E >= 0)
+        local = self.columns["local_timestamp"].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32())
+        position = {name: place for place, name in enumerate(catalogue.names.categories)}
+        return Past(
+            user_E=np.repeat(np.arange(len(self.first_U)), self.stop_U - self.first_U)[kept],
+            item_E=self.events.item_E[kept] - FIRST,
+            category_E=_codes(self.columns["category"], tuple(position))[kept],
+            slot_E=_codes(self.columns["slot"], SLOTS)[kept],
+            type_E=type_E[kept],
+            date_E=pc.fill_null(local, NO_DATE).to_numpy(zero_copy_only=False)[kept],
+            latitude_E=self.events.latitude_E[kept].astype(np.float64),
+            longitude_E=self.events.longitude_E[kept].astype(np.float64),
+            kept_U=self.kept_U,
+        )
+
+
+def _by_slot(places: pa.Array) -> np.ndarray:
+    """(U, slots) from lists of one value per slot; NaN where a user has none."""
+    filled = pc.fill_null(places.flatten(), np.nan).to_numpy(zero_copy_only=False).reshape(-1, len(SLOTS))
+    by_slot = np.full((len(places), len(SLOTS)), np.nan)
+    by_slot[places.is_valid().to_numpy(zero_copy_only=False)] = filled
+    return by_slot
+
+
+def _codes(names: pa.Array, known: tuple[str, ...]) -> np.ndarray:
+    """Position of each name in `known`; -1 where it is null or not there."""
+    return pc.fill_null(pc.index_in(names, value_set=pa.array(known, pa.string())), -1).to_numpy(zero_copy_only=False)

@@ -1,0 +1,185 @@
+"""The worker's part without Spark: which moments are asked about, which items end up on the lists."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from conf.contracts import SLOTS
+from conf.settings import Model
+from jobs.score.lists import ALL_SLOTS, Scorer, Weights, slot_hour
+from models.queries import Vocabulary
+
+DAY = date(2024, 5, 2)  # a Thursday
+ITEMS = tuple(f"i{n:02d}" for n in range(30))
+VOCABULARY = Vocabulary(
+    items=ITEMS, item_categories=("Coffee Shop", "Gym") * 15, categories=("Coffee Shop", "Gym"), event_types=("check_in",)
+)
+NEW_YORK = ZoneInfo("America/New_York")
+USER = {"events": [{}], "seen": None, "kept": 0, "place_latitude": None, "place_longitude": None, "digest_before": None}
+EVENT = {
+    "item_id": "i00", "category": "Coffee Shop", "event_type": "check_in", "latitude": 40.75, "longitude": -73.98,
+    "event_timestamp": datetime(2024, 5, 2, 13, tzinfo=UTC), "local_timestamp": datetime(2024, 5, 2, 9, tzinfo=UTC),
+    "slot": "weekday_morning",
+}  # fmt: skip
+STAMP = pa.timestamp("us", tz="UTC")
+TYPES = {"event_timestamp": STAMP, "local_timestamp": STAMP, "latitude": pa.float64(), "longitude": pa.float64()}
+
+
+class Recorder:
+    """A ranker with scores that depend on user and slot, which keeps what it was asked."""
+
+    method = "recorder"
+    vocabulary = VOCABULARY
+
+    def __init__(self):
+        self.histories, self.queries = [], []
+
+    def scores(self, histories, queries):
+        self.histories.append(histories)
+        self.queries.append(queries)
+        hour = queries.hour_of_week_B[:, None].astype(np.float64)
+        return (np.sin(hour + np.arange(len(ITEMS)) * (1 + histories.item_BL[:, -1:])) * 3).round(1).astype(np.float32)
+
+    def asked(self, name):
+        return np.concatenate([getattr(queries, name) for queries in self.queries])
+
+
+class Broadcast:
+    def __init__(self, value):
+        self.value = value
+
+
+def users(*changes):
+    rows = [{**USER, "user_id": f"u{n}", **change} for n, change in enumerate(changes)]
+    columns = {"user_id": pa.array([row["user_id"] for row in rows], pa.string())}
+    for field in EVENT:
+        lists = [None if row["events"] is None else [{**EVENT, **event}[field] for event in row["events"]] for row in rows]
+        columns[field] = pa.array(lists, pa.list_(TYPES.get(field, pa.string())))
+    columns["seen"] = pa.array([row["seen"] for row in rows], pa.list_(pa.string()))
+    columns["kept"] = pa.array([row["kept"] for row in rows], pa.int32())
+    for name in ("place_latitude", "place_longitude"):
+        columns[name] = pa.array([row[name] for row in rows], pa.list_(pa.float64()))
+    columns["digest_before"] = pa.array([row["digest_before"] for row in rows], pa.int64())
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def scored(batch, ranker, gone=(), **more):
+    facts = pa.table({
+        "item_id": pa.array(ITEMS), "title": pa.array([None] * 30, pa.string()), "category": pa.array([None] * 30, pa.string()),
+        "users": pa.array([1] * 30), "kept": pa.array([0] * 30), "gone": pa.array([item in gone for item in ITEMS]),
+    })  # fmt: skip
+    options = {"k": 5, "slots": True, "has_times": True, "repeats": True, "length": 50, "targets": ("check_in",), **more}
+    scorer = Scorer(folder="", load=lambda folder: ranker, facts=Broadcast(facts), day=DAY, **options)
+    (answer,) = scorer([batch])
+    return [
+        {slot: [entry for entry in row["lists"] if entry["slot"] == slot] for slot in ALL_SLOTS} for row in answer.to_pylist()
+    ]
+
+
+def test_a_slot_is_asked_about_at_its_middle_hour_in_the_week_after_the_day():
+    ranker = Recorder()
+    scored(users({}), ranker)
+    after = datetime(2024, 5, 3, tzinfo=UTC)  # Thursday evening in New York
+    local = [datetime.fromtimestamp(int(stamp), NEW_YORK) for stamp in ranker.asked("timestamp_B")]
+    assert [f"{moment:%a %H:%M}" for moment in local[:-1]] == [
+        "Thu 02:00", "Wed 09:00", "Wed 15:00", "Wed 20:00", "Sun 02:00", "Sat 09:00", "Sat 15:00", "Sat 20:00",
+    ]  # fmt: skip
+    assert all(after <= moment < after + timedelta(days=7) for moment in local)
+    assert local[-1] == after, "`any` is asked as the day ends"
+    assert ranker.asked("hour_of_week_B").tolist() == [*(slot_hour(slot) for slot in SLOTS), -1.0]
+
+
+def test_the_clock_is_that_of_the_last_event_that_has_one():
+    ranker = Recorder()
+    east = {"local_timestamp": datetime(2024, 5, 2, 22, tzinfo=UTC)}  # nine hours ahead
+    scored(users({"events": [{}, east, {"local_timestamp": None}]}, {"events": [{"local_timestamp": None}]}), ranker)
+    morning = ranker.asked("timestamp_B")[[1, 10]]
+    assert morning.tolist() == [datetime(2024, 5, 8, hour, tzinfo=UTC).timestamp() for hour in (0, 9)]
+
+
+def test_the_place_is_the_main_place_of_the_slot_else_the_last_known():
+    ranker = Recorder()
+    latitude = [None, 1.0, None, None, None, None, None, 7.0]
+    somewhere = {"place_latitude": latitude, "place_longitude": [None if value is None else -value for value in latitude]}
+    nowhere = {"latitude": None, "longitude": None}
+    scored(users({**somewhere, "events": [{}, nowhere]}, {"events": [nowhere]}), ranker)
+    asked = ranker.asked("latitude_B").reshape(2, 9)
+    np.testing.assert_array_equal(asked[0], [40.75, 1, 40.75, 40.75, 40.75, 40.75, 40.75, 7, 40.75])
+    assert np.isnan(asked[1]).all(), "one user's place is not another's"
+    assert ranker.asked("longitude_B").reshape(2, 9)[0, [1, 7]].tolist() == [-1.0, -7.0]
+
+
+def test_lists_are_the_best_of_the_whole_catalogue_without_the_withdrawn_and_the_seen():
+    ranker = Recorder()
+    lists = scored(
+        users({"seen": ["i01", "other"], "events": [{"item_id": "i03"}]}, {"seen": ["i05"]}),
+        ranker, gone=("i02",), repeats=False, k=7,
+    )  # fmt: skip
+    assert np.concatenate([history.item_BL for history in ranker.histories]).shape == (18, 1)
+    scores = np.concatenate([Recorder().scores(h, q) for h, q in zip(ranker.histories, ranker.queries, strict=True)])
+    for user, forbidden in enumerate([{1, 2}, {5, 2}]):
+        for place, slot in enumerate(ALL_SLOTS):
+            row = scores[user * 9 + place]
+            best = sorted(set(range(30)) - forbidden, key=lambda item: (-row[item], item))[:7]
+            found = lists[user][slot]
+            assert [entry["item_id"] for entry in found] == [ITEMS[item] for item in best]
+            assert [entry["rank"] for entry in found] == list(range(1, 8))
+            assert [entry["score"] for entry in found] == [row[item] for item in best]
+
+
+def test_small_tiles_change_nothing(monkeypatch):
+    crowd = users(*[{"events": [{"item_id": ITEMS[n % 30]}] * (1 + n % 4)} for n in range(20)])
+    whole = scored(crowd, Recorder())
+    monkeypatch.setattr("jobs.score.lists._SCORES_AT_ONCE", 40)
+    assert scored(crowd, Recorder()) == whole
+
+
+def test_a_vanished_user_gets_empty_lists_and_a_short_catalogue_short_ones():
+    lists = scored(users({"events": None, "digest_before": 7}, {}), Recorder(), gone=ITEMS[3:])
+    assert all(entries == [] for entries in lists[0].values())
+    assert all({entry["item_id"] for entry in entries} == set(ITEMS[:3]) for entries in lists[1].values())
+
+
+def test_a_log_without_times_has_one_list_right_after_the_last_event():
+    ranker = Recorder()
+    events = [
+        {"event_timestamp": datetime(2000, 1, 1, 0, 0, n, tzinfo=UTC), "local_timestamp": None, "slot": None} for n in range(3)
+    ]
+    (lists,) = scored(users({"events": events}), ranker, slots=False, has_times=False)
+    assert [slot for slot, entries in lists.items() if entries] == ["any"]
+    assert ranker.asked("timestamp_B").tolist() == [datetime(2000, 1, 1, 0, 0, 3, tzinfo=UTC).timestamp()]
+    assert ranker.asked("hour_of_week_B").tolist() == [-1.0]
+
+
+def test_a_broken_model_is_refused():
+    class Broken(Recorder):
+        def scores(self, histories, queries):
+            return np.full((len(queries.timestamp_B), len(ITEMS)), np.nan, np.float32)
+
+    with pytest.raises(ValueError, match="NaN"):
+        scored(users({}), Broken())
+
+
+def test_the_parts_of_a_model_score_as_the_model_does(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from models.interest import InterestModel, new_network
+
+    torch.manual_seed(1)
+    model = InterestModel(new_network(Model(window=8, width=16, layers=1, heads=2), VOCABULARY), VOCABULARY)
+    for weight in model.network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    asked = []
+    parts = model.parts
+    monkeypatch.setattr(
+        model, "parts", lambda histories, queries: asked.append((histories, queries)) or parts(histories, queries)
+    )
+    crowd = users(*[{"events": [{"item_id": ITEMS[m % 30]} for m in range(n)]} for n in range(1, 14)])
+    monkeypatch.setattr("jobs.score.lists._SCORES_AT_ONCE", 30 * 7)
+    lists = scored(crowd, model, k=30)
+    wanted = np.concatenate([model.scores(*question) for question in asked])
+    found = [{entry["item_id"]: entry["score"] for entry in user[slot]} for user in lists for slot in ALL_SLOTS]
+    np.testing.assert_allclose([[row[item] for item in ITEMS] for row in found], wanted, rtol=1e-4, atol=1e-4)
+    assert Weights(model).bias_V.shape == (30,)

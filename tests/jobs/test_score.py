@@ -1,0 +1,257 @@
+"""The step on a lake: which version serves, who is written on a night, what is never listed."""
+
+import sys
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pytest
+from pyspark import cloudpickle
+from pyspark.sql import functions as F
+
+from conf.contracts import SLOTS
+from conf.tables import TABLES
+from jobs import score
+from jobs.lake import logs
+from jobs.lake.context import Skipped
+from jobs.lake.schema import spark_schema
+from models.queries import FIRST as FIRST_INDEX
+from models.queries import Vocabulary
+
+ITEMS = tuple(f"i{n}" for n in range(12))
+VOCABULARY = Vocabulary(
+    items=ITEMS, item_categories=("Gym",) * 12, categories=("Gym", "Bar"), event_types=("check_in", "click", "impression")
+)
+FIRST = date(2024, 1, 30)
+ROWS = {
+    "user_sequences": {"user_id": "u0", "events": [{}], "seen": None, "events_total": 1},
+    "user_places": {
+        "user_id": "u0", "place_id": 0, "latitude": 40.75, "longitude": -73.98, "radius_m": 10.0, "visits": 3, "share": 1.0,
+        "slot_visits": {}, "main_slots": ["weekday_morning"], "role": "home", "confidence": 1.0,
+    },
+    "items": {
+        "item_id": "i0", "title": None, "description": None, "category": None, "brand": None, "price": None,
+        "latitude": None, "longitude": None, "tags": None, "attributes": None,
+    },
+}  # fmt: skip
+EVENT = {
+    "event_id": "e", "event_timestamp": datetime(2024, 1, 20, 13, tzinfo=UTC), "item_id": "i0", "event_type": "check_in",
+    "category": "Bar", "latitude": 40.75, "longitude": -73.98, "region": None,
+    "local_timestamp": datetime(2024, 1, 20, 8, tzinfo=UTC), "slot": "weekend_morning", "value": None, "device": None,
+    "scene": None, "arrived_on": FIRST,
+}  # fmt: skip
+PUBLISHED = {
+    "kind": "interest", "model_version": "v1", "decision": "published", "reason": "first", "run_id": "r",
+    "decided_at": datetime(2024, 1, 30, tzinfo=UTC), "day": FIRST,
+}  # fmt: skip
+
+
+def write(context, name, *changes):
+    """Rows of a state that changed on the context's day; `item_id`s of a sequence may be given as `took`."""
+    rows = []
+    for change in changes:
+        row = {**ROWS[name], "gone": False, "changed_on": context.days.last, "day": context.days.last, **change}
+        if "took" in row:
+            row["events"] = [{"item_id": item} for item in row.pop("took")]
+        if name == "user_sequences":
+            row["events"] = [{**EVENT, **event} for event in row["events"]]
+            row["events_total"] = max(row["events_total"], len(row["events"]))
+        rows.append(tuple(row[column] for column in TABLES[name].names))
+    context.write(name, context.spark.createDataFrame(rows, spark_schema(TABLES[name])))
+
+
+class Habit:
+    """Ranks what the user took last first, then items in their order."""
+
+    method = "habit"
+    vocabulary = VOCABULARY
+
+    def scores(self, histories, queries):
+        scores_BV = np.tile(-np.arange(len(ITEMS), dtype=np.float32), (len(queries.timestamp_B), 1))
+        rows = np.flatnonzero(histories.item_BL[:, -1] >= FIRST_INDEX)
+        scores_BV[rows, histories.item_BL[rows, -1] - FIRST_INDEX] = 1
+        return scores_BV
+
+
+def load(folder):
+    assert folder.endswith(("models/v1", "models/v2", "models/v4")), folder
+    return Habit()
+
+
+@pytest.fixture(autouse=True)
+def ranker(monkeypatch):
+    """Workers cannot import a test: what they need of it travels with the function."""
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    monkeypatch.setattr(score, "_load_ranker", load)
+    yield
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def publish(context, version="v1", method="transformer", **more):
+    if not logs.read(context.lake.root, "model_versions", f"model_version = '{version}'"):
+        row = {
+            "model_version": version, "kind": "interest", "method": method, "day": FIRST, "trained_until": logs.now(),
+            "folder": f"models/{version}", "settings": "{}", "metrics": "{}", "items": 12, "created_at": logs.now(),
+        }  # fmt: skip
+        logs.append(context.lake.root, "model_versions", [row])
+    logs.append(context.lake.root, "publications", [{**PUBLISHED, "model_version": version, **more}])
+
+
+def stored(context, where="true"):
+    rows = context.spark.read.format("delta").load(context.lake.path("recommendations")).where(where)
+    return rows.orderBy("day", "user_id", "slot", "rank").collect()
+
+
+def items_of(rows, user, slot="any"):
+    return [row.item_id for row in rows if row.user_id == user and row.slot == slot]
+
+
+def test_lists_of_everyone_for_every_slot(make_context, make_settings):
+    context = make_context(FIRST, settings=make_settings("conf/local.yaml", "score.k=4"))
+    write(context, "user_sequences", {"took": ["i7", "i7"]}, {"user_id": "u1", "took": ["i3"]})
+    write(context, "user_places", {})
+    write(context, "items", {"title": "Zero"}, {"item_id": "i1", "gone": True}, {"item_id": "new"})
+    publish(context, method="user_frequency")
+    score.run(context)
+    rows = stored(context)
+    assert {(row.user_id, row.slot) for row in rows} == {(user, slot) for user in ("u0", "u1") for slot in (*SLOTS, "any")}
+    assert items_of(rows, "u0") == ["i7", "i0", "i2", "i3"], "withdrawn items are on no list"
+    assert items_of(rows, "u1", "weekday_night") == ["i3", "i0", "i2", "i4"]
+    assert [row.rank for row in rows] == [1, 2, 3, 4] * 18
+    first = next(row for row in rows if (row.user_id, row.slot, row.rank) == ("u0", "any", 1))
+    assert (first.source, first.model_version, first.policy_version, first.propensity) == (
+        "baseline:user_frequency",
+        "v1",
+        None,
+        1.0,
+    )
+    # i7 is in no items table: its category is the one it was learnt with.
+    assert first.reason == "you visited this Gym twice, last on 2024-01-20"
+    by_slot = {(row.slot, row.item_id): row.reason for row in rows if row.user_id == "u0"}
+    assert by_slot["weekend_morning", "i7"] == "you visited this Gym twice, all on weekend mornings, last on 2024-01-20"
+    assert by_slot["any", "i3"] == "chosen by 1 user" and by_slot["any", "i0"] == "new: not chosen by any user so far"
+    assert context.details == {"model_version": "v1", "source": "baseline:user_frequency"}
+
+
+def test_only_users_whose_lists_changed_are_written_and_the_vanished_are_gone(make_context, make_settings):
+    settings = make_settings("conf/local.yaml", "score.k=3")
+    context = make_context(FIRST, settings=settings)
+    write(context, "user_sequences", *[{"user_id": f"u{n}", "took": [f"i{n}"]} for n in range(4)])
+    publish(context, method="user_frequency")
+    score.run(context)
+    written = {}
+    changes = {
+        date(2024, 1, 31): [{"user_id": "u1", "took": ["i1", "i9"]}],
+        date(2024, 2, 1): [{"user_id": "u2", "took": ["i2"], "gone": True}],  # a keyframe
+        date(2024, 2, 2): [],
+        date(2024, 2, 3): [{"user_id": "u4", "took": ["i4"]}],
+    }
+    for day, rows in changes.items():
+        context = make_context(day, first_day=FIRST, settings=settings)
+        write(context, "user_sequences", *rows)
+        score.run(context)
+        written[day] = Counter((row.user_id, row.changed_on, row.gone) for row in stored(context, f"day = '{day}'"))
+    assert written == {
+        date(2024, 1, 31): {("u1", date(2024, 1, 31), False): 27},
+        # u0 has i2 on its list, and the only user who had chosen it is gone: the reason is another.
+        date(2024, 2, 1): {
+            ("u0", date(2024, 2, 1), False): 27,
+            ("u1", date(2024, 1, 31), False): 27,
+            ("u2", date(2024, 2, 1), True): 1,
+            ("u3", FIRST, False): 27,
+        },
+        date(2024, 2, 2): {},
+        date(2024, 2, 3): {("u4", date(2024, 2, 3), False): 27},
+    }
+    state = context.state("recommendations")
+    assert {row.user_id for row in state.select("user_id").distinct().collect()} == {"u0", "u1", "u3", "u4"}
+
+    bootstrap = make_context(FIRST, date(2024, 2, 3), bootstrap=True, settings=settings)
+    nights = Counter(map(tuple, state.drop("changed_on").collect()))
+    score.run(bootstrap)
+    assert Counter(map(tuple, bootstrap.state("recommendations").drop("changed_on").collect())) == nights
+
+
+def test_another_version_changes_everyone_and_the_newest_of_a_day_serves(make_context):
+    context = make_context(FIRST)
+    write(context, "user_sequences", {}, {"user_id": "u1"})
+    publish(context, day=FIRST - timedelta(days=3))
+    publish(context, "v2", decided_at=datetime(2024, 1, 30, 3, tzinfo=UTC))
+    publish(context, "v3", decided_at=datetime(2024, 1, 30, 2, tzinfo=UTC))
+    publish(context, "v4", day=FIRST + timedelta(days=1))
+    score.run(context)
+    assert {row.model_version for row in stored(context)} == {"v2"}
+    context = make_context(FIRST + timedelta(days=1), first_day=FIRST)
+    score.run(context)
+    rows = stored(context, "day = '2024-01-31'")
+    assert {(row.user_id, row.model_version) for row in rows} == {("u0", "v4"), ("u1", "v4")}
+
+
+def test_nothing_published_is_skipped_and_an_unknown_version_is_named(make_context):
+    context = make_context(FIRST)
+    with pytest.raises(Skipped, match="published"):
+        score.run(context)
+    logs.append(context.lake.root, "publications", [{**PUBLISHED, "model_version": "lost"}])
+    with pytest.raises(ValueError, match="version lost is published but not in model_versions"):
+        score.run(context)
+
+
+def test_no_events_at_all(make_context):
+    context = make_context(FIRST)
+    publish(context)
+    score.run(context)
+    assert stored(context) == []
+
+
+def test_a_log_without_times_and_repeats(make_context, make_settings):
+    day = date(2000, 1, 1)
+    context = make_context(day, bootstrap=True, settings=make_settings("conf/movielens.yaml", "score.k=3"))
+    timeless = {"event_type": "rating", "local_timestamp": None, "slot": None, "latitude": None, "longitude": None}
+    write(context, "user_sequences", {"events": [{**timeless, "item_id": "i2"}], "seen": ["i0", "i2", "x"]})
+    publish(context, day=day)
+    score.run(context)
+    rows = stored(context)
+    assert [(row.slot, row.item_id, row.reason) for row in rows] == [
+        ("any", "i1", "new: not chosen by any user so far"),
+        ("any", "i3", "new: not chosen by any user so far"),
+        ("any", "i4", "new: not chosen by any user so far"),
+    ]
+
+
+def test_public_counts_are_those_of_the_kept_target_events(make_context, spark):
+    context = make_context(FIRST)
+    write(
+        context,
+        "user_sequences",
+        {"took": ["i1", "i1"], "events_total": 9},
+        {"user_id": "u1", "events": [{"item_id": "i1"}, {"item_id": "i2", "event_type": "impression"}]},
+        {"user_id": "u2", "took": ["i2"]},
+    )
+    write(context, "items", {"item_id": "i2", "title": "Two"}, {"item_id": "i3"}, {"item_id": "i4", "gone": True})
+    items = context.state("items")
+    facts = score.item_facts(context.state("user_sequences"), items, context.history("items"), ("check_in",))
+    assert sorted(map(tuple, facts.collect())) == [
+        ("i1", None, None, 2, 2, False),
+        ("i2", "Two", None, 1, 0, False),
+        ("i3", None, None, 0, 0, False),
+        ("i4", None, None, 0, 0, True),
+    ]
+
+
+def test_the_digest_of_stored_rows_is_that_of_scored_ones(spark):
+    entry = "array(struct('any' AS slot, 1 AS rank, 'i' AS item_id, 0.1D AS score, 'why' AS reason))"
+    scored = spark.range(1).select(
+        F.lit("u").alias("user_id"), F.lit(None).cast("bigint").alias("digest_before"), F.expr(entry).alias("lists")
+    )
+    served = score.Served(model_version="v", folder="", source="s")
+    rows = score.changed_lists(scored, served, FIRST)
+    again = scored.drop("digest_before").join(score.digests(rows), on="user_id").select("user_id", "digest_before", "lists")
+    assert score.changed_lists(again, served, FIRST).count() == 0
+    for other in (
+        score.Served(model_version="w", folder="", source="s"),
+        score.Served(model_version="v", folder="", source="t"),
+    ):
+        assert score.changed_lists(again, other, FIRST).count() == 1
+    nudged = again.withColumn("lists", F.expr(entry.replace("0.1D", f"{np.nextafter(0.1, 1)}D")))
+    assert score.changed_lists(nudged, served, FIRST).count() == 1
