@@ -8,7 +8,7 @@ Shape suffixes: B moments, L events of history, D width, V items, P pulls.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +76,16 @@ class InterestModel:
 
     method = TRANSFORMER
 
-    def __init__(self, network: Network, vocabulary: Vocabulary, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        vocabulary: Vocabulary,
+        *,
+        device: torch.device | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
         self.vocabulary = vocabulary
+        self.metrics = dict(metrics or {})
         self.device = device or best_device()
         self.network = network.to(self.device).eval()
 
@@ -151,7 +159,7 @@ class InterestModel:
         """Write weights, vocabulary and `version.json` into an existing folder."""
         torch.save({name: value.cpu() for name, value in self.network.state_dict().items()}, folder / _WEIGHTS)
         self.vocabulary.save(folder / _VOCABULARY)
-        details = {"method": self.method, "model": self.network.settings.model_dump(mode="json")}
+        details = {"method": self.method, "model": self.network.settings.model_dump(mode="json"), "metrics": self.metrics}
         (folder / _DETAILS).write_text(json.dumps(details))
 
     @staticmethod
@@ -160,7 +168,7 @@ class InterestModel:
         vocabulary = Vocabulary.load(folder / _VOCABULARY)
         network = new_network(Model.model_validate(details["model"]), vocabulary)
         network.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
-        return InterestModel(network, vocabulary, device)
+        return InterestModel(network, vocabulary, device=device, metrics=details["metrics"])
 
 
 def events_of(histories: Histories, rows: slice, length: int, vocabulary: Vocabulary) -> Events:

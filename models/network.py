@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,34 @@ def clock_bucket(hour: Tensor, other: Tensor) -> Tensor:
     return torch.where((hour >= 0) & (other >= 0), kind * CLOCK_STEPS + steps, UNKNOWN_CLOCK)
 
 
+class _Lookup(torch.autograd.Function):
+    """table[bucket] whose gradient is counted: an embedding's takes a hundred times as long on a CPU at these sizes."""
+
+    @staticmethod
+    def forward(ctx: Any, table_NH: Tensor, bucket: Tensor) -> Tensor:
+        ctx.save_for_backward(bucket)
+        ctx.shape = table_NH.shape
+        return table_NH[bucket]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (bucket,), (grad,) = ctx.saved_tensors, grads
+        flat, rows = bucket.flatten(), ctx.shape[0]
+        columns = [torch.bincount(flat, weights=column, minlength=rows) for column in grad.flatten(0, -2).unbind(-1)]
+        return torch.stack(columns, dim=1).to(grad.dtype), None
+
+
+class BucketBias(nn.Module):
+    """A learned number per bucket and head, zero at first."""
+
+    def __init__(self, buckets: int, heads: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(buckets, heads))
+
+    def forward(self, bucket: Tensor) -> Tensor:
+        return _Lookup.apply(self.weight, bucket)
+
+
 class TimeTerms(nn.Module):
     """Fourier terms of the day and of the week, or a learned vector where the time is unknown."""
 
@@ -168,13 +197,12 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.gap_bias = nn.Embedding(TIME_BUCKETS + 1, settings.heads)
-        self.distance_bias = nn.Embedding(DISTANCE_BUCKETS + 1, settings.heads)
+        self.gap_bias = BucketBias(TIME_BUCKETS + 1, settings.heads)
+        self.distance_bias = BucketBias(DISTANCE_BUCKETS + 1, settings.heads)
         self.feed = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
             nn.GELU(),
-            nn.Dropout(settings.dropout),
             nn.Linear(4 * width, width),
         )
         self.dropout = nn.Dropout(settings.dropout)
@@ -186,7 +214,7 @@ class Block(nn.Module):
         bias_BHLL = (self.gap_bias(gap_BLL) + self.distance_bias(distance_BLL)).permute(0, 3, 1, 2)
         logits_BHLL = q_BHLD @ k_BHLD.transpose(-1, -2) / math.sqrt(width // self.heads) + bias_BHLL
         weight_BHLL = logits_BHLL.masked_fill(hidden_BLL.unsqueeze(1), -torch.inf).softmax(-1)
-        read_BLD = (self.dropout(weight_BHLL) @ v_BHLD).transpose(1, 2).reshape(rows, length, width)
+        read_BLD = (weight_BHLL @ v_BHLD).transpose(1, 2).reshape(rows, length, width)
         x_BLD = x_BLD + self.dropout(self.out(read_BLD))
         return x_BLD + self.dropout(self.feed(x_BLD))
 
@@ -223,10 +251,10 @@ class Network(nn.Module):
         self.past_query = nn.Linear(2 * width, width)
         self.past_key = nn.Linear(2 * width, width)
         self.past_value = nn.Linear(width, width)
-        self.past_gap = nn.Embedding(TIME_BUCKETS, 1)
-        self.past_clock = nn.Embedding(UNKNOWN_CLOCK + 1, 1)
-        self.past_distance = nn.Embedding(DISTANCE_BUCKETS + 1, 1)
-        self.past_order = nn.Embedding(6, 1)
+        self.past_gap = BucketBias(TIME_BUCKETS, 1)
+        self.past_clock = BucketBias(UNKNOWN_CLOCK + 1, 1)
+        self.past_distance = BucketBias(DISTANCE_BUCKETS + 1, 1)
+        self.past_order = BucketBias(6, 1)
         self.past_strength = nn.Parameter(torch.ones(()))
         self.gate = nn.Linear(3 * width, width)
         self.vector = nn.Sequential(
@@ -237,8 +265,7 @@ class Network(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Embedding):
-                # Biases (of pairs, of the past) start at nothing; what is a vector starts small.
-                nn.init.normal_(module.weight, std=0.02 if module.embedding_dim == self.settings.width else 0.0)
+                nn.init.normal_(module.weight, std=0.02)
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from models.baselines import BASELINES, Baseline
 from models.interest import TRANSFORMER, InterestModel
 from models.queries import Ranker
 
 FOLDER = "models"
+VOCABULARY = "vocabulary.json"
 _DETAILS = "version.json"
 
 
@@ -33,22 +35,33 @@ def version_folder(root: str, version: str) -> Path:
 
 def save(ranker: Stored, folder: Path) -> None:
     """Write a version's folder; one that is there already is left as it is, for versions are immutable."""
+    with tempfile.TemporaryDirectory(prefix="wherewhen-version-") as scratch:
+        ranker.save(Path(scratch))
+        adopt(Path(scratch), folder)
+
+
+def adopt(made: Path, folder: Path) -> None:
+    """Let a folder that a ranker wrote appear as a version's, whole or not at all."""
     if folder.exists():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
-    scratch.mkdir()
+    # Beside it, as a rename within one file system is at once.
+    beside = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
     try:
-        ranker.save(scratch)
-        scratch.rename(folder)
+        shutil.copytree(made, beside)
+        beside.rename(folder)
     except OSError:
-        shutil.rmtree(scratch, ignore_errors=True)
         # Another run may have been first with the same version; anything else is an error.
         if not folder.exists():
             raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
-def details(folder: Path) -> dict[str, object]:
+def is_whole(folder: Path) -> bool:
+    return (folder / _DETAILS).is_file()
+
+
+def details(folder: Path) -> dict[str, Any]:
     """What `version.json` says.
 
     Raises:
