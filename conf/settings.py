@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,7 +57,7 @@ class Label(Section):
     long_min_weeks: int = Field(4, ge=1)
     long_min_weight: float = Field(1.0, ge=0)
     short_min_weight: float = Field(0.5, ge=0)
-    event_weights: dict[str, float] = {}
+    event_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class TimeSeries(Section):

@@ -160,9 +160,14 @@ _TEXT = (
         "text_semantics",
         "One row per distinct text: its sentence vector.",
         column("text_hash", "string", "hash of the normalised text", nullable=False),
-        column("text", "string", "the text, cut to 2,000 characters", personal=True),
-        column("vector", "array<float>", "sentence vector of unit length; null where the text has no words"),
-        column("encoder", "string", "encoder name and version", nullable=False),
+        column("text", "string", "the text, white space as single spaces, cut to 2,000 characters", personal=True),
+        column(
+            "vector",
+            "array<float>",
+            "sentence vector of unit length, to 1e-5 (rounding moves with the batch); null: no word that the encoder knows",
+            tolerance=1e-5,
+        ),
+        column("encoder", "string", "encoder NAME@HASH of its weights/tokens read at most", nullable=False),
         owner="text_hash",
         key=("text_hash",),
         personal=True,
@@ -175,6 +180,28 @@ _TEXT = (
         owner="item_id",
         key=("item_id",),
     ),
+)
+
+# What interests become `age_days` after `changed_on`; jobs/label.py labels with the very same expressions.
+_LONG_NOW = "long_weight * power(0.5, age_days / long_half_life_days)"
+_SHORT_NOW = "short_weight * power(0.5, age_days / short_half_life_days)"
+# A weight that sits on a threshold but for rounding reaches it.
+_INTEREST_LABEL = (
+    f"CASE WHEN active_weeks >= long_min_weeks AND {_LONG_NOW} >= long_min_weight - 1e-9 THEN 'long' "
+    f"WHEN {_SHORT_NOW} >= short_min_weight - 1e-9 THEN 'short' ELSE 'none' END"
+)
+# A weight that is halved every h days and has watched a user for a days has seen h / ln 2 * (1 - 2^(-a / h)) days' worth.
+# The short weight to be expected, were the rate of events what the long weight says:
+_EXPECTED = (
+    f"{_LONG_NOW} * short_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / short_half_life_days))"
+    " / (long_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / long_half_life_days)))"
+)
+_INTEREST_TREND = (
+    "CASE WHEN returned_days + age_days < 14 THEN 'returning' "
+    "WHEN idle_days + age_days >= 28 THEN 'fading' "
+    f"WHEN {_SHORT_NOW} >= 2 * {_EXPECTED} AND {_SHORT_NOW} - {_EXPECTED} >= 1 THEN 'emerging' "
+    f"WHEN {_SHORT_NOW} <= 0.5 * {_EXPECTED} AND {_EXPECTED} - {_SHORT_NOW} >= 1 THEN 'fading' "
+    "ELSE 'stable' END"
 )
 
 _LABEL = (
@@ -202,23 +229,50 @@ _LABEL = (
             "double",
             "sum of event weights, halved every long half-life",
             nullable=False,
-            aged="long_weight * power(0.5, age_days / long_half_life_days)",
+            aged=_LONG_NOW,
         ),
         column(
             "short_weight",
             "double",
             "sum of event weights, halved every short half-life",
             nullable=False,
-            aged="short_weight * power(0.5, age_days / short_half_life_days)",
+            aged=_SHORT_NOW,
         ),
         column("long_half_life_days", "double", "half-life of the long weight", unit="day", nullable=False),
         column("short_half_life_days", "double", "half-life of the short weight", unit="day", nullable=False),
-        column("events", "bigint", "events of the user in the category so far", nullable=False),
+        column("events", "bigint", "events of the user in the category so far, but those of weight 0", nullable=False),
         column("active_weeks", "int", "arrival weeks (Monday to Sunday) with an event", nullable=False),
         column("first_on", "date", "arrival day of the first event", nullable=False),
         column("last_on", "date", "arrival day of the newest event", nullable=False),
-        column("label", "string", "long, short or none, as of `changed_on`", nullable=False),
-        column("trend", "string", "emerging, stable, fading or returning, as of `changed_on`", nullable=False),
+        column("idle_days", "int", "days since `last_on`", unit="day", nullable=False, aged="idle_days + age_days"),
+        column(
+            "returned_days",
+            "int",
+            "days since an event ended 28 days or more without one; null where none did",
+            unit="day",
+            aged="returned_days + age_days",
+        ),
+        column(
+            "known_days",
+            "int",
+            "days since the user's first event in any category",
+            unit="day",
+            nullable=False,
+            aged="known_days + age_days",
+        ),
+        column("long_min_weeks", "int", "label long: from so many active weeks on", nullable=False),
+        column("long_min_weight", "double", "label long: from this long weight on", nullable=False),
+        column("short_min_weight", "double", "label short: from this short weight on", nullable=False),
+        column("label", "string", "long, else short, else none, by the three thresholds", nullable=False, aged=_INTEREST_LABEL),
+        column(
+            "trend",
+            "string",
+            "returning: within 14 days after 28 or more without an event; fading: 28 days without one, or the short weight "
+            "is half of what the long weight lets expect, or less, and an event's worth below it; emerging: twice that, "
+            "or more, and an event's worth above it; else stable",
+            nullable=False,
+            aged=_INTEREST_TREND,
+        ),
         owner="user_id",
         key=("user_id", "category"),
         checks={
@@ -242,6 +296,7 @@ _TIME_SERIES = (
         column("event_type", "string", "event type", nullable=False),
         column("event_date", "date", "the events' own UTC date", nullable=False),
         column("events", "bigint", "how many", nullable=False),
+        column("hours", "array<bigint>", "how many of them in each local hour, 24 counts from midnight on", nullable=False),
         key=("entity_type", "entity_id", "event_type", "event_date"),
         checks={"some": "events > 0"},
         personal=True,
@@ -255,9 +310,9 @@ _TIME_SERIES = (
         column("events", "bigint", "events in the window", nullable=False),
         column("level", "double", "mean events per day", unit="1/day", nullable=False),
         column("slope", "double", "least-squares slope of events per day", unit="1/day^2", nullable=False),
-        column("weekly_strength", "double", "share of variance at the period of 7 days (Fourier)", nullable=False),
-        column("daily_strength", "double", "strength of the 24-hour rhythm: |mean of exp(i 2 pi hour / 24)|"),
-        column("daily_peak_hour", "double", "local hour at which that rhythm peaks", unit="hour"),
+        column("weekly_strength", "double", "share of the detrended series' variance at the period of 7 days", nullable=False),
+        column("daily_strength", "double", "strength of the daily rhythm: |mean of exp(i 2 pi hour / 24)|; null without hours"),
+        column("daily_peak_hour", "double", "local hour at which that rhythm peaks; null without a rhythm", unit="hour"),
         column("anomaly", "double", "robust z of the last day: (x - median) / (1.4826 MAD + 1)", nullable=False),
         owner="entity",
         key=("entity",),

