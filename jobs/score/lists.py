@@ -6,7 +6,7 @@ Shape suffixes: U users of a batch, S slots (`any` last), B = U x S moments, V i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from conf.contracts import ANY_SLOT, SLOTS
 from jobs.score.reasons import ANY, NO_DATE, Entries, Names, Past, Places, reasons
 
 if TYPE_CHECKING:
+    from models.bulk import BulkScorer
     from models.histories import EventColumns
     from models.queries import Histories, Queries, Ranker
 
@@ -27,7 +28,7 @@ EVENT_FIELDS = (
     "item_id", "category", "event_type", "event_timestamp", "local_timestamp", "slot", "latitude", "longitude",
 )  # fmt: skip
 _SCORES_AT_ONCE = 16_000_000
-_MOMENTS_AT_ONCE = 512
+_USERS_AT_ONCE = 128
 _LIST = "array<struct<slot:string,rank:int,item_id:string,score:double,reason:string>>"
 
 
@@ -50,40 +51,16 @@ class Catalogue:
     names: Names
     category_V: np.ndarray  # code of the item's category, -1 = none
     banned_V: np.ndarray | None
-    weights: Weights | None
+    bulk: BulkScorer | None
 
     def tiles(self, histories: Histories, queries: Queries) -> Iterator[tuple[slice, Any]]:
-        """Scores (part of B, V), tile by tile, of moments that were read at once."""
-        moments, size = len(queries.timestamp_B), len(self.names.items)
-        if self.weights is None:
-            yield slice(0, moments), self.ranker.scores(histories, queries)
+        """Scores (part of B, V), tile by tile; of each history the same number of moments is asked."""
+        if self.bulk is not None:
+            yield from self.bulk.tiles(histories, queries)
             return
-        vectors_BD, pulls = self.ranker.parts(histories, queries)  # type: ignore[attr-defined]
-        rows = max(1, _SCORES_AT_ONCE // size)
-        for start in range(0, moments, rows):
-            part = slice(start, min(start + rows, moments))
-            pulled = (pulls.rows_P >= part.start) & (pulls.rows_P < part.stop)
-            own = (pulls.rows_P[pulled] - start, pulls.places_P[pulled], pulls.values_P[pulled])
-            yield part, self.weights.scores(vectors_BD[part], *own)
-
-
-class Weights:
-    """A dot-product model's catalogue, made once per version: its `scores` would make it anew for every batch."""
-
-    def __init__(self, ranker: Any) -> None:
-        import torch
-
-        self.matrix_DV = torch.from_numpy(ranker.item_matrix()).to(ranker.device)
-        self.bias_V = torch.from_numpy(ranker.item_bias()).to(ranker.device)
-
-    def scores(self, vectors_BD: np.ndarray, rows_P: np.ndarray, places_P: np.ndarray, values_P: np.ndarray) -> Any:
-        """(B, V) float32 on the model's device; each pair of row and place occurs once."""
-        import torch
-
-        rows, places, values = (torch.from_numpy(part).to(self.bias_V.device) for part in (rows_P, places_P, values_P))
-        scores_BV = torch.addmm(self.bias_V, torch.from_numpy(vectors_BD).to(self.bias_V.device), self.matrix_DV)
-        scores_BV[rows, places] += values
-        return scores_BV
+        times = len(queries.timestamp_B) // len(histories.item_BL)
+        arrays = {name: np.repeat(values, times, axis=0) for name, values in vars(histories).items() if name != "seen"}
+        yield slice(0, len(queries.timestamp_B)), self.ranker.scores(replace(histories, **arrays, seen=None), queries)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)
@@ -91,6 +68,9 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
     """Loaded once per worker process and version; `facts` is the broadcast of `item_facts`."""
     import torch
     from pyspark import TaskContext
+
+    from models.bulk import BulkScorer
+    from models.interest import InterestModel
 
     task = TaskContext.get()
     if task is not None:
@@ -118,7 +98,7 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
         ),
         category_V=pc.fill_null(category_of_item.indices, -1).to_numpy(zero_copy_only=False),
         banned_V=banned_V if banned_V.any() else None,
-        weights=Weights(ranker) if hasattr(ranker, "parts") else None,
+        bulk=BulkScorer(ranker) if isinstance(ranker, InterestModel) else None,
     )
 
 
@@ -178,17 +158,18 @@ class Scorer:
         size = len(catalogue.ranker.vocabulary.items)
         shape = (len(users.first_U), slots, min(self.k, size))
         position_USK, score_USK = np.full(shape, ABSENT, np.int64), np.zeros(shape, np.float32)
-        bound = _MOMENTS_AT_ONCE if catalogue.weights is not None else _SCORES_AT_ONCE // max(size, 1)
-        at_once = max(1, min(_MOMENTS_AT_ONCE, bound) // slots)
+        bound = _USERS_AT_ONCE if catalogue.bulk is not None else _SCORES_AT_ONCE // (size * slots or 1)
+        at_once = max(1, min(_USERS_AT_ONCE, bound))
         # Users without events were listed before and have vanished: their lists stay empty.
         present = np.flatnonzero(users.stop_U > users.first_U)
         for start in range(0, len(present) if size else 0, at_once):
             user_T = present[start : start + at_once]
             histories, queries = users.moments(user_T, self)
-            best = []
-            for part, scores in catalogue.tiles(histories, queries):
-                seen = None if histories.seen is None else histories.seen[part]
-                best.append(top_k(scores, self.k, banned_V=catalogue.banned_V, seen=seen))
+            seen = None if histories.seen is None else [taken for taken in histories.seen for _ in range(slots)]
+            best = [
+                top_k(scores, self.k, banned_V=catalogue.banned_V, seen=None if seen is None else seen[part])
+                for part, scores in catalogue.tiles(histories, queries)
+            ]
             position_USK[user_T] = np.concatenate([positions for positions, _ in best]).reshape(-1, *shape[1:])
             score_USK[user_T] = np.concatenate([values for _, values in best]).reshape(-1, *shape[1:])
         return position_USK, score_USK
@@ -242,7 +223,7 @@ class _Users:
         )
 
     def moments(self, user_T: np.ndarray, scorer: Scorer) -> tuple[Histories, Queries]:
-        """Histories and queries of some users, all slots of the first, then of the next."""
+        """The histories of some users, and their queries: all slots of the first user, then of the next."""
         from models.histories import histories_from_events
         from models.queries import Queries
 
@@ -252,10 +233,10 @@ class _Users:
         length = int(min(scorer.length, (self.stop_U - self.first_U)[user_T].max()))
         histories = histories_from_events(
             self.events,
-            self.first_U[user_B],
-            self.stop_U[user_B],
+            self.first_U[user_T],
+            self.stop_U[user_T],
             length,
-            None if self.seen is None else [self.seen[user] for user in user_B],
+            None if self.seen is None else [self.seen[user] for user in user_T],
         )
         hour_B = np.array([*[slot_hour(slot) for slot in SLOTS], -1.0])[slot_B]
         return histories, Queries(

@@ -6,11 +6,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from conf.contracts import SLOTS
 from conf.settings import Model
-from jobs.score.lists import ALL_SLOTS, Scorer, Weights, slot_hour
-from models.queries import Vocabulary
+from jobs.score.lists import ALL_SLOTS, Scorer, slot_hour
+from models.bulk import BulkScorer
+from models.interest import InterestModel, new_network
+from models.queries import Histories, Vocabulary
 
 DAY = date(2024, 5, 2)  # a Thursday
 ITEMS = tuple(f"i{n:02d}" for n in range(30))
@@ -163,23 +166,21 @@ def test_a_broken_model_is_refused():
         scored(users({}), Broken())
 
 
-def test_the_parts_of_a_model_score_as_the_model_does(monkeypatch):
-    torch = pytest.importorskip("torch")
-    from models.interest import InterestModel, new_network
-
+def test_a_model_scores_in_bulk_as_it_does_one_by_one(monkeypatch):
     torch.manual_seed(1)
     model = InterestModel(new_network(Model(window=8, width=16, layers=1, heads=2), VOCABULARY), VOCABULARY)
     for weight in model.network.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     asked = []
-    parts = model.parts
-    monkeypatch.setattr(
-        model, "parts", lambda histories, queries: asked.append((histories, queries)) or parts(histories, queries)
-    )
-    crowd = users(*[{"events": [{"item_id": ITEMS[m % 30]} for m in range(n)]} for n in range(1, 14)])
-    monkeypatch.setattr("jobs.score.lists._SCORES_AT_ONCE", 30 * 7)
-    lists = scored(crowd, model, k=30)
-    wanted = np.concatenate([model.scores(*question) for question in asked])
+    tiles = BulkScorer.tiles
+    monkeypatch.setattr(BulkScorer, "tiles", lambda bulk, *question: asked.append(question) or tiles(bulk, *question))
+    monkeypatch.setattr("models.bulk._SCORES_AT_ONCE", 30 * 7)
+    monkeypatch.setattr("models.bulk._HISTORIES_AT_ONCE", 5)
+    lists = scored(users(*[{"events": [{"item_id": ITEMS[m % 30]} for m in range(n)]} for n in range(1, 14)]), model, k=30)
     found = [{entry["item_id"]: entry["score"] for entry in user[slot]} for user in lists for slot in ALL_SLOTS]
+    ((histories, queries),) = asked
+    assert len(histories.item_BL) == 13 and len(queries.timestamp_B) == 13 * 9
+    repeated = {name: np.repeat(values, 9, axis=0) for name, values in vars(histories).items() if name != "seen"}
+    wanted = model.scores(Histories(**repeated), queries)
     np.testing.assert_allclose([[row[item] for item in ITEMS] for row in found], wanted, rtol=1e-4, atol=1e-4)
-    assert Weights(model).bias_V.shape == (30,)
+    assert np.ptp(wanted.reshape(13, 9, 30), axis=1).max() > 0.1, "slots differ"
