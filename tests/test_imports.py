@@ -1,4 +1,4 @@
-"""Imports go one way, dags -> jobs.pipeline, conf, airflow.sdk; jobs -> models -> conf: read from the source, not by importing."""
+"""Imports go one way, dags -> jobs.pipeline, conf, airflow.sdk and jobs -> models -> conf: read from the source."""
 
 from __future__ import annotations
 

@@ -79,13 +79,35 @@ def start(settings: Settings) -> SparkSession:
     if not jars():
         raise ValueError(f"Delta's jars are not in {JAR_DIR}: run `wherewhen doctor --fetch-jars` once")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.master(settings.spark.master).appName("wherewhen")
-    for key, value in {**_options(settings), **settings.spark.conf}.items():
+    given = _given_by_spark_submit()
+    builder = SparkSession.builder
+    options = _options(settings, given.get("spark.master", settings.spark.master))
+    for key, value in {**options, **settings.spark.conf, **given}.items():
         builder = builder.config(key, value)
     with _jvm_chatter_kept_back():
         session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     return session
+
+
+def _given_by_spark_submit() -> dict[str, str]:
+    """What spark-submit was told, the master above all: it goes before the settings. Nothing where Python starts the JVM.
+
+    That JVM runs already, so Delta's jars are added to its class path, as --jars would have done.
+    """
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return {}
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()
+    jvm = SparkContext._jvm
+    assert jvm is not None
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    jvm.org.apache.spark.util.DependencyUtils.addJarsToClassPath(",".join(jars()), loader)
+    given = dict(SparkConf().getAll())
+    if given.get("spark.app.name") == Path(sys.argv[0]).name:
+        del given["spark.app.name"]  # nobody gave it a name
+    return given
 
 
 @contextmanager
@@ -110,14 +132,19 @@ def _jvm_chatter_kept_back() -> Iterator[None]:
             os.dup2(kept.fileno(), 2)
 
 
-def _options(settings: Settings) -> dict[str, str]:
-    memory = settings.spark.driver_memory
-    return {
-        "spark.driver.memory": memory,
+def _options(settings: Settings, master: str) -> dict[str, str]:
+    here = {
         "spark.driver.extraClassPath": os.pathsep.join(jars()),
-        "spark.executor.extraClassPath": os.pathsep.join(jars()),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
+    }
+    # Workers elsewhere fetch the jars from the driver, and find it by its own name.
+    elsewhere = {"spark.jars": ",".join(jars())}
+    return {
+        "spark.app.name": "wherewhen",
+        "spark.master": master,
+        "spark.driver.memory": settings.spark.driver_memory,
+        **(here if master.startswith("local") else elsewhere),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
