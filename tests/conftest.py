@@ -23,7 +23,9 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    spark = session.start(load_settings(overrides=["spark.driver_memory=2g", "spark.master=local[2]"]))
+    # Tests run a thousand small jobs once each: the optimising compiler would cost more than it saves.
+    quick = "spark.conf={spark.driver.extraJavaOptions: -XX:TieredStopAtLevel=1 -XX:+UseSerialGC}"
+    spark = session.start(load_settings(overrides=["spark.driver_memory=2g", "spark.master=local[2]", quick]))
     yield spark
     spark.stop()
 
