@@ -1,0 +1,94 @@
+"""A folder of Parquet or CSV files that readers always find whole.
+
+PATH is a symbolic link. Each delivery is a new folder beside it, `.NAME.DAY-RUN`, complete before
+the link is turned to it in one rename; the one before is kept for readers that are still in it,
+older ones are removed. A killed delivery leaves the link, and so the old contents.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+import uuid
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+
+from conf.settings import Folder
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_UNFINISHED = ".writing"
+_ABANDONED_SECONDS = 86_400.0
+# RFC 4180: a quote is doubled, spaces are kept, an empty text is "", a missing one is nothing.
+_CSV = {"header": "true", "quote": '"', "escape": '"', "emptyValue": '""', "nullValue": ""}
+_CSV |= {"ignoreLeadingWhiteSpace": "false", "ignoreTrailingWhiteSpace": "false"}
+_CSV |= {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
+
+
+def deliver(rows: DataFrame, sink: Folder, day: date, run_id: str) -> int:
+    """Make PATH hold exactly `rows`; gives the number of rows written.
+
+    On a cluster PATH must be a file system that all machines share.
+
+    Raises:
+        ValueError: PATH is something else than a link made by an earlier delivery.
+    """
+    path = _checked(sink)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    final = path.parent / f".{path.name}.{day}-{run_id}-{uuid.uuid4().hex[:6]}"
+    scratch = final.with_name(final.name + _UNFINISHED)
+    seen = Observation()
+    writer = rows.observe(seen, F.count(F.lit(1)).alias("rows")).write
+    if sink.kind == "csv":
+        writer.options(**_CSV).csv(scratch.absolute().as_uri())
+    else:
+        writer.parquet(scratch.absolute().as_uri())
+    for extra in [*scratch.glob(".*.crc"), *scratch.glob("._SUCCESS*"), scratch / "_SUCCESS"]:
+        extra.unlink(missing_ok=True)
+    scratch.rename(final)
+    before = path.resolve() if path.is_symlink() else None
+    _turn(path, final)
+    _clear(path, keep={final.name, before.name if before is not None else ""})
+    return int(seen.get.get("rows", 0))
+
+
+def _checked(sink: Folder) -> Path:
+    path = Path(sink.path)
+    if "://" in sink.path:
+        raise ValueError(f"{sink.path}: a folder sink writes into a mounted folder, not to a URL")
+    if path.is_symlink() or not path.exists():
+        return path
+    if path.is_dir() and not any(path.iterdir()):
+        return path
+    raise ValueError(f"{path} is there already and was not made by an export: move it away, or give the sink another path")
+
+
+def _turn(path: Path, final: Path) -> None:
+    """Let the link point to the new folder, in one rename."""
+    link = path.parent / f".{path.name}.link-{uuid.uuid4().hex[:6]}"
+    link.symlink_to(final.name, target_is_directory=True)
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    os.replace(link, path)
+
+
+def _clear(path: Path, keep: set[str]) -> None:
+    """Remove older deliveries, and what killed ones left a day ago."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d{{4}}-\d\d-\d\d-|link-)")
+    for left in path.parent.iterdir():
+        if not ours.match(left.name) or left.name in keep:
+            continue
+        finished = not left.is_symlink() and not left.name.endswith(_UNFINISHED)
+        if not finished and time.time() - left.lstat().st_mtime < _ABANDONED_SECONDS:
+            continue  # perhaps of an export that is under way
+        if left.is_symlink():
+            left.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(left, ignore_errors=True)

