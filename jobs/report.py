@@ -1,0 +1,263 @@
+"""One self-contained page about the night: what came in, what ran, how good the model is, whom it would show what."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from pyspark.sql import functions as F
+
+from conf.contracts import ANY_SLOT
+from jobs.lake import logs
+from jobs.lake.context import Context
+from jobs.pipeline import STEPS
+
+Row = dict[str, Any]
+LISTED = 6  # items shown of a list
+_MEASURES = (("ndcg", 10), ("hit", 1), ("hit", 10), ("mrr", 0), ("coverage", 10))
+_DECISIONS = {
+    "published": "The new model is published.",
+    "refused": "The new model is refused; what served before goes on serving.",
+    "kept": "What served before goes on serving.",
+    "baseline": "A baseline serves.",
+    "manual": "A person chose what serves.",
+    "rollback": "A person went back to an earlier version.",
+}
+
+
+def run(context: Context) -> None:
+    page = render(gather(context))
+    path = Path(context.settings.report.path)
+    write_whole(path, page)
+    context.note(report=str(path), bytes=len(page.encode()))
+
+
+def gather(context: Context) -> Row:
+    """Everything the page shows; plain values, bounded by steps, models and sample users."""
+    day = context.days.last
+    steps = step_rows(context.log_rows("runs", f"day = DATE '{day}'"))
+    totals = _totals(context)
+    return {
+        "day": day,
+        "first_day": context.days.first if context.bootstrap else day,
+        "made_at": logs.now(),
+        "totals": totals,
+        "rows": row_counts(steps),
+        "steps": steps,
+        "quality": {
+            name: contenders(rows, context.settings.gate.metric, context.settings.gate.k)
+            for name in ("day", "holdout")
+            if (rows := _quality(context, name))
+        },
+        "measures": _MEASURES,
+        "gate_metric": _measure_name(context.settings.gate.metric, context.settings.gate.k),
+        "serving": serving(context),
+        "people": _people(context, context.settings.report.users) if totals["users"] else [],
+        "exports": export_rows(context.log_rows("export_log", f"day = DATE '{day}'")),
+        "sinks": len(context.settings.sinks),
+    }
+
+
+def step_rows(runs: Sequence[Row]) -> list[Row]:
+    """The newest record of each step, in the order of the graph; `share` of the slowest step's seconds."""
+    newest = {row["step"]: row for row in sorted(runs, key=lambda row: row["finished_at"])}
+    ordered = [newest[step.name] for step in STEPS if step.name in newest]
+    slowest = max((row["seconds"] for row in ordered), default=0.0) or 1.0
+    does = {step.name: step.does for step in STEPS}
+    return [
+        {
+            **row,
+            "share": row["seconds"] / slowest,
+            "does": does[row["step"]],
+            "details": json.loads(row["details"]),
+            "rows_out": dict(row["rows_out"] or {}),
+        }
+        for row in ordered
+    ]
+
+
+def row_counts(steps: Sequence[Row]) -> Row | None:
+    """Rows in, and what became of them, over the days that `clean` covered; None before it ran."""
+    details: Row = next((row["details"] for row in steps if row["step"] == "clean"), {})
+    days = details.get("conservation")
+    if days is None:
+        return None
+    total = {
+        name: sum(day[name] for day in days.values()) for name in ("rows", "accepted", "quarantined", "duplicates", "events")
+    }
+    reasons: Counter[str] = Counter()
+    for day in days.values():
+        reasons.update(day["reasons"])
+    return {**total, "reasons": sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])), "days": len(days)}
+
+
+def contenders(rows: Sequence[Row], metric: str, k: int) -> list[Row]:
+    """Models and baselines, best first by the gate's measure: its bar and all measures."""
+    k = 0 if metric == "mrr" else k
+    names = sorted({row["model_version"] for row in rows})
+    found = []
+    for name in names:
+        of = {(row["metric"], row["k"]): row for row in rows if row["model_version"] == name}
+        main = of.get((metric, k))
+        if main is not None:
+            values = {measure: of[measure]["value"] for measure in _MEASURES if measure in of}
+            found.append({"name": name, "label": _label(name), "main": main, "values": values})
+    longest = max([*(one["main"]["upper"] or one["main"]["value"] for one in found), 1e-9])
+    for one in found:
+        main = one["main"]
+        one["bar"] = {bound: None if main[bound] is None else main[bound] / longest for bound in ("value", "lower", "upper")}
+    return sorted(found, key=lambda one: (-one["main"]["value"], one["name"]))
+
+
+def _label(version: str) -> str | None:
+    """What a baseline is called, one made for the day or one that was published; None for a model."""
+    if version.startswith("baseline:"):
+        return version.removeprefix("baseline:").replace("_", " ")
+    return f"{version.split('-')[1].replace('_', ' ')}, published" if version.startswith("baseline-") else None
+
+
+def _measure_name(metric: str, k: int) -> str:
+    return metric if metric == "mrr" or not k else f"{metric}@{k}"
+
+
+def serving(context: Context) -> Row | None:
+    """The publication in force: version, method, decision in words."""
+    day = context.days.last
+    rows = context.log_rows("publications", f"kind = 'interest' AND day <= DATE '{day}'")
+    if not rows:
+        return None
+    newest_first = sorted(rows, key=lambda row: (row["day"], row["decided_at"]), reverse=True)
+    newest = newest_first[0]
+    without_break = takewhile(lambda row: row["model_version"] == newest["model_version"], newest_first)
+    versions = {row["model_version"]: row for row in context.log_rows("model_versions")}
+    known = versions.get(newest["model_version"], {})
+    return {
+        **newest,
+        "said": _DECISIONS.get(newest["decision"], newest["decision"]),
+        "method": known.get("method", "unknown"),
+        "trained_until": known.get("trained_until"),
+        "items": known.get("items"),
+        "since": min(row["day"] for row in without_break),
+        "of_today": newest["day"] == day,
+    }
+
+
+def export_rows(rows: Sequence[Row]) -> list[Row]:
+    """The newest record of each sink."""
+    newest = {row["sink"]: row for row in sorted(rows, key=lambda row: row["finished_at"])}
+    return [newest[name] for name in sorted(newest)]
+
+
+def _totals(context: Context) -> Row:
+    first = (F.col("slot") == ANY_SLOT) & (F.col("rank") == 1)
+    is_new = F.col("changed_on") == F.lit(context.days.last)
+    lists = context.state("recommendations").agg(
+        F.count_if(first).alias("users"),
+        F.count_if(first & is_new).alias("changed"),
+        F.count_if(F.col("rank") == 1).alias("lists"),
+        F.count("*").alias("entries"),
+    )
+    events = context.state("user_sequences").agg(F.sum("events_total").alias("events"), F.count("*").alias("known"))
+    return lists.crossJoin(events).first().asDict()  # type: ignore[union-attr]
+
+
+def _quality(context: Context, evaluation: str) -> list[Row]:
+    rows = context.history("model_quality").where(
+        (F.col("day") == F.lit(context.days.last)) & (F.col("evaluation") == evaluation)
+    )
+    return [row.asDict() for row in rows.collect()]
+
+
+def _people(context: Context, count: int) -> list[Row]:
+    """Some users with two of their lists: the smallest pseudonyms, which are as good as drawn by lot, and stay the same."""
+    lists = context.state("recommendations")
+    chosen = lists.where((F.col("slot") == ANY_SLOT) & (F.col("rank") == 1)).select("user_id").orderBy("user_id").limit(count)
+    chosen = F.broadcast(chosen)
+    names = context.state("items").select("item_id", "title", "category")
+    shown = (
+        lists.where(F.col("rank") <= LISTED).join(chosen, on="user_id", how="left_semi").join(names, on="item_id", how="left")
+    )
+    entries = [row.asDict() for row in shown.orderBy("user_id", "slot", "rank").collect()]
+    sequences = context.state("user_sequences").join(chosen, on="user_id", how="left_semi")
+    past = sequences.select(
+        "user_id", "events_total", F.col("events.slot").alias("slots"), F.col("events.category").alias("categories")
+    )
+    return [person(row.asDict(), entries) for row in past.orderBy("user_id").collect()]
+
+
+def person(past: Row, entries: Sequence[Row]) -> Row:
+    """One user's card: habits, and the lists for `any` and for the slot of most events."""
+    slots = Counter(slot for slot in past["slots"] if slot is not None)
+    categories = Counter(category for category in past["categories"] if category)
+    usual = min(slots, key=lambda slot: (-slots[slot], slot), default=None)
+    own = [entry for entry in entries if entry["user_id"] == past["user_id"]]
+    return {
+        "name": f"{past['user_id'][:8]}…",
+        "events": past["events_total"],
+        "usual": usual,
+        "categories": sorted(categories.items(), key=lambda pair: (-pair[1], pair[0]))[:3],
+        "changed_on": max((entry["changed_on"] for entry in own), default=None),
+        "lists": [
+            {"slot": slot, "entries": found}
+            for slot in (ANY_SLOT, usual)
+            if slot is not None and (found := [entry for entry in own if entry["slot"] == slot])
+        ],
+    }
+
+
+def render(content: Row) -> str:
+    """The page. Whatever comes from data is escaped; an undefined name is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=_count, seconds=_seconds, share=_share, moment=_moment, slot=_slot, decimals=_decimals)
+    return environment.get_template("report.html.jinja").render(content)
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _seconds(value: float) -> str:
+    if value < 60:
+        return f"{value:.1f} s"
+    return f"{value // 60:.0f} min {value % 60:02.0f} s"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _moment(value: datetime | None) -> str:
+    return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
+
+
+def _slot(slot: str) -> str:
+    return "any time" if slot == ANY_SLOT else slot.replace("_", " ") + "s"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Readers find the old page or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
