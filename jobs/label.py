@@ -1,0 +1,244 @@
+"""label: weighs each user's categories over long and short times, and labels interests and events.
+
+A weight is a sum over events: w * 2^(-(time from the event to the end of the day) / half-life).
+Between days it only decays, so one night adds its arrivals to the aged state. Many days are done
+at once by a cumulative sum: with x the worth of a day's arrivals at the end of that day n, and any
+fixed day r,
+
+    weight(n) = 2^(-(n - r) / h) * sum over m <= n of x(m) * 2^((m - r) / h).
+
+All terms are of one sign, so nothing cancels, but 2^(n / h) leaves the doubles (2^1024) after 1,024
+half-lives. A range of days is therefore cut into stretches of at most 1,000 half-lives with r in
+the middle, which keeps every factor within 2^500 and leaves room below for late events; each
+stretch starts from the state at the end of the one before, as a night does. At a half-life of a
+week a stretch is 19 years: there is nearly always one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
+from pyspark.sql import functions as F
+
+from conf.settings import Label
+from conf.tables import TABLES
+from jobs.lake.context import Context
+from jobs.lake.store import Days, newest
+
+STRETCH_HALF_LIVES = 1000
+GAP_DAYS = 28  # an interest returns after so many days without an event; conf.tables says the same of `trend`
+SECONDS_PER_DAY = 86_400
+SPANS = ("long", "short")
+# What a row of `weighed` is: the state before the range, a day's arrivals in a category, or a category on a user's active day.
+START, ARRIVAL, ACTIVE = "start", "arrival", "active"
+
+
+def run(context: Context) -> None:
+    settings = context.settings.label
+    events = context.arrivals("events").where(F.col("category").isNotNull())
+    labels, interests = advance(context.before("user_interests"), events, context.days, settings)
+    context.write("event_labels", labels)
+    context.write("user_interests", interests)
+
+
+def advance(before: DataFrame, events: DataFrame, days: Days, settings: Label) -> tuple[DataFrame, DataFrame]:
+    """Rows of event_labels and user_interests for every day of the range, from the state before it.
+
+    `events` have a category and arrived within `days`.
+    """
+    labels, interests = [], []
+    for stretch in stretches(days, settings):
+        arrived = events.where(stretch.where())
+        daily = daily_worth(arrived, settings)
+        rows = with_active_days(start(before, daily, stretch), daily)
+        moments = weighed(rows, stretch, settings).persist()
+        labels.append(event_labels(arrived, moments, settings))
+        interests.append(user_interests(moments, settings))
+        if stretch.last < days.last:
+            aged = before.withColumns({"gone": F.lit(False), "day": F.col("changed_on")})
+            before = newest(aged.unionByName(interests[-1].select(*aged.columns)), ("user_id",))
+    return reduce(DataFrame.unionByName, labels), reduce(DataFrame.unionByName, interests)
+
+
+def stretches(days: Days, settings: Label) -> Iterator[Days]:
+    """The range cut so that no factor of the cumulative sums leaves the doubles."""
+    shortest = min(half_life(span, settings) for span in SPANS)
+    length = timedelta(days=max(1, int(STRETCH_HALF_LIVES * shortest)))
+    first = days.first
+    while first <= days.last:
+        last = min(days.last, first + length - timedelta(days=1))
+        yield Days(first=first, last=last)
+        first = last + timedelta(days=1)
+
+
+def half_life(span: str, settings: Label) -> float:
+    return settings.long_half_life_days if span == "long" else settings.short_half_life_days
+
+
+def event_weight(event_type: Column, settings: Label) -> Column:
+    weight = F.lit(1.0)
+    for name, value in sorted(settings.event_weights.items()):
+        weight = F.when(event_type == F.lit(name), F.lit(float(value))).otherwise(weight)
+    return weight
+
+
+def age_days(n: Column, timestamp: Column) -> Column:
+    """Days from a moment to the end of day `n` (days since 1970)."""
+    return (n + 1).cast("double") - F.unix_micros(timestamp) / F.lit(1e6 * SECONDS_PER_DAY)
+
+
+def daily_worth(events: DataFrame, settings: Label) -> DataFrame:
+    """Per user, category and day `n` of arrival (days since 1970): what arrived, weighed at the day's end."""
+    weight = event_weight(F.col("event_type"), settings)
+    age = age_days(F.col("n"), F.col("event_timestamp"))
+    counts = weight > 0
+    return (
+        events.withColumn("n", F.unix_date("day"))
+        .groupBy("user_id", "category", "n")
+        .agg(
+            *[F.sum(weight * F.pow(F.lit(2.0), -age / F.lit(half_life(span, settings)))).alias(span) for span in SPANS],
+            F.count_if(counts).alias("events"),
+        )
+    )
+
+
+def start(before: DataFrame, daily: DataFrame, days: Days) -> DataFrame:
+    """The state of the users who arrive, aged to the end of the day before the range."""
+    eve = F.lit(_number(days.first) - 1)
+    since = eve - F.unix_date("changed_on")
+    known = before.join(daily.select("user_id").distinct(), on="user_id", how="left_semi")
+    return known.select(
+        "user_id",
+        "category",
+        eve.alias("n"),
+        F.lit(START).alias("role"),
+        *[(F.col(f"{span}_weight") * F.pow(F.lit(0.5), since / F.col(f"{span}_half_life_days"))).alias(span) for span in SPANS],
+        "events",
+        F.col("active_weeks").alias("weeks"),
+        F.unix_date("first_on").alias("first_n"),
+        F.unix_date("last_on").alias("last_n"),
+        (F.unix_date("changed_on") - F.col("returned_days")).alias("returned_n"),
+    )
+
+
+def with_active_days(started: DataFrame, daily: DataFrame) -> DataFrame:
+    """Start and arrivals, and for every active day of a user one empty row per category known by then."""
+    counted = F.when(F.col("events") > 0, F.col("n"))
+    arrivals = daily.select(
+        "user_id",
+        "category",
+        "n",
+        F.lit(ARRIVAL).alias("role"),
+        *SPANS,
+        "events",
+        F.lit(None).cast("int").alias("weeks"),
+        counted.alias("first_n"),
+        counted.alias("last_n"),
+        F.lit(None).cast("int").alias("returned_n"),
+    )
+    rows = started.unionByName(arrivals)
+    known = rows.where("events > 0").groupBy("user_id", "category").agg(F.min("first_n").alias("since"))
+    own = known.groupBy("user_id").agg(F.collect_list(F.struct("since", "category")).alias("own"))
+    active = arrivals.where("events > 0").select("user_id", "n").distinct()
+    known_by_then = F.filter("own", lambda one: one.since <= F.col("n"))
+    grid = active.join(own, on="user_id", how="inner").select("user_id", "n", F.explode(known_by_then).alias("known"))
+    empty = grid.select("user_id", F.col("known.category").alias("category"), "n", F.lit(ACTIVE).alias("role"))
+    return rows.unionByName(empty, allowMissingColumns=True)
+
+
+def weighed(rows: DataFrame, days: Days, settings: Label) -> DataFrame:
+    """Per row what is known at the end of its day and, in a struct `before`, at the end of the day before it.
+
+    Fields are those of user_interests up to `known_days`, dates as days since 1970.
+    """
+    by_category = Window.partitionBy("user_id", "category").orderBy("n")
+    earlier = by_category.rangeBetween(Window.unboundedPreceding, -1)
+    until_now = by_category.rangeBetween(Window.unboundedPreceding, Window.currentRow)
+    middle = (_number(days.first) + _number(days.last)) / 2
+    previous = F.max("last_n").over(earlier)
+    is_new_week = previous.isNull() | (_week(previous) != _week(F.col("n")))
+    is_return = F.col("n") - 1 - previous >= GAP_DAYS
+    is_counted = (F.col("role") == ARRIVAL) & (F.col("events") > 0)
+    marked = rows.repartition("user_id").withColumns(
+        {
+            "weeks": F.when(is_counted, is_new_week.cast("int")).otherwise(F.col("weeks")),
+            "returned_n": F.when(is_counted & is_return, F.col("n")).otherwise(F.col("returned_n")),
+            **{span: F.col(span) * _power_of_two(F.col("n") - middle, span, settings) for span in SPANS},
+            "user_n": F.min("first_n").over(Window.partitionBy("user_id")),
+        }
+    )
+
+    def known(frame: WindowSpec, n: Column) -> list[Column]:
+        return [
+            *[(F.sum(span).over(frame) * _power_of_two(middle - n, span, settings)).alias(f"{span}_weight") for span in SPANS],
+            F.sum("events").over(frame).alias("events"),
+            F.sum("weeks").over(frame).cast("int").alias("active_weeks"),
+            F.min("first_n").over(frame).alias("first_n"),
+            F.max("last_n").over(frame).alias("last_n"),
+            (n - F.max("last_n").over(frame)).alias("idle_days"),
+            (n - F.max("returned_n").over(frame)).alias("returned_days"),
+            (n - F.col("user_n")).alias("known_days"),
+        ]
+
+    now = known(until_now, F.col("n"))
+    before = F.struct(*known(earlier, F.col("n") - 1)).alias("before")
+    return marked.select("user_id", "category", "n", "role", *now, before).where(F.col("role") != START)
+
+
+def judged(rows: DataFrame, settings: Label) -> DataFrame:
+    """Adds half-lives, thresholds, label and trend, by the expressions with which readers age them."""
+    contract = TABLES["user_interests"]
+    constants = {f"{span}_half_life_days": half_life(span, settings) for span in SPANS}
+    constants |= {name: getattr(settings, name) for name in ("long_min_weeks", "long_min_weight", "short_min_weight")}
+    ready = rows.withColumns({**{name: F.lit(value) for name, value in constants.items()}, "age_days": F.lit(0)})
+    return ready.withColumns({name: F.expr(str(contract.column(name).aged)) for name in ("label", "trend")}).drop("age_days")
+
+
+def user_interests(moments: DataFrame, settings: Label) -> DataFrame:
+    """Each user's whole state on each of the user's active days."""
+    rows = moments.where(F.col("role") == ACTIVE).withColumns(
+        {
+            "first_on": F.date_from_unix_date("first_n"),
+            "last_on": F.date_from_unix_date("last_n"),
+            "gone": F.lit(False),
+            "day": F.date_from_unix_date("n"),
+        }
+    )
+    return judged(rows.withColumn("changed_on", F.col("day")), settings).select(*TABLES["user_interests"].names)
+
+
+def event_labels(events: DataFrame, moments: DataFrame, settings: Label) -> DataFrame:
+    """Each event with what was known of its category for its user when the day before its arrival ended."""
+    was_known = F.coalesce(F.col("before.events") > 0, F.lit(False))
+    arrivals = moments.where(F.col("role") == ARRIVAL).select(
+        "user_id", "category", "n", was_known.alias("was_known"), "before.*"
+    )
+    known = judged(arrivals, settings).select(
+        "user_id",
+        "category",
+        F.date_from_unix_date("n").alias("day"),
+        F.when(F.col("was_known"), F.col("label")).otherwise("none").alias("label"),
+        F.when(F.col("was_known"), F.col("trend")).alias("trend"),
+        *[F.coalesce(f"{span}_weight", F.lit(0.0)).alias(f"{span}_weight") for span in SPANS],
+    )
+    return (
+        events.select("event_id", "user_id", "category", "day")
+        .join(known, on=["user_id", "category", "day"], how="inner")
+        .select(*TABLES["event_labels"].names)
+    )
+
+
+def _number(day: date) -> int:
+    return (day - date(1970, 1, 1)).days
+
+
+def _week(n: Column) -> Column:
+    """Number of the week, Monday to Sunday; 1970-01-01 was a Thursday."""
+    return F.floor((n + 3) / 7)
+
+
+def _power_of_two(days: Column, span: str, settings: Label) -> Column:
+    return F.pow(F.lit(2.0), days / F.lit(half_life(span, settings)))
