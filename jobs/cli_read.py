@@ -105,7 +105,7 @@ def doctor(
 ) -> int:
     """Check Java, memory, disk, jars, packages, the key, the lake, sources and sinks; say how to mend each.
 
-    Example: wherewhen --config conf/cluster.yaml doctor
+    Example: wherewhen --config conf/foursquare.yaml --set lake=/data/lake doctor
     """
     from jobs.doctor import checks
 

@@ -47,12 +47,16 @@ def as_parquet(rows: Table) -> bytes:
         ValueError: columns of one name.
     """
     import pyarrow as pa
+    from arro3.core import Schema
     from pyarrow import parquet
 
     _refuse_double_names(rows)
-    columns = [pa.chunked_array(column.cast(_widely_known(column.type))) for column in rows.columns]
+    schema = pa.schema(
+        Schema([field.with_type(_widely_known(field.type)) for field in map(rows.field, range(rows.num_columns))])
+    )
+    columns = [pa.chunked_array(column.cast(_widely_known(column.type))) for column in rows.columns if rows.num_rows]
     sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns, names=rows.column_names), sink)
+    parquet.write_table(pa.table(columns, schema=schema) if columns else schema.empty_table(), sink)
     return sink.getvalue().to_pybytes()
 
 

@@ -156,6 +156,7 @@ def test_a_task_that_must_stop_leaves_no_process(airflow, tmp_path):
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
+@pytest.mark.timeout(1800)
 def test_a_whole_night(airflow, spark, tmp_path):
     """Every task is the real command in a process of its own; about two minutes on two cores."""
     simulate(spark, tmp_path / "world", World(users=25, items=30, days=14, end_day=DAY, seed=5))
@@ -165,6 +166,7 @@ def test_a_whole_night(airflow, spark, tmp_path):
         f"report.path={tmp_path / 'report.html'}",
         f"sinks.files={{kind: csv, path: {tmp_path / 'lists'}}}",
         "spark.driver_memory=1g",
+        "spark.conf={spark.driver.extraJavaOptions: -XX:TieredStopAtLevel=1 -XX:+UseSerialGC}",
         "train.epochs=1",
     ]
     settings = load_settings(overrides=overrides)

@@ -30,6 +30,9 @@ ROOT = Path(__file__).parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 DAY = date(2024, 6, 16)
 
+pytestmark = pytest.mark.timeout(1800)  # each step starts a JVM
+QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # as for the session of the other tests
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
@@ -45,6 +48,7 @@ class Cluster:
         """The command with the same arguments as ever, started by spark-submit."""
         command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", self.master, "--driver-memory", "512m"]
         command += ["--conf", "spark.executor.memory=512m", "--conf", "spark.driver.host=127.0.0.1"]
+        command += ["--driver-java-options", QUICK, "--conf", f"spark.executor.extraJavaOptions={QUICK}"]
         command += ["jobs/cli.py", "--set", f"lake={settings.lake}", "--set", f"sources.events.path={source}", *words]
         return subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False)
 
@@ -62,7 +66,13 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     port, status = free_port(), free_port()
     master = f"spark://127.0.0.1:{port}"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_"))}
-    environment = {**kept, "SPARK_HOME": str(SPARK_HOME), "PYSPARK_PYTHON": sys.executable, "SPARK_DAEMON_MEMORY": "256m"}
+    environment = {
+        **kept,
+        "SPARK_HOME": str(SPARK_HOME),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_DAEMON_MEMORY": "256m",
+        "SPARK_DAEMON_JAVA_OPTS": QUICK,
+    }
     daemon = [str(SPARK_HOME / "bin" / "spark-class"), "org.apache.spark.deploy"]
     commands = {
         "master.Master": ["--host", "127.0.0.1", "--port", str(port), "--webui-port", str(status)],

@@ -352,6 +352,9 @@ def test_json_and_parquet_hold_the_same(lake):
     assert row["h"] == [1, None] and row["i"] == {"a": ["b"]} and row["m"] == {"k": 1} and row["o"] == 9007199254740993
     [stored] = parquet.read_table(io.BytesIO(as_parquet(rows))).to_pylist()
     assert stored["c"] == row["c"] and stored["f"] == b"\xff" and stored["h"] == [1, None] and stored["k"] == JAN30
+    nothing = answer(lake.settings, f"select * from ({AWKWARD}) where not e")
+    assert render(nothing, "json") == "[]\n" and render(nothing, "csv") == ",".join("abcdefghijklmno") + "\n"
+    assert parquet.read_schema(io.BytesIO(as_parquet(nothing))).names == list("abcdefghijklmno")
     double = answer(lake.settings, "select a.n, b.n from (select 1 as n) a, (select 2 as n) b")
     for write in (as_parquet, lambda double: render(double, "json")):
         with pytest.raises(ValueError, match="two columns are called n"):
