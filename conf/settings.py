@@ -69,6 +69,8 @@ class Spatial(Section):
     place_min_visits: int = Field(3, ge=1)
     hotspot_window_days: int = Field(56, ge=7)
     hotspot_false_discovery_rate: float = Field(0.05, gt=0, lt=1)
+    hotspot_min_cells: int = Field(30, ge=2)
+    hotspot_min_users: int = Field(3, ge=1)
 
 
 class Interaction(Section):
@@ -97,6 +99,7 @@ class Train(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     max_seconds: float = Field(1200.0, gt=0)
     warm_epochs: int = Field(1, ge=1)
+    warm_learning_rate: float = Field(5e-4, gt=0)
     seed: int = 1
 
 
@@ -111,6 +114,9 @@ class Gate(Section):
     days: int = Field(14, ge=1)
     metric: Literal["ndcg", "hit", "mrr"] = "ndcg"
     k: int = Field(10, ge=1)
+    min_coverage: float = Field(0.2, ge=0)
+    min_likeness: float = Field(0.05, ge=0, le=1)
+    max_empty_lists: float = Field(0.01, ge=0, le=1)
 
 
 class Score(Section):

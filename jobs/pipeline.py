@@ -87,7 +87,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="train",
         does="cuts windows from events before the day and trains a candidate model on them",
-        reads=("events@-1", "items@-1", "model_versions?", "publications?"),
+        reads=("events@-1", "user_sequences@-1", "items@-1", "model_versions?", "publications?"),
         writes=("training_windows", "model_versions", "training_runs"),
         minutes=240,
         gpu=True,

@@ -47,7 +47,8 @@ def gather(context: Context) -> Row:
     totals = _totals(context)
     return {
         "day": day,
-        "first_day": context.days.first if context.bootstrap else day,
+        # Of what came in, not of this run: a page written again knows no bootstrap.
+        "first_day": next((row["first_day"] for row in steps if row["step"] == "clean"), context.days.first),
         "made_at": logs.now(),
         "totals": totals,
         "rows": row_counts(steps),

@@ -59,7 +59,7 @@ def sequences(arrived: DataFrame, before: DataFrame, *, length: int, keep_from: 
         F.collect_set(F.struct(F.col("_as_of").alias("day"), F.col("_count").alias("count"))).alias("days"),
     )
     if targets:
-        taken = shared.where(F.col("event_type").isin(*targets))
+        taken = shared.where(F.col("event_type").isin(*targets) & F.col("item_id").isNotNull())
         items = taken.groupBy("user_id").agg(F.collect_set(F.struct("item_id", "day")).alias("taken"))
         users = users.join(items, on="user_id", how="left")
     return _by_day(users.join(before.drop("changed_on"), on="user_id", how="left"), length, bool(targets))

@@ -7,7 +7,7 @@ Shape suffixes: B moments, L events of history, V items, K successors kept per i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from models.queries import FIRST, Histories, Queries, Vocabulary
 
 BASELINES = ("popularity", "user_frequency", "markov")
 SUCCESSORS = 50
+Columns = tuple[Any, Any, Any]
 _DETAILS, _ARRAYS, _VOCABULARY = "version.json", "counts.npz", "vocabulary.json"
 # Events' worth of trust in what a level of the Markov chain backs off to.
 _GLOBAL_PRIOR, _FREQUENCY_PRIOR, _PERSONAL_PRIOR = 10.0, 5.0, 2.0
@@ -30,7 +31,8 @@ class Counts:
     """How often each item was a target, and what followed it.
 
     `successor_VK` holds catalogue positions of the K most frequent next items, -1 where there are
-    fewer; `transitions_V` counts all transitions out of an item, those not kept included.
+    fewer; `transitions_V` counts all transitions out of an item, those not kept (or to an item
+    outside the catalogue) included.
     `target_types` are the event types that count in a history.
     """
 
@@ -57,19 +59,20 @@ class Counts:
         return np.where(counted_BL, histories.item_BL - FIRST, -1)
 
 
-def count(
-    vocabulary: Vocabulary,
-    target_types: Sequence[str],
-    item_events: Mapping[str, float],
-    transitions: tuple[Any, Any, Any],
-) -> Counts:
+def count(vocabulary: Vocabulary, target_types: Sequence[str], items: Columns, transitions: Columns) -> Counts:
     """Counts of named items; names outside the catalogue are left out.
 
-    `transitions` are three arrays of one length: item, next item, how often. Of each item the
-    `SUCCESSORS` most frequent are kept, ties by catalogue position.
+    `items` are three arrays of one length: name, target events, and how many of these another target
+    event of the user followed. `transitions`: item, next item, how often. Of each item the
+    `SUCCESSORS` most frequent next items are kept, ties by catalogue position.
     """
     size = len(vocabulary.items)
-    events_V = np.array([float(item_events.get(name, 0.0)) for name in vocabulary.items])
+    place_I = name_indices(items[0], vocabulary.items) - FIRST
+    known_I = place_I >= 0
+    events_V, transitions_V = (
+        np.bincount(place_I[known_I], weights=np.asarray(numbers, dtype=np.float64)[known_I], minlength=size).astype(np.float64)
+        for numbers in items[1:]
+    )
     before_T = name_indices(transitions[0], vocabulary.items) - FIRST
     after_T = name_indices(transitions[1], vocabulary.items) - FIRST
     count_T = np.asarray(transitions[2], dtype=np.float64)
@@ -88,7 +91,7 @@ def count(
         vocabulary=vocabulary,
         target_types=tuple(target_types),
         events_V=events_V,
-        transitions_V=np.bincount(before_T, weights=count_T, minlength=size).astype(np.float64),
+        transitions_V=transitions_V,
         successor_VK=successor_VK,
         successor_count_VK=successor_count_VK,
     )

@@ -152,7 +152,10 @@ class Tally:
         )
 
 
-def tally(values_NM: np.ndarray, user_N: Sequence[str], samples: int, seed: int = 0) -> Tally:
+Users = Sequence[str] | np.ndarray
+
+
+def tally(values_NM: np.ndarray, user_N: Users, samples: int, seed: int = 0) -> Tally:
     """Sums of per-event values whose events belong to `user_N`; a user's events must be in one tally only."""
     names, code_N = (
         np.unique(np.asarray(user_N, dtype=object), return_inverse=True) if len(user_N) else (np.zeros(0, object), [])
@@ -185,6 +188,6 @@ def intervals(summed: Tally) -> list[Interval]:
     return [Interval(mean=float(mean), lower=float(lower), upper=float(upper)) for mean, lower, upper in bounds]
 
 
-def paired(ours_N: np.ndarray, theirs_N: np.ndarray, user_N: Sequence[str], samples: int, seed: int = 0) -> Interval:
+def paired(ours_N: np.ndarray, theirs_N: np.ndarray, user_N: Users, samples: int, seed: int = 0) -> Interval:
     """Mean difference (ours - theirs) over the same events, with its interval clustered by user."""
     return intervals(tally((ours_N - theirs_N)[:, None], user_N, samples, seed))[0]

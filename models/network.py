@@ -133,14 +133,28 @@ class _Lookup(torch.autograd.Function):
 
 
 class BucketBias(nn.Module):
-    """A learned number per bucket and head, zero at first."""
+    """A learned number per bucket and head; `first_N` are those to begin with, zeros if left out."""
 
-    def __init__(self, buckets: int, heads: int) -> None:
+    def __init__(self, buckets: int, heads: int, first_N: Tensor | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(buckets, heads))
+        first = torch.zeros(buckets) if first_N is None else first_N
+        self.weight = nn.Parameter(first.unsqueeze(1).repeat(1, heads))
 
     def forward(self, bucket: Tensor) -> Tensor:
         return _Lookup.apply(self.weight, bucket)
+
+
+def first_gap_bias() -> Tensor:
+    """What an own event counts for by its age: it fades over weeks, and never wholly."""
+    days = 2.0 ** torch.arange(TIME_BUCKETS, dtype=torch.float) / 86_400
+    return (torch.exp(-days / 20) + 0.1).log()
+
+
+def first_clock_bias() -> Tensor:
+    """What an own event counts for by the hour it had: most within two hours, more on the same sort of day."""
+    hours = torch.arange(CLOCK_STEPS) / 2
+    near = (torch.exp(-hours.square() / 4.5) + 0.05).log()
+    return torch.cat([near + math.log(2), near + math.log(2), near, torch.zeros(1)])
 
 
 class TimeTerms(nn.Module):
@@ -173,16 +187,17 @@ class PlaceTerms(nn.Module):
         length = torch.exp(low + (high - low) * torch.rand(_PLACE_TERMS, generator=generator))
         turn = 2 * math.pi * torch.rand(_PLACE_TERMS, generator=generator)
         waves = 2 * math.pi / length * torch.stack([turn.cos(), turn.sin()])
-        self.register_buffer("waves_2F", waves, persistent=False)
+        # In fp64: thousands of kilometres are 1e5 radians of the shortest wave.
+        self.register_buffer("waves_2F", waves.double(), persistent=False)
         self.project = nn.Linear(2 * _PLACE_TERMS, width)
         self.unknown = nn.Parameter(torch.zeros(width))
 
     def forward(self, latitude: Tensor, longitude: Tensor) -> Tensor:
         known = torch.isfinite(latitude) & torch.isfinite(longitude)
-        lat = torch.deg2rad(torch.where(known, latitude, 0.0))
-        lon = torch.deg2rad(torch.where(known, longitude, 0.0))
+        lat = torch.deg2rad(torch.where(known, latitude, 0.0).double())
+        lon = torch.deg2rad(torch.where(known, longitude, 0.0).double())
         kilometres = _EARTH_KM * torch.stack([lat, lon * lat.cos()], dim=-1)
-        angle = kilometres @ self.waves_2F
+        angle = (kilometres @ self.waves_2F).remainder(2 * math.pi).float()
         terms = self.project(torch.cat([angle.sin(), angle.cos()], dim=-1))
         return torch.where(known.unsqueeze(-1), terms, self.unknown)
 
@@ -251,11 +266,12 @@ class Network(nn.Module):
         self.past_query = nn.Linear(2 * width, width)
         self.past_key = nn.Linear(2 * width, width)
         self.past_value = nn.Linear(width, width)
-        self.past_gap = BucketBias(TIME_BUCKETS, 1)
-        self.past_clock = BucketBias(UNKNOWN_CLOCK + 1, 1)
+        self.past_gap = BucketBias(TIME_BUCKETS, 1, first_gap_bias())
+        self.past_clock = BucketBias(UNKNOWN_CLOCK + 1, 1, first_clock_bias())
         self.past_distance = BucketBias(DISTANCE_BUCKETS + 1, 1)
         self.past_order = BucketBias(6, 1)
         self.past_strength = nn.Parameter(torch.ones(()))
+        self.past_instead = nn.Parameter(torch.ones(()))
         self.gate = nn.Linear(3 * width, width)
         self.vector = nn.Sequential(
             nn.LayerNorm(3 * width), nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
@@ -278,9 +294,8 @@ class Network(nn.Module):
         """Each event as read alone and as read after those before it, both (B, L, D)."""
         gap_BL = time_bucket(events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1]))
         absent_BL = events.item_BL == PADDING
-        starts_BL = absent_BL.roll(1, 1)
-        starts_BL[:, 0] = True
-        gap_BL = torch.where(starts_BL, UNKNOWN_TIME, gap_BL)
+        is_first_BL = F.pad(events.item_BL, (1, 0))[:, :-1] == PADDING
+        gap_BL = torch.where(is_first_BL, UNKNOWN_TIME, gap_BL)
         lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
         distance_BL = distance_bucket(events.latitude_BL, events.longitude_BL, lat_BL.roll(1, 1), lon_BL.roll(1, 1))
         distance_BL[:, 0] = UNKNOWN_DISTANCE
@@ -316,7 +331,8 @@ class Network(nn.Module):
         query_BTD = self._query(events, moments)
 
         # The state in which an event happened is that before it.
-        before_BLD = torch.cat([self.nothing.expand(len(state_BLD), 1, -1), state_BLD[:, :-1]], dim=1)
+        is_first_BL = F.pad(events.item_BL, (1, 0))[:, :-1] == PADDING
+        before_BLD = torch.where(is_first_BL.unsqueeze(-1), self.nothing, state_BLD.roll(1, 1))
         past_query_BTD = self.past_query(torch.cat([state_BTD, query_BTD], dim=-1))
         past_key_BLD = self.past_key(torch.cat([event_BLD, before_BLD], dim=-1))
         width = state_BLD.shape[-1]
@@ -333,9 +349,23 @@ class Network(nn.Module):
         vector_BTD = self.vector(joined)
 
         item_BL = torch.where(events.item_BL >= FIRST, events.item_BL, PADDING)
-        to_first_BLL = first_places(item_BL)
-        summed_BTL = pull_BTL.exp() @ to_first_BLL.to(pull_BTL.dtype)
-        return Reading(vector_BTD=vector_BTD, pull_BTL=self.past_strength * summed_BTL.log1p(), item_BL=item_BL)
+        return Reading(vector_BTD=vector_BTD, pull_BTL=self._pull(vector_BTD, pull_BTL, item_BL), item_BL=item_BL)
+
+    def _pull(self, vector_BTD: Tensor, weight_BTL: Tensor, item_BL: Tensor) -> Tensor:
+        """What the past adds to each of its items, at the item's first place in the row, (B, T, L).
+
+        With s the log of an item's summed weights, and b its score without the past, b becomes
+        log(exp(b) + exp(s)): an item is taken by taste or by habit, a mixture of two softmaxes.
+        `past_instead` below 1 lets taste count within habit as well.
+        """
+        own_BLD = self.item(item_BL) + self.category(self.category_of_item_V[(item_BL - FIRST).clamp(min=0)])
+        bias_BL = self.item_bias[(item_BL - FIRST).clamp(min=0)]
+        base_BTL = vector_BTD @ own_BLD.transpose(1, 2) + bias_BL.unsqueeze(1)
+        summed_BTL = weight_BTL.exp() @ first_places(item_BL).to(weight_BTL.dtype)
+        some_BTL = summed_BTL > 0
+        log_BTL = torch.where(some_BTL, summed_BTL, 1.0).log()
+        pull_BTL = self.past_strength * F.softplus(log_BTL - self.past_instead * base_BTL)
+        return torch.where(some_BTL, pull_BTL, 0.0)
 
     def _query(self, events: Events, moments: Moments) -> Tensor:
         last_time_BT = events.timestamp_BL.gather(1, moments.last_BT.clamp(min=0))

@@ -33,7 +33,7 @@ _SCORES_AT_ONCE = 8_000_000
 _MOMENTS_AT_ONCE = 512
 TAKEN, LAKE, NEW = 0, 1, 2
 COLUMNS = (
-    "user_id", "origin", "row", "enters", "event_timestamp", "event_id", "item_id", "event_type", "category",
+    "user_id", "origin", "row", "event_timestamp", "event_id", "item_id", "event_type", "category",
     "local_timestamp", "latitude", "longitude",
 )  # fmt: skip
 
@@ -81,20 +81,22 @@ class Answers:
 
 
 def read_log(rows: pa.Table) -> Log:
-    """A log from rows of `COLUMNS`, users together, each by (event_timestamp, event_id).
+    """A log from rows of `COLUMNS`, users together, each by (event_timestamp, event_id, origin).
 
-    `origin` is TAKEN (an item taken at an unknown time: no other column is read), LAKE or NEW;
-    `row` names the moment that the row asks about, null where it asks nothing; `enters` is false
-    where the row is no event of its own (the second of two equal lines).
+    `origin` is TAKEN (an item taken at an unknown time: no other column is read), LAKE or NEW; `row`
+    names the moment that the row asks about, null where it asks nothing. A row that has the event id
+    of the row before it is no event of its own: it may ask, and the event enters the history once.
     """
     names, user_R = _codes(rows.column("user_id"))
+    _, event_R = _codes(rows.column("event_id"))
     origin_R = rows.column("origin").to_numpy()
-    enters_R = (origin_R != TAKEN) & rows.column("enters").to_numpy()
     asked_R = rows.column("row").is_valid().to_numpy()
     times_R = microseconds(rows.column("event_timestamp"), len(rows))
     next_user, next_time = user_R[1:] > user_R[:-1], times_R[1:] >= times_R[:-1]
     assert np.all(next_user | ((user_R[1:] == user_R[:-1]) & next_time)), "rows out of order"
-    events, asked, taken = (np.flatnonzero(chosen) for chosen in (enters_R, asked_R, origin_R == TAKEN))
+    again_R = np.zeros(len(rows), dtype=bool)
+    again_R[1:] = ~next_user & (times_R[1:] == times_R[:-1]) & (event_R[1:] == event_R[:-1])
+    events, asked, taken = (np.flatnonzero(some) for some in ((origin_R != TAKEN) & ~again_R, asked_R, origin_R == TAKEN))
     names_of_events = ("item_id", "event_type", "category", "event_timestamp", "local_timestamp", "latitude", "longitude")
     item_R = rows.column("item_id")
     return Log(
@@ -113,11 +115,12 @@ def read_log(rows: pa.Table) -> Log:
 
 
 def _codes(names: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct names in their order of appearance, and the code of each row."""
+    """Distinct names in their order of appearance, and the code of each row; -1 for null."""
     encoded = names.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks() if encoded.num_chunks != 1 else encoded.chunk(0)
-    return encoded.dictionary.to_numpy(zero_copy_only=False), encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return encoded.dictionary.to_numpy(zero_copy_only=False), codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,11 +254,12 @@ def batches(log: Log, ranker: Ranker, options: Options) -> Iterator[tuple[slice,
     events = event_columns(ranker.vocabulary, log.columns)
     asked = queries(log, seen, events, options.hide_time)
     taken = None if options.repeats else _Taken(log, seen, events, ranker, options)
+    length = min(options.length, getattr(ranker, "window", options.length))
     at_once = max(1, min(_MOMENTS_AT_ONCE, _SCORES_AT_ONCE // max(len(ranker.vocabulary.items), 1)))
     for start in range(0, len(log.user_Q), at_once):
         chosen = slice(start, min(start + at_once, len(log.user_Q)))
         left_out = None if taken is None else [taken.before(moment) for moment in range(chosen.start, chosen.stop)]
-        histories = histories_of_rows(events, seen.rows(chosen, options.length), left_out)
+        histories = histories_of_rows(events, seen.rows(chosen, length), left_out)
         yield (
             chosen,
             histories,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
@@ -24,15 +25,20 @@ def run(context: Context) -> None:
         Refused: the counts do not add up.
     """
     mapping, lookback_days = context.mapping, context.settings.ingest.lookback_days
-    raw = context.arrivals("raw_events")
-    earlier = context.before("raw_events", lookback_days)
-    first = raw_rows(marked(raw, earlier, lookback_days)).persist()
-    judged = parsed(first, mapping).withColumn("reasons", reasons(mapping, lookback_days))
+    arrived = marked(context.arrivals("raw_events"), context.before("raw_events", lookback_days), lookback_days).persist()
+    firsts = arrived.where(~F.col("is_duplicate"))
+    judged = parsed(firsts, mapping).withColumn("reasons", reasons(mapping, lookback_days))
     good = judged.where(F.size("reasons") == 0)
     context.write("events", events(good, known_categories(context), mapping, java_zones(context.spark)))
     context.write("events_quarantine", quarantined(judged.where(F.size("reasons") > 0)))
-    narrow = marked(raw.select("row_hash", "day"), earlier, lookback_days)
-    counted = conservation(narrow, context.arrivals("events"), context.arrivals("events_quarantine"))
+    accepted = context.arrivals("events")
+    # A wide row is several events: its own are counted as one row first.
+    accepted = (
+        accepted.groupBy("day", "row_hash").agg(F.count("*").alias("events"))
+        if mapping.events.wide
+        else accepted.withColumn("events", F.lit(1))
+    )
+    counted = conservation(arrived, accepted, context.arrivals("events_quarantine"))
     context.rows_in = sum(day["rows"] for day in counted.values())
     context.note(conservation=counted)
     check(counted)
@@ -49,11 +55,6 @@ def marked(raw: DataFrame, earlier: DataFrame, lookback_days: int) -> DataFrame:
     last_day = F.lag("day").over(Window.partitionBy("row_hash").orderBy("day"))
     is_duplicate = F.coalesce(last_day >= F.date_sub("day", lookback_days), F.lit(False))
     return both.withColumn("is_duplicate", is_duplicate).where("_arrived").drop("_arrived")
-
-
-def raw_rows(rows: DataFrame) -> DataFrame:
-    """The rows that are no duplicates, as they arrived."""
-    return rows.where(~F.col("is_duplicate")).drop("is_duplicate")
 
 
 def known_categories(context: Context) -> DataFrame:
@@ -125,33 +126,34 @@ def quarantined(bad: DataFrame) -> DataFrame:
     return bad.select("row_hash", "reasons", "user_id", F.to_json(F.struct(*raw)).alias("row"), "day")
 
 
-def conservation(rows: DataFrame, written: DataFrame, refused: DataFrame) -> dict[str, dict[str, Any]]:
+def conservation(arrived: DataFrame, accepted: DataFrame, refused: DataFrame) -> dict[str, dict[str, Any]]:
     """Per arrival day: rows, duplicates, accepted, quarantined, events and reasons, from one aggregation.
 
-    `rows`: what arrived, with `is_duplicate`; `written` and `refused`: the tables as they were
-    written, so that the counts of the three are independent of each other.
+    `arrived`: what came, with `is_duplicate`; `accepted` (rows with `events`, how many each became)
+    and `refused`: the tables as they were written, so that the counts of the three are independent.
     """
-    arrived = rows.select("day", F.when(F.col("is_duplicate"), "duplicates").otherwise("firsts").alias("what"), "row_hash")
-    accepted = written.select("day", F.lit("events").alias("what"), "row_hash")
-    whole = refused.select("day", F.lit("quarantined").alias("what"), "row_hash")
+    duplicates = F.col("is_duplicate").cast("bigint").alias("n")
     marks = F.transform("reasons", lambda reason: F.concat(F.lit("reason:"), reason))
-    why = refused.select("day", F.explode(marks).alias("what"), "row_hash")
-    every = arrived.unionByName(accepted).unionByName(whole).unionByName(why)
-    # Two levels, as a distinct count beside others would double the shuffle: first by row, then by day.
-    by_row = every.groupBy("day", "what", "row_hash").agg(F.count("*").alias("n"))
-    totals = by_row.groupBy("day", "what").agg(F.sum("n").alias("n"), F.count("*").alias("rows")).collect()
+    every = [
+        arrived.select("day", F.lit("arrived").alias("what"), duplicates),
+        accepted.select("day", F.lit("accepted").alias("what"), F.col("events").cast("bigint").alias("n")),
+        refused.select(
+            "day", F.explode(F.array_append(marks, F.lit("quarantined"))).alias("what"), F.lit(0).cast("bigint").alias("n")
+        ),
+    ]
+    counts = reduce(DataFrame.unionByName, every).groupBy("day", "what").agg(F.count("*").alias("rows"), F.sum("n").alias("n"))
     days: dict[str, dict[str, Any]] = {}
-    for day in sorted({str(row.day) for row in totals}):
-        of = {row.what: row for row in totals if str(row.day) == day}
-        count = {what: int(row.n) for what, row in of.items()}
-        days[day] = {
-            "rows": count.get("firsts", 0) + count.get("duplicates", 0),
-            "accepted": int(of["events"].rows) if "events" in of else 0,
-            "quarantined": count.get("quarantined", 0),
-            "duplicates": count.get("duplicates", 0),
-            "events": count.get("events", 0),
-            "reasons": {what.removeprefix("reason:"): n for what, n in sorted(count.items()) if what.startswith("reason:")},
-        }
+    for row in sorted(counts.collect(), key=lambda row: (row.day, row.what)):
+        nothing = {"rows": 0, "accepted": 0, "quarantined": 0, "duplicates": 0, "events": 0, "reasons": {}}
+        day = days.setdefault(str(row.day), nothing)
+        if row.what == "arrived":
+            day |= {"rows": row["rows"], "duplicates": row.n}
+        elif row.what == "accepted":
+            day |= {"accepted": row["rows"], "events": row.n}
+        elif row.what == "quarantined":
+            day["quarantined"] = row["rows"]
+        else:
+            day["reasons"][row.what.removeprefix("reason:")] = row["rows"]
     return days
 
 

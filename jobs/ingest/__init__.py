@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from conf.mapping import Events
 from conf.tables import TABLES
-from jobs.ingest.attributes import item_events, item_rows, items_by_day, users_by_day
+from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items, users_by_day
 from jobs.ingest.landing import File, Landing, listing
 from jobs.ingest.reading import BROKEN, CONTENT
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
@@ -38,9 +38,10 @@ def run(context: Context) -> None:
     undated = {name: listing(files[name]) for name, source in sources.items() if not source.dated}
     suspects = past.changed_folders(folders) if sources[EVENTS].dated else _all_unless_same(past, undated)
 
-    read = {name: source for name, source in sources.items() if name == EVENTS or not _same(past, undated, name)}
+    # Items and users without days are read again only where their files are no longer the same.
+    files |= {name: () for name in sources if name != EVENTS and _same(past, undated, name)}
     wanted = {*suspects, *context.days}
-    rows = {name: _rows(context, source, files[name], wanted) for name, source in read.items()}
+    rows = {name: _rows(context, source, files[name], wanted) for name, source in sources.items()}
     prints = survey(rows, key)
     refuse_changed(past, prints, suspects)
 
@@ -78,20 +79,24 @@ def _rows(context: Context, source: Feeding, files: tuple[File, ...], wanted: se
     files = tuple(file for file in files if file.day is None or file.day in wanted or not has_times)
     rows = source.read(context.spark, files)
     dated = with_day(rows, source, context.mapping, first_day=context.first_day, undated_day=context.days.first)
-    return dated.where(F.col("day").isin(*sorted(wanted))) if source.name == EVENTS and not source.dated else dated
+    # Of a log without folders all rows were read; the days wanted have no gap.
+    return (
+        dated
+        if source.name != EVENTS or source.dated or not has_times
+        else dated.where(F.col("day").between(F.lit(min(wanted)), F.lit(max(wanted))))
+    )
 
 
 def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
-    feed = context.mapping.events
-    context.write("raw_events", raw_events(rows[EVENTS], feed, key))
-    nothing = context.spark.createDataFrame([], "item_id string, day date, broken string")
-    declared = item_rows(rows.get("items", nothing))
-    mentioned = item_events(context.arrivals("raw_events"))
-    context.write("items", items_by_day(declared, mentioned, context.before("items")))
-    users = rows.get("users", context.spark.createDataFrame([], "user_id string, day date, broken string"))
-    hidden = users.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
-    context.write("users", users_by_day(hidden, context.before("users")))
-    _add_to_vault(context, rows[EVENTS].select("user_id").unionByName(users.select("user_id")), key)
+    context.write("raw_events", raw_events(rows[EVENTS], context.mapping.events, key))
+    declared = declared_items(rows["items"]) if "items" in rows else None
+    context.write("items", items_by_day(declared, mentioned_items(context.arrivals("raw_events")), context.before("items")))
+    user_ids = rows[EVENTS].select("user_id")
+    if "users" in rows:
+        hidden = rows["users"].withColumn("user_id", pseudonym_column(F.col("user_id"), key))
+        context.write("users", users_by_day(hidden, context.before("users")))
+        user_ids = user_ids.unionByName(rows["users"].select("user_id"))
+    _add_to_vault(context, user_ids, key)
 
 
 def raw_events(rows: DataFrame, feed: Events, key: bytes) -> DataFrame:

@@ -102,6 +102,7 @@ class Lake:
         contract = TABLES[name]
         assert contract.partitioned, f"{name} is a log: append to it"
         self.ensure(name)
+        before = self.version(name)
         conformed = conform(rows, contract)
         writer = conformed.write.format("delta").mode("overwrite").option("replaceWhere", where)
         try:
@@ -112,6 +113,9 @@ class Lake:
             raise
         table = self.delta(name)
         assert table is not None
+        if table.version() == before:
+            # Nothing into nothing makes no commit: the newest one tells of other rows.
+            return Written(version=table.version(), rows=0)
         metrics = table.history(1)[0].get("operationMetrics", {})
         return Written(version=table.version(), rows=int(metrics.get("numOutputRows", 0)))
 

@@ -242,10 +242,12 @@ def _own(words: Words, name: str, slot: int, numbers: tuple[int, int, int]) -> s
 def _public(names: Names, item: int) -> str:
     users = int(names.chosen_by[item])
     if users == 0:
-        return f"new: among the last {names.kept} events of no user" if names.kept else "new: not chosen by any user so far"
+        return (
+            f"new: not among the last {names.kept} events of any user" if names.kept else "new: not chosen by any user so far"
+        )
     words = words_for(names.types, 0 if len(names.types) == 1 else MIXED)
     verb = "chosen" if words is _CHOSE else words.verb
-    counted = f" (among the last {names.kept} events of each)" if names.kept else ""
+    counted = f" (last {names.kept} events of each)" if names.kept else ""
     return f"{verb} by {_rounded(users)}{counted}"
 
 

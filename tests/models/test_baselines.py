@@ -11,6 +11,8 @@ from models.queries import Histories, Queries, Vocabulary
 ITEMS = ("a", "b", "c", "d", "e")
 VOCABULARY = Vocabulary(items=ITEMS, item_categories=("",) * 5, categories=(), event_types=("visit", "view"))
 EVENTS = {"a": 10, "b": 7, "c": 5, "d": 1}
+MOVES = {"a": 8, "b": 4, "c": 2, "d": 0}
+ITEM_COUNTS = (list(EVENTS), list(EVENTS.values()), list(MOVES.values()))
 NO_TRANSITIONS = ([], [], [])
 
 
@@ -41,7 +43,7 @@ def queries(count):
 
 
 def scored(name, *rows, transitions=NO_TRANSITIONS, length=4):
-    made = baseline(name, count(VOCABULARY, ("visit",), EVENTS, transitions))
+    made = baseline(name, count(VOCABULARY, ("visit",), ITEM_COUNTS, transitions))
     found = made.scores(histories(*rows, length=length), queries(len(rows)))
     assert found.shape == (len(rows), 5) and found.dtype == np.float32 and np.isfinite(found).all()
     return found
@@ -76,7 +78,7 @@ def direct_markov(history, transitions):
         if before in ITEMS and after in ITEMS:
             out[before, after] += times
     last = visits[-1] if visits else None
-    leaving = sum(times for (before, _), times in out.items() if before == last)
+    leaving = MOVES.get(last, 0)
     everyone = {item: (out[last, item] + 10 * popular[item]) / (leaving + 10) for item in ITEMS}
     own = {item: (visits.count(item) + 5 * everyone[item]) / (len(visits) + 5) for item in ITEMS}
     moves = Counter(after for before, after in pairwise(visits) if before == last)
@@ -89,7 +91,7 @@ def test_markov_equals_the_hierarchy_written_out():
     found = scored("markov", *rows, transitions=transitions, length=8)
     for history, row in zip(rows, found, strict=True):
         assert row.tolist() == pytest.approx(direct_markov(history, transitions), rel=1e-5), history
-        assert row.sum() == pytest.approx(1.0, rel=1e-5), "a probability"
+        assert row.sum() <= 1.0 + 1e-5, "a probability; what leads out of the catalogue is missing from it"
 
 
 def test_an_event_between_that_is_no_target_does_not_break_a_transition():
@@ -98,14 +100,14 @@ def test_an_event_between_that_is_no_target_does_not_break_a_transition():
 
 def test_only_the_most_frequent_successors_are_kept(monkeypatch):
     monkeypatch.setattr(baselines, "SUCCESSORS", 2)
-    made = count(VOCABULARY, ("visit",), EVENTS, (["a", "a", "a", "b"], ["d", "c", "b", "a"], [3, 1, 3, 1]))
+    made = count(VOCABULARY, ("visit",), ITEM_COUNTS, (["a", "a", "a", "b"], ["d", "c", "b", "a"], [3, 1, 3, 1]))
     assert made.successor_VK.tolist() == [[1, 3], [0, -1], [-1, -1], [-1, -1], [-1, -1]]
-    assert made.successor_count_VK[0].tolist() == [3, 3] and made.transitions_V.tolist() == [7, 1, 0, 0, 0]
+    assert made.successor_count_VK[0].tolist() == [3, 3] and made.transitions_V.tolist() == [8, 4, 2, 0, 0]
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_saved_baseline_scores_the_same(name, tmp_path):
-    made = baseline(name, count(VOCABULARY, ("visit",), EVENTS, (["a", "b"], ["b", "c"], [5, 2])))
+    made = baseline(name, count(VOCABULARY, ("visit",), ITEM_COUNTS, (["a", "b"], ["b", "c"], [5, 2])))
     made.save(tmp_path / "version")
     again = Baseline.load(tmp_path / "version")
     assert again.method == name and again.vocabulary == VOCABULARY
@@ -116,7 +118,7 @@ def test_a_saved_baseline_scores_the_same(name, tmp_path):
 def test_an_empty_catalogue_and_an_unknown_name():
     empty = Vocabulary(items=(), item_categories=(), categories=(), event_types=("visit",))
     for name in BASELINES:
-        made = baseline(name, count(empty, ("visit",), {}, NO_TRANSITIONS))
+        made = baseline(name, count(empty, ("visit",), NO_TRANSITIONS, NO_TRANSITIONS))
         assert made.scores(histories(["not in the catalogue"]), queries(1)).shape == (1, 0)
     with pytest.raises(ValueError, match="there is no baseline random; the baselines are popularity"):
-        baseline("random", count(empty, ("visit",), {}, NO_TRANSITIONS))
+        baseline("random", count(empty, ("visit",), NO_TRANSITIONS, NO_TRANSITIONS))

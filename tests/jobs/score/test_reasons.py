@@ -97,7 +97,8 @@ def test_without_a_past_the_public_count_is_told():
     for users, said in ((99, "99"), (100, "at least 100"), (129, "at least 120"), (45_678, "at least 45000")):
         assert told([], 0, names=Names(**{**vars(NAMES), "chosen_by": np.array([users])})) == f"chosen by {said} users"
     cut = Names(**{**vars(NAMES), "kept": 200})
-    assert told([], 0, names=cut) == "chosen by 5 users (among the last 200 events of each)"
+    assert told([], 2, names=cut) == "new: not among the last 200 events of any user"
+    assert told([], 0, names=cut) == "chosen by 5 users (last 200 events of each)"
 
 
 def test_a_shortened_past_says_so():

@@ -1,0 +1,114 @@
+"""What was measured, as rows of `model_quality` and as lines to read; and the pairs kept there to be pooled. No Spark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from conf.settings import Gate
+from jobs.evaluate.gate import label, measure
+from models.judging import DIFFERENCE, LISTED, REFERENCE, Judged
+from models.metrics import Interval, Tally, intervals
+
+DAY, HOLDOUT, PAIRED = "day", "holdout", "paired"
+Row = dict[str, Any]
+
+
+def quality_rows(name: str, judged: Judged, evaluation: str, day: date) -> list[Row]:
+    """One row per measure, and the coverage."""
+    counted = {"model_version": name, "evaluation": evaluation, "day": day}
+    counted |= {"events": int(judged.tally.events), "users": int(judged.tally.users)}
+    rows = [
+        {**counted, "metric": metric, "k": k, "value": one.mean, "lower": _bound(one.lower), "upper": _bound(one.upper)}
+        for (metric, k), one in zip(judged.measures, intervals(judged.tally), strict=True)
+    ]
+    return [*rows, {**counted, "metric": "coverage", "k": LISTED, "value": judged.coverage, "lower": None, "upper": None}]
+
+
+def _bound(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def paired_rows(candidate: str, paired: Tally, gate: Gate, day: date) -> list[Row]:
+    """The differences of a day, so that later days can pool them: a mean and its events per bootstrap sample."""
+    name = label(gate)
+    same = {
+        "model_version": candidate,
+        "evaluation": PAIRED,
+        "lower": None,
+        "upper": None,
+        "users": int(paired.users),
+        "day": day,
+    }
+    sums = np.concatenate(([paired.sum_M[DIFFERENCE]], paired.sum_SM[:, DIFFERENCE]))
+    events = np.concatenate(([paired.events], paired.events_S))
+    rows = [
+        {**same, "metric": f"{name}_difference", "k": k, "value": float(total / max(count, 1.0)), "events": int(count)}
+        for k, (total, count) in enumerate(zip(sums, events, strict=True))
+    ]
+    reference = float(paired.mean_M[REFERENCE])
+    return [*rows, {**same, "metric": f"{name}_reference", "k": 0, "value": reference, "events": int(paired.events)}]
+
+
+def pairs(rows: Sequence[Row], refused: set[tuple[date, str]], gate: Gate, samples: int) -> list[Tally]:
+    """The paired tallies of the newest `gate.days` - 1 days, newest first; without refused candidates.
+
+    `rows` are those with evaluation `paired`, `refused` the (day, candidate) of refusals. Days that
+    were measured otherwise (another metric, another number of samples) cannot be pooled and are left out.
+    """
+    name = label(gate)
+    days: dict[date, dict[str, dict[int, Row]]] = {}
+    for row in rows:
+        if (row["day"], row["model_version"]) not in refused:
+            days.setdefault(row["day"], {}).setdefault(row["metric"], {})[row["k"]] = row
+    found = []
+    for day in sorted(days, reverse=True):
+        difference, reference = days[day].get(f"{name}_difference", {}), days[day].get(f"{name}_reference", {})
+        if len(difference) == samples + 1 and reference:
+            found.append(_tally([difference[k] for k in range(samples + 1)], reference[0]))
+    return found[: gate.days - 1]
+
+
+def _tally(difference: Sequence[Row], reference: Row) -> Tally:
+    events_S = np.array([float(row["events"]) for row in difference[1:]])
+    # How alike the lists are is a matter of the day alone: that column stays 0.
+    sum_SM = np.zeros((len(events_S), 3))
+    sum_SM[:, DIFFERENCE] = [row["value"] * row["events"] for row in difference[1:]]
+    sum_M = np.zeros(3)
+    sum_M[DIFFERENCE] = difference[0]["value"] * difference[0]["events"]
+    sum_M[REFERENCE] = reference["value"] * reference["events"]
+    return Tally(
+        events=float(difference[0]["events"]),
+        users=float(difference[0]["users"]),
+        sum_M=sum_M,
+        events_S=events_S,
+        sum_SM=sum_SM,
+    )
+
+
+def side_by_side(judged: Mapping[str, Judged], gate: Gate, title: str) -> list[str]:
+    """A line per model, the best first, with the interval of what the gate compares."""
+    if not judged:
+        return []
+    what = measure(gate)
+    best_first = sorted(judged, key=lambda name: -judged[name].mean(what))
+    any_of = judged[best_first[0]]
+    shown = [one for one in (("hit", gate.k), ("ndcg", gate.k), ("mrr", 0)) if one in any_of.measures and one != what]
+    width = max(len(name) for name in judged)
+    lines = [f"{title}: {any_of.tally.events:.0f} target events of {any_of.tally.users:.0f} users"]
+    for name in best_first:
+        one = judged[name]
+        interval = intervals(one.tally)[list(one.measures).index(what)]
+        others = "  ".join(f"{metric}{f'@{k}' if k else ''} {one.mean((metric, k)):.4f}" for metric, k in shown)
+        lines.append(f"  {name:<{width}}  {label(gate)} {_shown(interval)}  {others}  coverage {one.coverage:.1%}")
+    return lines
+
+
+def _shown(interval: Interval) -> str:
+    if math.isnan(interval.lower):
+        return f"{interval.mean:.4f}"
+    return f"{interval.mean:.4f} ({interval.lower:.4f}..{interval.upper:.4f})"

@@ -1,0 +1,90 @@
+"""The versions that take part in a day's judgement, as the registry and the publications have them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+
+from jobs.lake import logs
+from models import registry
+from models.baselines import BASELINES, Baseline
+from models.queries import Vocabulary
+
+Rows = Sequence[logs.Row]
+INTEREST, BASELINE = "interest", "baseline"
+PREFIX = "baseline:"
+
+
+def midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), tzinfo=UTC)
+
+
+def candidate(versions: Rows, day: date, has_times: bool) -> logs.Row | None:
+    """The newest version that was trained for the day on all that came before it."""
+    made = [row for row in versions if row["kind"] == INTEREST and row["day"] == day and row["method"] not in BASELINES]
+    return _newest([row for row in made if not has_times or row["trained_until"] == midnight(day)])
+
+
+def holdout(versions: Rows, day: date) -> logs.Row | None:
+    """The newest version that was trained for the day on less, to be judged on more than a day."""
+    made = [row for row in versions if row["kind"] == INTEREST and row["day"] == day and row["method"] not in BASELINES]
+    return _newest([row for row in made if row["trained_until"] < midnight(day)])
+
+
+def _newest(rows: Rows) -> logs.Row | None:
+    return max(rows, key=lambda row: row["created_at"], default=None)
+
+
+def published(publications: Rows, before: date) -> str | None:
+    """What serves on the days up to `before` (exclusive): a run of a day does not see what it decided itself."""
+    earlier = [row for row in publications if row["kind"] == INTEREST and row["day"] < before]
+    newest = max(earlier, key=lambda row: (row["day"], row["decided_at"]), default=None)
+    return None if newest is None else newest["model_version"]
+
+
+def known(versions: Rows, version: str) -> logs.Row:
+    """A version's row.
+
+    Raises:
+        ValueError: there is no such version; says which there are.
+    """
+    found = [row for row in versions if row["model_version"] == version]
+    if not found:
+        newest = sorted(versions, key=lambda row: row["created_at"])[-3:]
+        there = ", ".join([*(row["model_version"] for row in newest), *BASELINES])
+        raise ValueError(f"there is no model version {version}; there are {there} (`wherewhen models` lists all)")
+    return found[-1]
+
+
+def folder(root: str, version: logs.Row) -> Path:
+    return Path(root) / version["folder"]
+
+
+def vocabulary(root: str, version: logs.Row) -> Vocabulary:
+    """The catalogue of a version, without its weights."""
+    return Vocabulary.load(folder(root, version) / "vocabulary.json")
+
+
+def baseline_version(made: Baseline, root: str, day: date) -> logs.Row:
+    """Store a baseline as a version of its own; its row of the registry. Equal counts are the same version."""
+    counts = made.counts
+    digest = hashlib.sha256(json.dumps([made.method, counts.vocabulary.items, counts.target_types]).encode())
+    for array in (counts.events_V, counts.transitions_V, counts.successor_VK, counts.successor_count_VK):
+        digest.update(array.tobytes())
+    version = f"baseline-{made.method}-{digest.hexdigest()[:16]}"
+    registry.save(made, registry.version_folder(root, version))
+    return {
+        "model_version": version,
+        "kind": BASELINE,
+        "method": made.method,
+        "day": day,
+        "trained_until": midnight(day),
+        "folder": f"{registry.FOLDER}/{version}",
+        "settings": "{}",
+        "metrics": "{}",
+        "items": len(counts.vocabulary.items),
+        "created_at": logs.now(),
+    }

@@ -1,0 +1,28 @@
+"""Weekly snapshots and the trailing windows that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.lake.store import Days
+
+_MONDAY = 0
+
+
+def snapshot_days(days: Days, first_day: date) -> list[date]:
+    """The days of the run on which snapshots are made: Mondays, and the lake's first day."""
+    return [day for day in days if day.weekday() == _MONDAY or day == first_day]
+
+
+def in_windows(rows: DataFrame, snapshots: Sequence[date], window_days: int) -> DataFrame:
+    """Each row once per snapshot whose trailing window holds its `day`, with `snapshot_day` in its place.
+
+    The window of a snapshot is the `window_days` days that end with it.
+    """
+    every = F.array(*[F.lit(day) for day in snapshots]).cast("array<date>")
+    holding = F.filter(every, lambda end: (F.col("day") <= end) & (F.col("day") > F.date_sub(end, window_days)))
+    return rows.withColumn("snapshot_day", F.explode(holding)).drop("day")

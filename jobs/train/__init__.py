@@ -1,0 +1,199 @@
+"""Cuts windows from events before the day and trains a candidate model on them.
+
+A bootstrap trains a second version besides, on all but the newest days, for evaluate to judge on
+those; it is never published. A night goes on from the published weights with what arrived since.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import deltalake
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf.settings import digest
+from conf.tables import TABLES
+from jobs.lake import logs
+from jobs.lake.context import Context
+from jobs.lake.store import newest
+from jobs.train import cutting, lineage
+from jobs.train.catalogue import Catalogue, catalogues
+from jobs.train.cutting import EVENT, Plan, Sizes, midnight
+from jobs.train.launch import launch
+from models import registry
+from models.interest import TRANSFORMER
+from models.queries import Vocabulary
+from models.training import Result, Task
+from models.windows import Source
+
+WINDOWS = "training_windows"
+
+
+def run(context: Context) -> None:
+    day, settings, targets = context.days.last, context.settings, context.mapping.target_events
+    parent = None if context.bootstrap else lineage.parent(context)
+    events, plans = _events(context, parent), _plans(context, parent)
+    if context.mapping.has_times and parent is None:
+        plans = cutting.with_validation(events, plans, targets, settings.train.validation_share)
+    before = None if parent is None else Vocabulary.load(parent.folder / registry.VOCABULARY)
+    known = catalogues(events, _items(context), plans, targets, before)
+    vocabularies = {plan.until: one.vocabulary for plan, one in zip(plans, known, strict=True)}
+    folded = cutting.folded(events, plans, targets, context.mapping.has_times)
+    made = cutting.windows(folded, plans, vocabularies, settings.model.window + 1)
+    context.write(WINDOWS, made.withColumn("day", F.lit(day)))
+    written = context.lake.read(WINDOWS, context.outputs[WINDOWS]).where(F.col("day") == F.lit(day))
+    sizes = cutting.sizes(written)
+    drafts = [
+        Draft(plan=plan, catalogue=one, sizes=sizes[plan.until], parent=parent)
+        for plan, one in zip(plans, known, strict=True)
+        if plan.until in sizes and sizes[plan.until].targets.get("train")
+    ]
+    if not drafts:
+        context.note(trained="no version: there is no target event to learn from")
+        context.log.info("train of %s: no target event to learn from, so no new version", day)
+    _make(context, drafts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A version before it is trained."""
+
+    plan: Plan
+    catalogue: Catalogue
+    sizes: Sizes
+    parent: lineage.Parent | None
+
+    def version(self, context: Context) -> str:
+        """Its name: equal windows, names, code, settings and parent give an equal name."""
+        vocabulary = self.catalogue.vocabulary
+        parts = {
+            "windows": self.sizes.fingerprint,
+            "names": [vocabulary.items, vocabulary.item_categories, vocabulary.categories, vocabulary.event_types],
+            "code": lineage.learning_code(),
+            "settings": lineage.learning_settings(context.settings),
+            "parent": None if self.parent is None else self.parent.version,
+        }
+        return digest(parts)
+
+
+def _plans(context: Context, parent: lineage.Parent | None) -> list[Plan]:
+    """The candidate; in a bootstrap the version besides that is to be judged on the newest days."""
+    day = context.days.last
+    if not context.mapping.has_times:
+        # All events are of the one day; each user's last is left out instead.
+        return [Plan(name="candidate", until=midnight(day + timedelta(days=1)))]
+    plans = [Plan(name="candidate", until=midnight(day), since=None if parent is None else parent.day)]
+    if context.bootstrap:
+        cut = cutting.held_out_from(list(context.days), context.settings.evaluate.holdout_share)
+        # Without a day between them the candidate itself has seen no more.
+        if cut is not None and cut < day:
+            plans.append(Plan(name="hold-out", until=midnight(cut)))
+    return plans
+
+
+def _events(context: Context, parent: lineage.Parent | None) -> DataFrame:
+    """Events that a training may see. A night reads what arrived since its parent, and the sequences before that."""
+    if not context.mapping.has_times:
+        return context.history("events").select(*EVENT)
+    if parent is None:
+        return context.earlier("events").select(*EVENT)
+    arrived = context.earlier("events").where(F.col("day") >= F.lit(parent.day)).select(*EVENT)
+    users = arrived.select("user_id").distinct()
+    sequences = context.before("user_sequences").join(users, on="user_id", how="left_semi")
+    event = sequences.select("user_id", F.explode("events").alias("event"))
+    fields = {"day": F.col("event.arrived_on")}
+    known = event.select(
+        "user_id", *[fields.get(name, F.col(f"event.{name}")).alias(name) for name in EVENT if name != "user_id"]
+    )
+    return arrived.unionByName(known.where(F.col("day") < F.lit(parent.day)).select(*EVENT))
+
+
+def _items(context: Context) -> DataFrame:
+    """Items declared before the day: `item_id, category, known_on`."""
+    if not context.bootstrap:
+        return context.before("items").select("item_id", "category", F.col("changed_on").alias("known_on"))
+    rows = context.earlier("items") if context.mapping.has_times else context.history("items")
+    first = rows.groupBy("item_id").agg(F.min("day").alias("known_on"))
+    return newest(rows, TABLES["items"].owner).select("item_id", "category").join(first, on="item_id", how="inner")
+
+
+def _make(context: Context, drafts: Sequence[Draft]) -> None:
+    """Train what is not there yet, and add the rows that are missing."""
+    by_version = {draft.version(context): draft for draft in drafts}
+    folders = {version: registry.version_folder(context.lake.root, version) for version in by_version}
+    missing = [version for version in by_version if not registry.is_whole(folders[version])]
+    with tempfile.TemporaryDirectory(prefix="wherewhen-train-") as scratch:
+        tasks = [_task(context, by_version[version], Path(scratch) / version) for version in missing]
+        results = launch(context.spark, tasks, context.settings.train.processes, context.log) if tasks else []
+        for version, task in zip(missing, tasks, strict=True):
+            registry.adopt(task.folder, folders[version])
+    runs = [_run_row(context, version, by_version[version], result) for version, result in zip(missing, results, strict=True)]
+    known = {row["model_version"] for row in context.log_rows("model_versions")}
+    new = [
+        _version_row(context, version, draft, folders[version]) for version, draft in by_version.items() if version not in known
+    ]
+    if runs:
+        context.append("training_runs", runs)
+    if new:
+        context.append("model_versions", new)
+    context.note(versions={draft.plan.name: version for version, draft in by_version.items()}, trained=len(missing))
+
+
+def _task(context: Context, draft: Draft, scratch: Path) -> Task:
+    settings, version = context.settings, context.outputs[WINDOWS]
+    scratch.mkdir()
+    draft.catalogue.vocabulary.save(scratch / "names.json")
+    np.save(scratch / "prior.npy", draft.catalogue.log_share_V)
+    table = deltalake.DeltaTable(context.lake.path(WINDOWS), version=version)
+    files = table.file_uris(file_pruning_predicate=f"day = '{context.days.last}'")
+    uris = sorted(uri if "://" in uri else f"file://{uri}" for uri in files)
+    return Task(
+        name=draft.plan.name,
+        model=settings.model,
+        train=settings.train,
+        vocabulary=scratch / "names.json",
+        source=Source(uris=tuple(uris), until=draft.plan.until, size=settings.model.window + 1),
+        train_windows=draft.sizes.windows.get("train", 0),
+        validation_windows=draft.sizes.windows.get("validation", 0),
+        folder=scratch / "made",
+        prior=scratch / "prior.npy",
+        parent=draft.parent.folder if draft.parent is not None else None,
+    )
+
+
+def _run_row(context: Context, version: str, draft: Draft, result: Result) -> logs.Row:
+    return {
+        "run_id": context.run_id,
+        "day": context.days.last,
+        "model_version": version,
+        "windows": draft.sizes.windows.get("train", 0),
+        "targets": draft.sizes.targets.get("train", 0),
+        "epochs": result.epochs,
+        "processes": result.processes,
+        "seconds": result.seconds,
+        "train_loss": result.train_loss,
+        "validation_loss": result.validation_loss,
+        "finished_at": logs.now(),
+    }
+
+
+def _version_row(context: Context, version: str, draft: Draft, folder: Path) -> logs.Row:
+    return {
+        "model_version": version,
+        "kind": lineage.INTEREST,
+        "method": TRANSFORMER,
+        "day": context.days.last,
+        "trained_until": draft.plan.until,
+        "folder": f"{registry.FOLDER}/{version}",
+        "settings": json.dumps(lineage.learning_settings(context.settings), sort_keys=True),
+        "metrics": json.dumps(registry.details(folder).get("metrics", {})),
+        "items": len(draft.catalogue.vocabulary.items),
+        "created_at": logs.now(),
+    }

@@ -1,0 +1,77 @@
+"""What a version is made of besides its windows: code, settings, and the version it goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import models
+from conf.settings import Settings
+from jobs.lake import logs
+from jobs.lake.context import Context
+from models import registry
+from models.interest import TRANSFORMER
+
+INTEREST = "interest"
+# They change how fast, or on what, or how long at most a training runs; not what it would learn.
+_RESOURCES = {"processes", "max_seconds"}
+# Weights of one network fit another where these are equal.
+_SHAPE = ("encoder", "window", "width", "layers", "heads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A version whose weights a night goes on from; it has learnt what arrived before `day`."""
+
+    version: str
+    day: date
+    folder: Path
+
+
+def learning_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that change what is learnt."""
+    return {
+        "model": settings.model.model_dump(mode="json"),
+        "train": settings.train.model_dump(mode="json", exclude=_RESOURCES),
+    }
+
+
+@cache
+def learning_code() -> str:
+    """Hash of the files in `models/`."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(models.__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def parent(context: Context) -> Parent | None:
+    """What the night goes on from: the version published before the day if it fits, else the newest that does.
+
+    What the day itself trained or published does not count, so that a day run again has the same parent.
+    """
+    day = context.days.last
+    rows = {row["model_version"]: row for row in context.log_rows("model_versions") if _fits(context, row)}
+    published = [row for row in context.log_rows("publications") if row["day"] < day and row["kind"] == INTEREST]
+    served = max(published, key=lambda row: (row["day"], row["decided_at"]), default=None)
+    found = rows.get(served["model_version"]) if served is not None else None
+    if found is None:
+        found = max(rows.values(), key=lambda row: (row["day"], row["created_at"]), default=None)
+    if found is None:
+        return None
+    return Parent(version=found["model_version"], day=found["day"], folder=Path(context.lake.root) / found["folder"])
+
+
+def _fits(context: Context, row: logs.Row) -> bool:
+    """Was it trained on all that came before an earlier day, by a network of the same shape?"""
+    is_whole = row["kind"] == INTEREST and row["method"] == TRANSFORMER and row["trained_until"].date() == row["day"]
+    if not is_whole or row["day"] >= context.days.last:
+        return False
+    made, wanted = json.loads(row["settings"]).get("model", {}), context.settings.model.model_dump(mode="json")
+    same = all(made.get(name) == wanted[name] for name in _SHAPE)
+    return same and registry.is_whole(Path(context.lake.root) / row["folder"])

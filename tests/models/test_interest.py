@@ -1,0 +1,218 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conf.settings import Model
+from models.interest import InterestModel, grown, new_network
+from models.network import (
+    DISTANCE_BUCKETS,
+    TIME_BUCKETS,
+    UNKNOWN_CLOCK,
+    UNKNOWN_DISTANCE,
+    clock_bucket,
+    distance_bucket,
+    first_places,
+    last_known,
+    time_bucket,
+)
+from models.queries import Histories, Queries, Vocabulary
+
+VOCABULARY = Vocabulary(
+    items=tuple("abcdefgh"),
+    item_categories=("x", "x", "y", "y", "", "x", "y", "y"),
+    categories=("x", "y"),
+    event_types=("view", "buy"),
+)
+SETTINGS = Model(window=8, width=16, heads=2, layers=2)
+NOW = 1_700_000_000
+
+
+def model(vocabulary=VOCABULARY, **settings):
+    """Weights large enough for every input to matter."""
+    torch.manual_seed(1)
+    network = new_network(SETTINGS.model_copy(update=settings), vocabulary)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return InterestModel(network, vocabulary)
+
+
+def histories(rows=6, length=8, seed=0, counts=(0, 2)):
+    generator = np.random.default_rng(seed)
+    shape = (rows, length)
+    given = {
+        "item_BL": generator.integers(1, 10, shape).astype(np.int32),
+        "category_BL": generator.integers(1, 4, shape).astype(np.int32),
+        "event_type_BL": generator.integers(2, 4, shape).astype(np.int32),
+        "timestamp_BL": NOW - np.sort(generator.integers(1, 10**6, shape), axis=1)[:, ::-1],
+        "hour_of_week_BL": generator.uniform(0, 168, shape).astype(np.float32),
+        "latitude_BL": generator.uniform(40.6, 40.8, shape).astype(np.float32),
+        "longitude_BL": generator.uniform(-74.1, -73.9, shape).astype(np.float32),
+    }
+    given["latitude_BL"][generator.random(shape) < 0.2] = np.nan
+    # `counts` are the events of the first users: one is new.
+    for row, count in enumerate(counts):
+        for name, values in given.items():
+            values[row, : length - count] = 0 if values.dtype.kind == "i" else -1 if name == "hour_of_week_BL" else np.nan
+    return Histories(**given)
+
+
+def part(past, chosen):
+    return Histories(**{name: values[chosen] for name, values in vars(past).items() if name != "seen"})
+
+
+def together(first, second):
+    names = [name for name in vars(first) if name != "seen"]
+    return Histories(**{name: np.concatenate([getattr(first, name), getattr(second, name)], axis=1) for name in names})
+
+
+def queries(rows=6, **more):
+    given = {
+        "timestamp_B": np.full(rows, NOW),
+        "hour_of_week_B": np.linspace(0, 150, rows).astype(np.float32),
+        "latitude_B": np.full(rows, 40.7, np.float32),
+        "longitude_B": np.full(rows, -74.0, np.float32),
+    }
+    return Queries(**{**given, **more})
+
+
+def test_scores_are_vectors_times_items_plus_bias_plus_the_sparse_term():
+    ranker, past, asked = model(), histories(), queries()
+    found = ranker.scores(past, asked)
+    assert found.shape == (6, 8) and found.dtype == np.float32 and np.isfinite(found).all()
+    rebuilt = ranker.query_vectors(past, asked) @ ranker.item_matrix() + ranker.item_bias()
+    pulls = ranker.history_term(past, asked)
+    rebuilt[pulls.rows_P, pulls.places_P] += pulls.values_P
+    np.testing.assert_allclose(rebuilt, found, atol=1e-4)
+    pairs = set(zip(pulls.rows_P.tolist(), pulls.places_P.tolist(), strict=True))
+    own = {(row, item - 2) for row, items in enumerate(past.item_BL.tolist()) for item in items if item >= 2}
+    assert pairs == own and len(pairs) == len(pulls.rows_P), "an item of the own history once each, unknown ones left out"
+
+
+def test_scores_do_not_depend_on_who_else_is_asked_for(monkeypatch):
+    ranker, past, asked = model(), histories(rows=7), queries(rows=7)
+    whole = ranker.scores(past, asked)
+    monkeypatch.setattr("models.interest._MOMENTS_AT_ONCE", 3)
+    np.testing.assert_allclose(ranker.scores(past, asked), whole, atol=1e-5)
+    nobody = ranker.scores(
+        histories(rows=2).__class__(**{n: v[:0] for n, v in vars(past).items() if n != "seen"}), queries(rows=0)
+    )
+    assert nobody.shape == (0, 8)
+
+
+def test_padding_and_events_past_the_window_do_not_count():
+    ranker, past, asked = model(), histories(), queries()
+    padding = histories(rows=6, counts=(0,) * 6)
+    longer = together(padding, past)
+    np.testing.assert_array_equal(ranker.scores(longer, asked), ranker.scores(past, asked))
+    small = model(window=5)
+    np.testing.assert_array_equal(small.scores(past, asked), small.scores(part(past, (slice(None), slice(3, None))), asked))
+    two = ranker.scores(part(past, (slice(None), slice(6, None))), asked)
+    np.testing.assert_allclose(two[:2], ranker.scores(past, asked)[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["hour_of_week_B", "timestamp_B", "latitude_B"])
+def test_the_query_matters(change):
+    ranker, past = model(), histories()
+    moved = {
+        "hour_of_week_B": np.full(6, 77, np.float32),
+        "timestamp_B": np.full(6, NOW + 10**6),
+        "latitude_B": np.full(6, 41.5, np.float32),
+    }
+    asked = queries()
+    found = np.abs(ranker.scores(past, asked) - ranker.scores(past, replace(asked, **{change: moved[change]}))).max(axis=1)
+    known = found[1:] if change == "timestamp_B" else found
+    assert (known > 1e-4).all()
+
+
+@pytest.mark.parametrize("name", ["item_BL", "category_BL", "event_type_BL", "timestamp_BL", "hour_of_week_BL", "latitude_BL"])
+def test_every_column_of_the_history_matters(name):
+    ranker, past, asked = model(), histories(), queries()
+    values = getattr(past, name).copy()
+    if name == "latitude_BL":
+        values[:, 6] = 39.0
+    elif name == "hour_of_week_BL":
+        values[:, 6] = (values[:, 6] + 30) % 168
+    elif name == "timestamp_BL":
+        values[:, :6] -= 10**7
+    else:
+        values[:, 6] = np.where(values[:, 6] == 2, 3, 2)
+    changed = ranker.scores(replace(past, **{name: values}), asked)
+    assert (np.abs(changed - ranker.scores(past, asked)).max(axis=1)[2:] > 1e-5).all()
+
+
+def test_a_hidden_time_hides_it_wholly_and_an_unknown_place_is_allowed():
+    ranker, past = model(), histories()
+    hidden = queries(hour_of_week_B=np.full(6, -1, np.float32), latitude_B=np.full(6, np.nan, np.float32))
+    found = ranker.scores(past, hidden)
+    assert np.isfinite(found).all()
+    later = replace(hidden, timestamp_B=hidden.timestamp_B + 12345)
+    np.testing.assert_array_equal(ranker.scores(past, later), found)
+
+
+def test_a_log_without_times_and_places_can_be_ranked():
+    past = histories()
+    bare = replace(past, hour_of_week_BL=np.full((6, 8), -1, np.float32), latitude_BL=np.full((6, 8), np.nan, np.float32))
+    bare = replace(bare, longitude_BL=bare.latitude_BL)
+    asked = queries(hour_of_week_B=np.full(6, -1, np.float32), latitude_B=np.full(6, np.nan, np.float32))
+    found = model().scores(bare, asked)
+    assert np.isfinite(found).all() and len(np.unique(found[2:].round(5))) > 8
+
+
+def test_new_names_leave_all_old_scores():
+    ranker, past, asked = model(), histories(), queries()
+    more = Vocabulary(
+        items=(*VOCABULARY.items, "new", "newer"),
+        item_categories=(*VOCABULARY.item_categories, "z", "x"),
+        categories=(*VOCABULARY.categories, "z"),
+        event_types=(*VOCABULARY.event_types, "like"),
+    )
+    larger = InterestModel(grown(ranker.network, more), more)
+    # An item that was unknown before is another matter: there is none of them here.
+    known = replace(past, item_BL=np.where(past.item_BL == 1, 2, past.item_BL))
+    found = larger.scores(known, asked)
+    assert found.shape == (6, 10)
+    np.testing.assert_array_equal(found[:, :8], ranker.scores(known, asked))
+    assert np.isfinite(found).all()
+
+
+def test_indices_past_the_vocabulary_are_unknown():
+    ranker, past, asked = model(), histories(), queries()
+    beyond = replace(past, item_BL=np.where(past.item_BL == 1, 99, past.item_BL))
+    np.testing.assert_array_equal(ranker.scores(beyond, asked), ranker.scores(past, asked))
+
+
+def test_a_saved_model_scores_the_same(tmp_path):
+    ranker, past, asked = model(), histories(), queries()
+    ranker.save(tmp_path)
+    again = InterestModel.load(tmp_path)
+    assert again.vocabulary == VOCABULARY and again.window == 8 and again.method == "transformer"
+    np.testing.assert_array_equal(again.scores(past, asked), ranker.scores(past, asked))
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match=r"model.width: 16 is not a multiple of model.heads \(3\)"):
+        new_network(SETTINGS.model_copy(update={"heads": 3}), VOCABULARY)
+
+
+def test_buckets():
+    assert time_bucket(torch.tensor([0, 1, 3, -3, 2**40])).tolist() == [0, 1, 2, 2, TIME_BUCKETS - 1]
+    lat, lon = torch.tensor([40.0, 40.0, 40.0, torch.nan, 0.0]), torch.tensor([-74.0, -74.0, -74.0, 0.0, 179.9999])
+    to_lat, to_lon = torch.tensor([40.0, 40.001, -40.0, 1.0, 0.0]), torch.tensor([-74.0, -74.0, 106.0, 1.0, -179.9999])
+    found = distance_bucket(lat, lon, to_lat, to_lon).tolist()
+    assert found[:2] == [0, 1], "111 m is the first octave of 50 m"
+    assert found[2] in (DISTANCE_BUCKETS - 2, DISTANCE_BUCKETS - 1) and found[3:] == [UNKNOWN_DISTANCE, 0], (
+        "22 m over the date line"
+    )
+    hours, others = torch.tensor([9.0, 9.0, 9.0, 23.9, 9.0]), torch.tensor([9.0, 33.5, 129.0, 24.1, -1.0])
+    assert clock_bucket(hours, others).tolist() == [0, 26, 50, 25, UNKNOWN_CLOCK]
+
+
+def test_first_places_and_last_known_places():
+    item_BL = torch.tensor([[0, 5, 7, 5, 7, 5]])
+    assert first_places(item_BL)[0].int().argmax(1).tolist() == [0, 1, 2, 1, 2, 1]
+    assert first_places(item_BL)[0].sum(1).tolist() == [0, 1, 1, 1, 1, 1]
+    lat, lon = last_known(torch.tensor([[torch.nan, 1.0, torch.nan, 2.0]]), torch.tensor([[5.0, 6.0, 7.0, 8.0]]))
+    assert torch.isnan(lat[0, 0]) and lat[0, 1:].tolist() == [1.0, 1.0, 2.0] and lon[0, 1:].tolist() == [6.0, 6.0, 8.0]
