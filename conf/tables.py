@@ -390,7 +390,9 @@ _SPATIAL = (
         column("users", "bigint", "their distinct users", nullable=False),
         column("z", "double", "Gi* z value", nullable=False),
         column("p_value", "double", "one-sided p value", nullable=False),
-        column("cluster_id", "int", "number of the connected group of hot cells in the slot, by events, from 0", nullable=False),
+        column(
+            "cluster_id", "int", "number of the connected group of hot cells in the slot, by events, from 0", nullable=False
+        ),
         key=("cell", "slot"),
         checks={"slot_known": _SLOT_CHECK},
     ),
@@ -439,10 +441,14 @@ _LEARNING = (
         column("until", "timestamp", "the training: of events that arrived before this moment", nullable=False),
         column("fold", "string", "train or validation: of the window's targets", nullable=False),
         column("window", "int", "number of the window in the user's history, from 0", nullable=False),
-        column("item", "array<int>", "item index in the version's vocabulary, 0 = padding in front, 1 = unknown", nullable=False),
+        column(
+            "item", "array<int>", "item index in the version's vocabulary, 0 = padding in front, 1 = unknown", nullable=False
+        ),
         column("category", "array<int>", "category index, 0 = padding, 1 = unknown", nullable=False),
         column("event_type", "array<int>", "event type index, 0 = padding, 1 = unknown", nullable=False),
-        column("timestamp", "array<bigint>", "seconds since 1970, UTC; 0 = padding", unit="second", nullable=False, personal=True),
+        column(
+            "timestamp", "array<bigint>", "seconds since 1970, UTC; 0 = padding", unit="second", nullable=False, personal=True
+        ),
         column("hour_of_week", "array<float>", "local hours since Monday 00:00, -1 = unknown", unit="hour", nullable=False),
         column("latitude", "array<float>", "latitude, NaN = unknown", unit="degree", nullable=False, personal=True),
         column("longitude", "array<float>", "longitude, NaN = unknown", unit="degree", nullable=False, personal=True),

@@ -1,4 +1,4 @@
-"""The commands that work on Spark: run, backfill, simulate, demo, train, evaluate, export, report."""
+"""The commands that work on Spark: run, backfill, simulate, demo, evaluate, export, report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DayOption = Annotated[str, typer.Option(help="Run date, YYYY-MM-DD (UTC).")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (demo, simulate, run, backfill, train, evaluate, export, report):
+    for command in (demo, simulate, run, backfill, evaluate, export, report):
         app.command()(command)
 
 
@@ -106,22 +106,6 @@ def backfill(
     loaded = settings()
     steps = choose(only=tuple(filter(None, (only or "").split(","))))
     run_days(start_session(loaded), loaded, day_of(start), day_of(end), steps=steps, watch=Watch())
-
-
-def train(
-    day: DayOption,
-    until: Annotated[str | None, typer.Option(help="Events before this UTC time only; default: before DAY.")] = None,
-) -> None:
-    """Train one model on events before DAY (or before --until) and register it, unpublished.
-
-    Example: wherewhen train --day 2024-06-30 --until 2024-06-15T00:00:00Z
-    """
-    from jobs.lake.session import start
-    from jobs.train import train_once
-
-    loaded = settings()
-    version = train_once(start(loaded), loaded, day_of(day), until)
-    sys.stdout.write(version + "\n")
 
 
 def evaluate(

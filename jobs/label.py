@@ -51,11 +51,10 @@ def advance(before: DataFrame, events: DataFrame, days: Days, settings: Label) -
     """
     labels, interests = [], []
     for stretch in stretches(days, settings):
-        arrived = events.where(stretch.where())
-        daily = daily_worth(arrived, settings)
+        daily = daily_worth(events.where(stretch.where()), settings).persist()
         rows = with_active_days(start(before, daily, stretch), daily)
         moments = weighed(rows, stretch, settings).persist()
-        labels.append(event_labels(arrived, moments, settings))
+        labels.append(event_labels(moments, settings))
         interests.append(user_interests(moments, settings))
         if stretch.last < days.last:
             aged = before.withColumns({"gone": F.lit(False), "day": F.col("changed_on")})
@@ -101,6 +100,7 @@ def daily_worth(events: DataFrame, settings: Label) -> DataFrame:
         .agg(
             *[F.sum(weight * F.pow(F.lit(2.0), -age / F.lit(half_life(span, settings)))).alias(span) for span in SPANS],
             F.count_if(counts).alias("events"),
+            F.collect_list("event_id").alias("event_ids"),
         )
     )
 
@@ -109,7 +109,7 @@ def start(before: DataFrame, daily: DataFrame, days: Days) -> DataFrame:
     """The state of the users who arrive, aged to the end of the day before the range."""
     eve = F.lit(_number(days.first) - 1)
     since = eve - F.unix_date("changed_on")
-    known = before.join(daily.select("user_id").distinct(), on="user_id", how="left_semi")
+    known = before.join(daily.select("user_id"), on="user_id", how="left_semi")
     return known.select(
         "user_id",
         "category",
@@ -121,11 +121,12 @@ def start(before: DataFrame, daily: DataFrame, days: Days) -> DataFrame:
         F.unix_date("first_on").alias("first_n"),
         F.unix_date("last_on").alias("last_n"),
         (F.unix_date("changed_on") - F.col("returned_days")).alias("returned_n"),
+        F.lit(None).cast("array<string>").alias("event_ids"),
     )
 
 
 def with_active_days(started: DataFrame, daily: DataFrame) -> DataFrame:
-    """Start and arrivals, and for every active day of a user one empty row per category known by then."""
+    """Start and arrivals, and for every active day of a user one empty row per category that ever has events."""
     counted = F.when(F.col("events") > 0, F.col("n"))
     arrivals = daily.select(
         "user_id",
@@ -138,14 +139,14 @@ def with_active_days(started: DataFrame, daily: DataFrame) -> DataFrame:
         counted.alias("first_n"),
         counted.alias("last_n"),
         F.lit(None).cast("int").alias("returned_n"),
+        "event_ids",
     )
     rows = started.unionByName(arrivals)
-    known = rows.where("events > 0").groupBy("user_id", "category").agg(F.min("first_n").alias("since"))
-    own = known.groupBy("user_id").agg(F.collect_list(F.struct("since", "category")).alias("own"))
-    active = arrivals.where("events > 0").select("user_id", "n").distinct()
-    known_by_then = F.filter("own", lambda one: one.since <= F.col("n"))
-    grid = active.join(own, on="user_id", how="inner").select("user_id", "n", F.explode(known_by_then).alias("known"))
-    empty = grid.select("user_id", F.col("known.category").alias("category"), "n", F.lit(ACTIVE).alias("role"))
+    days = F.collect_set(F.when(F.col("role") == ARRIVAL, F.col("n"))).alias("days")
+    users = rows.where("events > 0").groupBy("user_id").agg(F.collect_set("category").alias("categories"), days)
+    empty = users.select("user_id", "categories", F.explode("days").alias("n")).select(
+        "user_id", F.explode("categories").alias("category"), "n", F.lit(ACTIVE).alias("role")
+    )
     return rows.unionByName(empty, allowMissingColumns=True)
 
 
@@ -185,7 +186,8 @@ def weighed(rows: DataFrame, days: Days, settings: Label) -> DataFrame:
 
     now = known(until_now, F.col("n"))
     before = F.struct(*known(earlier, F.col("n") - 1)).alias("before")
-    return marked.select("user_id", "category", "n", "role", *now, before).where(F.col("role") != START)
+    is_known = (F.col("role") == ARRIVAL) | ((F.col("role") == ACTIVE) & (F.col("events") > 0))
+    return marked.select("user_id", "category", "n", "role", "event_ids", *now, before).where(is_known)
 
 
 def judged(rows: DataFrame, settings: Label) -> DataFrame:
@@ -210,24 +212,18 @@ def user_interests(moments: DataFrame, settings: Label) -> DataFrame:
     return judged(rows.withColumn("changed_on", F.col("day")), settings).select(*TABLES["user_interests"].names)
 
 
-def event_labels(events: DataFrame, moments: DataFrame, settings: Label) -> DataFrame:
+def event_labels(moments: DataFrame, settings: Label) -> DataFrame:
     """Each event with what was known of its category for its user when the day before its arrival ended."""
-    was_known = F.coalesce(F.col("before.events") > 0, F.lit(False))
-    arrivals = moments.where(F.col("role") == ARRIVAL).select(
-        "user_id", "category", "n", was_known.alias("was_known"), "before.*"
-    )
-    known = judged(arrivals, settings).select(
+    was_known = F.coalesce(F.col("before.events") > 0, F.lit(False)).alias("was_known")
+    arrivals = moments.where(F.col("role") == ARRIVAL)
+    return judged(arrivals.select("user_id", "category", "n", "event_ids", was_known, "before.*"), settings).select(
+        F.explode("event_ids").alias("event_id"),
         "user_id",
         "category",
-        F.date_from_unix_date("n").alias("day"),
         F.when(F.col("was_known"), F.col("label")).otherwise("none").alias("label"),
         F.when(F.col("was_known"), F.col("trend")).alias("trend"),
         *[F.coalesce(f"{span}_weight", F.lit(0.0)).alias(f"{span}_weight") for span in SPANS],
-    )
-    return (
-        events.select("event_id", "user_id", "category", "day")
-        .join(known, on=["user_id", "category", "day"], how="inner")
-        .select(*TABLES["event_labels"].names)
+        F.date_from_unix_date("n").alias("day"),
     )
 
 

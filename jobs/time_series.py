@@ -38,8 +38,9 @@ def run(context: Context) -> None:
     if not context.mapping.has_times:
         raise Skipped("the log has no times, so there is no activity over time to describe")
     window_days = context.settings.time_series.window_days
-    context.write("activity_daily", activity_daily(context.arrivals("events")))
-    arrived = with_entity(context.arrivals("activity_daily"))
+    activity = activity_daily(context.arrivals("events")).persist()
+    context.write("activity_daily", activity)
+    arrived = with_entity(activity)
     # An increment arrives on its own date or later: none of an earlier partition is in the window.
     known = with_entity(context.before("activity_daily", lookback_days=window_days - 1))
     active = arrived.select("entity").distinct()

@@ -59,9 +59,9 @@ def against_published(duel: Duel, gate: Gate) -> Decision:
         why = f"one user is too little to judge {duel.candidate} by"
         return Decision(decision="kept", model_version=duel.published, candidate=duel.candidate, reason=why)
     allowed = -gate.margin * reference
-    name = label(gate)
+    name, days = label(gate), 1 + len(duel.past)
     found = (
-        f"{name} {mean:+.4f} against {duel.published} ({reference:.4f}) over {1 + len(duel.past)} days, "
+        f"{name} {mean:+.4f} against {duel.published} ({reference:.4f}) over {days} day{'s' if days > 1 else ''}, "
         f"{pooled.events:.0f} events; 95% sure of {lower:+.4f}, allowed {allowed:+.4f}"
     )
     wrong = [f"{name} may be too much worse"] if lower < allowed else []

@@ -252,7 +252,7 @@ def test_the_gate_takes_the_better_and_refuses_the_shuffled(candidate, served, d
     evaluate.run(two)
     [row] = decisions(settings)
     if decision == "refused":
-        assert row["decision"] == "refused" and "over 1 days" in row["reason"]
+        assert row["decision"] == "refused" and "over 1 day," in row["reason"]
         assert "refused" in two.details["refusals"][0] and "second" in two.details["refusals"][0]
     else:
         assert row["decision"] == "published" and "over 2 days, 96 events" in row["reason"], (

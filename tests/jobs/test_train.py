@@ -1,22 +1,28 @@
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
 from conf.tables import TABLES
 from jobs import train
-from jobs.lake import logs
 from jobs.lake.schema import spark_schema
-from jobs.train import cutting
 from models.registry import load_ranker
 
 FIRST = date(2024, 1, 25)
 LAST = date(2024, 2, 2)
-SMALL = ("model.window=6", "model.width=8", "model.heads=2", "model.layers=1", "train.epochs=2", "train.batch_size=8", "evaluate.holdout_share=0.25")
+SMALL = (
+    "model.window=6",
+    "model.width=8",
+    "model.heads=2",
+    "model.layers=1",
+    "train.epochs=2",
+    "train.batch_size=8",
+    "evaluate.holdout_share=0.25",
+)
 EVENT = {
-    "event_id": "e", "user_id": "u", "item_id": "a", "event_type": "check_in", "event_timestamp": datetime(2024, 1, 25, 9, tzinfo=UTC),
+    "event_id": "e", "user_id": "u", "item_id": "a", "event_type": "check_in",
+    "event_timestamp": datetime(2024, 1, 25, 9, tzinfo=UTC),
     "event_date": FIRST, "local_timestamp": datetime(2024, 1, 25, 4, tzinfo=UTC), "local_date": FIRST, "local_hour": 4,
     "slot": "weekday_night", "latitude": 40.0, "longitude": -74.0, "time_zone": "America/New_York", "cell": None,
     "region": None, "category": "x", "value": None, "text": None, "device": None, "scene": None, "session_id": None,
@@ -44,7 +50,9 @@ def history(users=5, days=9):
             name = f"{user}-{number}"
             who = {"user_id": f"u{user}"}
             rows.append(at(day, 8, **who, event_id=f"{name}-m", item_id=f"i{user}"))
-            rows.append(at(day, 12, **who, event_id=f"{name}-v", item_id="seen", event_type="view", latitude=None, longitude=None))
+            rows.append(
+                at(day, 12, **who, event_id=f"{name}-v", item_id="seen", event_type="view", latitude=None, longitude=None)
+            )
             rows.append(at(day, 18, **who, event_id=f"{name}-e", item_id="bar", category=None if user == 1 else "y"))
     late = at(date(2024, 1, 26), 23, user_id="u0", event_id="late", item_id="i0", day=date(2024, 1, 31))
     single = at(date(2024, 1, 30), 10, user_id="once", event_id="single", item_id="rare")
@@ -106,4 +114,6 @@ def test_a_bootstrap_learns_each_target_once_and_trains_a_second_version_until_a
         ranker = load_ranker(Path(context.lake.root) / row["folder"])
         assert ranker.method == row["method"] == "transformer"
         assert len(ranker.vocabulary.items) == row["items"]
-    assert {row["model_version"] for row in context.log_rows("training_runs")} == {row["model_version"] for row in versions.values()}
+    assert {row["model_version"] for row in context.log_rows("training_runs")} == {
+        row["model_version"] for row in versions.values()
+    }
