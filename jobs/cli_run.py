@@ -27,9 +27,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 400,
+    users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 250,
     items: Annotated[int, typer.Option(min=20, help="Simulated items.")] = 300,
-    days: Annotated[int, typer.Option(min=10, help="Days of history, the two nights included.")] = 42,
+    days: Annotated[int, typer.Option(min=10, help="Days of history, the two nights included.")] = 28,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
 ) -> None:
     """Simulate logs, bootstrap a history, run two nights through every step, show recommendations.

@@ -47,7 +47,10 @@ def run_demo(settings: Settings, *, users: int, items: int, days: int, seed: int
 def _demo_settings(settings: Settings, lake: Path) -> Settings:
     sources = {**settings.sources, "events": Source(mapping="conf/sources/simulated.yaml", path=str(lake / WORLD / "landing"))}
     sinks = settings.sinks or {"files": Folder(kind="csv", path="out/recommendations")}
-    return settings.model_copy(update={"sources": sources, "sinks": sinks})
+    # A small world is many short jobs: the JVM's optimising compiler would cost more than it saves.
+    quick = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", **settings.spark.conf}
+    spark = settings.spark.model_copy(update={"conf": quick})
+    return settings.model_copy(update={"sources": sources, "sinks": sinks, "spark": spark})
 
 
 def _tell(settings: Settings, outcomes: list[Outcome], seconds: float) -> None:
