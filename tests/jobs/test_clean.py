@@ -57,47 +57,41 @@ def test_a_good_row_is_placed_in_time_and_space(cleaned):
     assert found.category == "Coffee Shop" and found.region.startswith("US/New York/") and len(found.cell) == 15
 
 
-@pytest.mark.parametrize(
-    ("change", "reasons"),
-    [
-        ({"broken": "{user_id", "user_id": None, "item_id": None}, ["broken"]),
-        ({"user_id": None}, ["no_user"]),
-        ({"item_id": None}, ["no_item"]),
-        ({"event_time": None}, ["no_time"]),
-        ({"event_time": "yesterday"}, ["bad_time"]),
-        ({"event_time": "2024-06-15T00:00:00Z"}, ["future"]),
-        ({"event_time": "2024-05-14T23:59:59Z"}, ["too_late"]),
-        ({"event_type": "teleport"}, ["bad_event_type"]),
-        ({"latitude": "91"}, ["bad_coordinates"]),
-        ({"latitude": "0", "longitude": "0.0"}, ["bad_coordinates"]),
-        ({"latitude": None}, ["bad_coordinates"]),
-        ({"longitude": "west"}, ["bad_coordinates"]),
-        ({"latitude": "NaN"}, ["bad_coordinates"]),
-        ({"value": "five"}, ["bad_value"]),
-        ({"user_id": None, "value": "inf", "latitude": "1e9"}, ["no_user", "bad_coordinates", "bad_value"]),
-    ],
-    ids=lambda value: "+".join(value) if isinstance(value, list) else "",
-)
-def test_a_bad_row_is_refused_with_every_reason_and_its_neighbour_stays(cleaned, change, reasons):
-    events, bad, counted = cleaned({}, change)
-    assert set(events) == {"h0"} and bad["h1"].reasons == reasons
-    assert counted[str(DAY)]["accepted"] == 1 and counted[str(DAY)]["quarantined"] == 1
+BAD = [
+    ({"broken": "{user_id", "user_id": None, "item_id": None}, ["broken"]),
+    ({"user_id": None}, ["no_user"]),
+    ({"item_id": None}, ["no_item"]),
+    ({"event_time": None}, ["no_time"]),
+    ({"event_time": "yesterday"}, ["bad_time"]),
+    ({"event_time": "2024-06-15T00:00:00Z"}, ["future"]),
+    ({"event_time": "2024-05-14T23:59:59Z"}, ["too_late"]),
+    ({"event_type": "teleport"}, ["bad_event_type"]),
+    ({"latitude": "91"}, ["bad_coordinates"]),
+    ({"latitude": "0", "longitude": "0.0"}, ["bad_coordinates"]),
+    ({"latitude": None}, ["bad_coordinates"]),
+    ({"longitude": "west"}, ["bad_coordinates"]),
+    ({"latitude": "NaN"}, ["bad_coordinates"]),
+    ({"value": "five"}, ["bad_value"]),
+    ({"user_id": None, "value": "inf", "latitude": "1e9"}, ["no_user", "bad_coordinates", "bad_value"]),
+]
+GOOD = [
+    {"event_time": "2024-06-14T23:59:59.999Z"},
+    {"event_time": "2024-05-15T00:00:00Z"},
+    {"latitude": None, "longitude": None},
+    {"item_id": None, "event_type": "search", "text": "coffee"},
+    {"latitude": "-90", "longitude": "180"},
+    {"value": "4.5"},
+]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"event_time": "2024-06-14T23:59:59.999Z"},
-        {"event_time": "2024-05-15T00:00:00Z"},
-        {"latitude": None, "longitude": None},
-        {"item_id": None, "event_type": "search", "text": "coffee"},
-        {"latitude": "-90", "longitude": "180"},
-        {"value": "4.5"},
-    ],
-)
-def test_what_is_just_inside_is_taken(cleaned, change):
-    events, bad, _ = cleaned(change)
-    assert set(events) == {"h0"} and not bad
+def test_bad_rows_are_refused_with_every_reason_and_good_neighbours_stay(cleaned):
+    """One run over all of them: a night's worth of trouble, and what is just inside the bounds."""
+    changes = [*[change for change, _ in BAD], *GOOD]
+    events, bad, counted = cleaned(*changes)
+    assert {name: row.reasons for name, row in bad.items()} == {f"h{n}": reasons for n, (_, reasons) in enumerate(BAD)}
+    assert set(events) == {f"h{n}" for n in range(len(BAD), len(changes))}
+    count = counted[str(DAY)]
+    assert (count["rows"], count["quarantined"], count["accepted"]) == (len(changes), len(BAD), len(GOOD))
 
 
 def test_equal_rows_count_once_within_a_day_and_across_days(cleaned):
@@ -108,21 +102,21 @@ def test_equal_rows_count_once_within_a_day_and_across_days(cleaned):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("local", "slot"),
-    [
-        ("2024-06-14 05:59:59", "weekday_night"),
-        ("2024-06-14 06:00:00", "weekday_morning"),
-        ("2024-06-14 12:00:00", "weekday_afternoon"),
-        ("2024-06-14 18:00:00", "weekday_evening"),
-        ("2024-06-14 22:00:00", "weekday_night"),
-        ("2024-06-15 02:00:00", "weekday_night"),
-        ("2024-06-15 06:00:00", "weekend_morning"),
-        ("2024-06-16 23:00:00", "weekend_night"),
-        ("2024-06-17 05:59:59", "weekend_night"),
-        ("2024-06-17 06:00:00", "weekday_morning"),
-    ],
-)
-def test_a_night_belongs_to_the_day_on_which_it_begins(spark, local, slot):
-    [row] = spark.range(1).select(clean.slot_of(F.lit(local).cast("timestamp")).alias("slot")).collect()
-    assert row.slot == slot
+SLOTS = [
+    ("2024-06-14 05:59:59", "weekday_night"),
+    ("2024-06-14 06:00:00", "weekday_morning"),
+    ("2024-06-14 12:00:00", "weekday_afternoon"),
+    ("2024-06-14 18:00:00", "weekday_evening"),
+    ("2024-06-14 22:00:00", "weekday_night"),
+    ("2024-06-15 02:00:00", "weekday_night"),
+    ("2024-06-15 06:00:00", "weekend_morning"),
+    ("2024-06-16 23:00:00", "weekend_night"),
+    ("2024-06-17 05:59:59", "weekend_night"),
+    ("2024-06-17 06:00:00", "weekday_morning"),
+]
+
+
+def test_a_night_belongs_to_the_day_on_which_it_begins(spark):
+    times = spark.createDataFrame(SLOTS, "local string, slot string")
+    found = times.select("local", clean.slot_of(F.col("local").cast("timestamp")).alias("slot")).collect()
+    assert [tuple(row) for row in found] == SLOTS
