@@ -70,8 +70,10 @@ def too_late(lookback_days: int) -> Column:
 
 
 def bad_event_type(mapping: Mapping) -> Column:
-    known = set(mapping.events.event_types.values()) if mapping.events.event_types is not None else EVENT_TYPES
-    return F.col("event_type").isNull() | ~F.col("event_type").isin(*sorted({*known, *mapping.target_events}))
+    feed = mapping.events
+    known = set(feed.event_types.values()) if feed.event_types is not None else EVENT_TYPES
+    known = {*known, *mapping.target_events, *([feed.event_type] if feed.event_type is not None else [])}
+    return F.col("event_type").isNull() | ~F.col("event_type").isin(*sorted(known))
 
 
 def bad_coordinates() -> Column:

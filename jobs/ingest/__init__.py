@@ -34,6 +34,8 @@ def run(context: Context) -> None:
     sources = feedings(landing, context.settings)
     past = Past.of(context, dated=sources[EVENTS].dated)
     files = {name: _files(landing, source, [*past.days, *context.days], context) for name, source in sources.items()}
+    if context.bootstrap and sources[EVENTS].dated and not files[EVENTS]:
+        raise ValueError(f"{sources[EVENTS].path}: no landing folder holds a file named {sources[EVENTS].pattern}")
     folders = {day: listing([f for one in files.values() for f in one if f.day == day]) for day in (*past.days, *context.days)}
     undated = {name: listing(files[name]) for name, source in sources.items() if not source.dated}
     suspects = past.changed_folders(folders) if sources[EVENTS].dated else _all_unless_same(past, undated)
@@ -42,7 +44,7 @@ def run(context: Context) -> None:
     files |= {name: () for name in sources if name != EVENTS and _same(past, undated, name)}
     wanted = {*suspects, *context.days}
     rows = {name: _rows(context, source, files[name], wanted) for name, source in sources.items()}
-    prints = survey(rows, key)
+    prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
     refuse_changed(past, prints, suspects)
 
     context.rows_in = sum(found.rows for day, found in prints.items() if day in set(context.days))

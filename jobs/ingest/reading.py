@@ -64,24 +64,14 @@ def read(spark: SparkSession, source: Source) -> DataFrame:
     if not has_files(source.feed):
         frame = _load(spark, source, [])
         return _mapped(frame, source.feed, {name: F.col(_quoted(name)) for name in frame.columns}, F.lit(None).cast("string"))
-    files = [file for file in source.files or () if file.size > 0]
+    files = [file for file in source.files or () if file.size != 0]
     if not files:
-        return spark.createDataFrame([], _schema(source.feed))
+        return _no_rows(spark, source)
     if source.feed.format == "csv":
         return _read_csv(spark, source, files)
     if source.feed.format == "json" and not _is_true(source.feed.options, "multiLine"):
         return _read_json_lines(spark, source, files)
     return _read_typed(spark, source, files)
-
-
-def check_not_empty(source: Source) -> None:
-    """A log of one file that is empty has no header, hence no columns.
-
-    Raises:
-        ValueError: names the file.
-    """
-    if source.files and all(file.size == 0 for file in source.files):
-        raise ValueError(f"{source.where}: {source.files[0].path} is empty: not even a header")
 
 
 def fields_of(feed: Feed) -> dict[str, set[str]]:
@@ -114,7 +104,14 @@ def _read_csv(spark: SparkSession, source: Source, files: Sequence[File]) -> Dat
         if header:
             groups.setdefault(header, []).append(file)
     frames = [_csv_group(spark, source, header, group) for header, group in groups.items()]
-    return reduce(DataFrame.unionByName, frames) if frames else spark.createDataFrame([], _schema(source.feed))
+    return reduce(DataFrame.unionByName, frames) if frames else _no_rows(spark, source)
+
+
+def _no_rows(spark: SparkSession, source: Source) -> DataFrame:
+    """An empty file in a landing folder is a day without rows; a CSV that is the log itself must have a header."""
+    if source.feed.format == "csv" and source.files and source.files[0].day is None:
+        raise ValueError(f"{source.files[0].path} is empty: not even a header")
+    return spark.createDataFrame([], _schema(source.feed))
 
 
 def _csv_group(spark: SparkSession, source: Source, header: tuple[str, ...], files: Sequence[File]) -> DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from functools import reduce
@@ -78,10 +78,11 @@ def _recorded(rows: Iterable[dict[str, Any]]) -> dict[date, Fingerprint]:
     return found
 
 
-def survey(feeds: Mapping[str, DataFrame], key: bytes) -> dict[date, Fingerprint]:
-    """Count every feed's rows by `day` in one job.
+def survey(feeds: Mapping[str, DataFrame], key: bytes, counted: Collection[str]) -> dict[date, Fingerprint]:
+    """Read every feed in one job, and sum up those `counted` by `day`.
 
-    `feeds`: rows as `reading.read` gives them, with `day`. Days without rows are not in the result.
+    `feeds`: rows as `reading.read` gives them, with `day`. Items and users without days are read but
+    not counted: they are not read again with the day. Days without rows are not in the result.
     """
     # Salted: a sum over a day of one row would else be an unkeyed hash of its user.
     salt = hmac.new(key, b"wherewhen survey", hashlib.sha256).hexdigest()
@@ -96,6 +97,8 @@ def survey(feeds: Mapping[str, DataFrame], key: bytes) -> dict[date, Fingerprint
     )
     found: dict[date, Fingerprint] = {}
     for row in totals.collect():
+        if row.feed not in counted:
+            continue
         known = found.get(row.day, NOTHING)
         found[row.day] = Fingerprint(
             rows=known.rows + (row["rows"] if row.feed == EVENTS else 0),

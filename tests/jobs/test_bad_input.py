@@ -1,84 +1,178 @@
-"""Input that cannot be read gives one clear line, and nothing already stored changes."""
+"""What people get wrong: one clear line, and nothing stored has changed."""
 
 import gzip
+import json
+import os
 import re
-from datetime import date, timedelta
+import shutil
+from datetime import date
 from pathlib import Path
 
 import deltalake
-import pyarrow as pa
 import pytest
 
+from conf.settings import SettingsError
 from jobs.pipeline import choose
 from jobs.runner import one_line, run
 
-DAY = date(2024, 6, 14)
-HEADER = "user_id,venue_id,category,latitude,longitude,utc_time"
-GOOD = [f"{n % 7},{n % 5},Bar,40.7{n % 10},-73.9,2024-06-14T{n % 24:02}:00:00Z" for n in range(40)]
-STEPS = choose(to_step="clean")
+DAY = date(2024, 1, 30)
+STEPS = choose(to_step="sequences")
+GOOD = json.dumps(
+    {
+        "user_id": "u",
+        "item_id": "i",
+        "event_type": "view",
+        "event_timestamp": "2024-01-30T10:00:00Z",
+        "latitude": 1.5,
+        "longitude": 2.5,
+    }
+)
+CHECK_INS = "user_id,venue_id,category,latitude,longitude,utc_time\n"
+
+
+def versions(lake):
+    """Table -> version, of everything in the lake but the record of runs."""
+    tables = [path.parent for path in lake.glob("*/_delta_log")]
+    return {path.name: deltalake.DeltaTable(path).version() for path in tables if path.name != "runs"}
+
+
+def said(spark, made, day=DAY, **how):
+    """The one line that the command would print; and that the lake is as it was."""
+    lake = Path(made.lake)
+    before = versions(lake)
+    with pytest.raises(Exception) as raised:
+        run(spark, made, day, steps=STEPS, **how)
+    assert versions(lake) == before, "something was stored"
+    line = one_line(raised.value)
+    assert "\n" not in line and len(line) < 600 and "Traceback" not in line and "org.apache" not in line, line
+    return line
+
+
+CASES = {
+    "no such path": ({}, "{in}/nowhere", None, r"sources\.events\.path: {in}/nowhere does not exist"),
+    "no such glob": ({}, "{in}/*.csv", None, r"sources\.events\.path: no file matches {in}/\*\.csv"),
+    "no landing folders": (
+        {"in/x.csv": CHECK_INS},
+        "{in}/in",
+        None,
+        r"{in}/in has no landing folders YYYY-MM-DD.*file or a glob",
+    ),
+    "an empty file": ({"log.csv": ""}, "{in}/log.csv", None, r"log\.csv is empty: not even a header"),
+    "a file of blank lines": ({"log.csv": "\n\n"}, "{in}/log.csv", None, r"log\.csv is empty: not even a header"),
+    "a header and no more": ({"log.csv": CHECK_INS}, "{in}/log.csv", None, r"log\.csv holds no rows"),
+    "another delimiter": (
+        {"log.csv": CHECK_INS.replace(",", ";") + "1;2;c;1.5;2.5;2024-01-30T10:00:00Z\n"},
+        "{in}/log.csv",
+        None,
+        r"log\.csv: no column .*user_id \(for user_id\).*it has user_id;venue_id.*delimiter seems to be ';': set options\.sep",
+    ),
+    "a missing column": (
+        {"log.csv": CHECK_INS.replace("venue_id", "place_id") + "1,2,c,1.5,2.5,2024-01-30\n"},
+        "{in}/log.csv",
+        None,
+        r"log\.csv: no column venue_id \(for item_id\); it has user_id, place_id, category",
+    ),
+    "a column twice": (
+        {"log.csv": CHECK_INS.replace("category", "user_id") + "1,2,c,1.5,2.5,2024-01-30\n"},
+        "{in}/log.csv",
+        None,
+        r"log\.csv: no column category",
+    ),
+    "no readable time": (
+        {"log.csv": CHECK_INS + "1,2,c,1.5,2.5,1704449472\n"},
+        "{in}/log.csv",
+        None,
+        r"none of its 1 rows has a readable time; the mapping says time_format: iso",
+    ),
+    "a log that begins later": (
+        {"log.csv": CHECK_INS + "1,2,c,1.5,2.5,2024-02-01\n"},
+        "{in}/log.csv",
+        None,
+        r"begins with 2024-02-01, after --day 2024-01-30",
+    ),
+    "no gzip": ({"log.csv.gz": CHECK_INS + "1,2,c,1.5,2.5,2024-01-30\n"}, "{in}/log.csv.gz", None, r"log\.csv\.gz.*gzip"),
+    "no parquet": (
+        {"reviews.parquet": "user_id\n"},
+        "{in}/reviews.parquet",
+        "amazon",
+        r"reviews\.parquet: cannot be read as parquet",
+    ),
+    "no json": (
+        {"2024-01-30/events.csv": CHECK_INS + "1,2,c,1.5,2.5,2024-01-30\n" * 20},
+        "{in}",
+        "simulated",
+        r"events\.csv: no line is a JSON object, it begins with 'user_id,venue_id.*format right\?",
+    ),
+    "other names in json": (
+        {"2024-01-30/events.json": GOOD.replace("user_id", "uid") + ("\n" + GOOD.replace("user_id", "uid")) * 12},
+        "{in}",
+        "simulated",
+        r"events\.json: no column user_id \(for user_id\); it has event_timestamp",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_told_in_one_line(spark, make_settings, tmp_path, case):
+    files, path, mapping, pattern = CASES[case]
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    where = path.replace("{in}", str(tmp_path))
+    made = make_settings(
+        "conf/local.yaml", f"sources.events.path={where}", f"sources.events.mapping=conf/sources/{mapping or 'foursquare'}.yaml"
+    )
+    assert re.search(pattern.replace("{in}", re.escape(str(tmp_path))), line := said(spark, made, bootstrap=True)), line
+
+
+def test_a_path_that_is_not_set_is_named(spark, make_settings):
+    assert "sources.events.path is not set" in said(spark, make_settings())
+
+
+def test_a_mapping_that_does_not_exist_or_misspells_is_a_wrong_setting(make_settings, tmp_path):
+    (tmp_path / "typo.yaml").write_text("description: x\ntarget_events: [a]\nevents: {colums: {}}\n")
+    with pytest.raises(SettingsError, match=r"events\.colums"):
+        make_settings("conf/local.yaml", f"sources.events.mapping={tmp_path / 'typo.yaml'}")
+    with pytest.raises(SettingsError, match=r"no file .*none\.yaml"):
+        make_settings("conf/local.yaml", f"sources.events.mapping={tmp_path / 'none.yaml'}")
 
 
 @pytest.fixture
-def run_on(spark, make_settings, tmp_path):
-    """run_on(content) -> runs ingest and clean of the next day over a log of that content."""
-
-    def go(content: bytes | None, *, name="log.csv", day=DAY, bootstrap=False):
-        path = tmp_path / name
-        if content is not None:
-            path.write_bytes(content)
-        settings = make_settings("conf/foursquare.yaml", f"sources.events.path={path}")
-        run(spark, settings, day, steps=STEPS, bootstrap=bootstrap)
-        return settings
-
-    return go
+def one_day(spark, make_settings, tmp_path):
+    """A lake with one good night; settings and the landing path."""
+    folder = tmp_path / "landing" / str(DAY)
+    folder.mkdir(parents=True)
+    (folder / "events.json").write_text((GOOD + "\n") * 3)
+    made = make_settings("conf/local.yaml", f"sources.events.path={tmp_path / 'landing'}")
+    run(spark, made, DAY, steps=STEPS)
+    return made, tmp_path / "landing"
 
 
-def text(*lines: str) -> bytes:
-    return "\n".join(lines).encode() + b"\n"
+def test_a_night_that_cannot_read_leaves_every_table_as_it_was(spark, one_day):
+    made, landing = one_day
+    folder = landing / "2024-01-31"
+    folder.mkdir()
+    rows = "".join(GOOD.replace('"i"', f'"{os.urandom(30).hex()}"').replace("01-30", "01-31") + "\n" for _ in range(3000))
+    whole = gzip.compress(rows.encode())
+    (folder / "events-0.json").write_text(rows[: rows.index("\n") + 1])
+    (folder / "events-1.json.gz").write_bytes(whole[: len(whole) // 2])
+    line = said(spark, made, date(2024, 1, 31))
+    assert "truncated" in line and "events-1.json.gz" in line, line
+    (folder / "events-1.json.gz").write_bytes(b"")
+    run(spark, made, date(2024, 1, 31), steps=STEPS)
+    assert versions_rows(spark, made, "2024-01-31") == 1, "an empty file holds no rows"
 
 
-def versions(lake: str) -> dict[str, int]:
-    tables = [path for path in Path(lake).iterdir() if (path / "_delta_log").is_dir() and path.name != "runs"]
-    return {path.name: deltalake.DeltaTable(path).version() for path in tables}
+def versions_rows(spark, made, day):
+    return spark.read.format("delta").load(f"{made.lake}/raw_events").where(f"day = '{day}'").count()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("log.csv", None, "does not exist"),
-        ("log.csv", b"", "is empty"),
-        ("log.csv", text(HEADER.replace(",", ";"), *[line.replace(",", ";") for line in GOOD]), "no column"),
-        ("log.csv", text(HEADER.replace("utc_time", "when"), *GOOD), "utc_time"),
-        ("log.csv.gz", gzip.compress(text(HEADER, *GOOD * 5000))[:-3000], "truncated|cannot be read"),
-        ("log.csv.gz", text(HEADER, *GOOD), "gzip|cannot be read"),
-    ],
-    ids=["missing file", "empty", "delimiter", "missing column", "truncated gzip", "no gzip"],
-)
-def test_one_line_says_what_is_wrong_and_nothing_stored_changes(run_on, tmp_path, name, content, said):
-    settings = run_on(text(HEADER, *GOOD), bootstrap=True)
-    before = versions(settings.lake)
-    (tmp_path / "log.csv").unlink()
-    with pytest.raises(Exception) as caught:
-        run_on(content, name=name, day=DAY + timedelta(days=1))
-    line = one_line(caught.value)
-    assert "\n" not in line and len(line) < 500
-
-    assert re.search(said, line), line
-    assert versions(settings.lake) == before
-
-
-def test_broken_lines_are_quarantined_and_good_ones_stay(run_on, spark):
-    broken = ['1,2,"unclosed,40.7,-73.9,2024-06-14T01:00:00Z', "1,2,Bar", "\xff\xfe,,,,,", "x" * 100_000]
-    settings = run_on(text(HEADER, *GOOD, *broken), bootstrap=True)
-    events = spark.read.format("delta").load(f"{settings.lake}/events")
-    quarantine = spark.read.format("delta").load(f"{settings.lake}/events_quarantine")
-    assert events.count() == len(set(GOOD))
-    assert quarantine.count() == len(broken)
-
-
-def test_a_table_of_another_contract_is_refused(run_on, make_settings):
-    lake = Path(make_settings().lake)
-    deltalake.write_deltalake(str(lake / "events"), pa.table({"user_id": ["a"], "day": pa.array([DAY])}), partition_by=["day"])
-    with pytest.raises(ValueError, match=r"events was written under another contract: .*event_id is missing"):
-        run_on(text(HEADER, *GOOD), bootstrap=True)
-    assert deltalake.DeltaTable(lake / "events").version() == 0
+def test_a_table_of_another_contract_is_refused(spark, one_day):
+    made, _ = one_day
+    shutil.rmtree(f"{made.lake}/events")
+    spark.range(3).write.format("delta").save(f"{made.lake}/events")
+    with pytest.raises(
+        ValueError, match=r"lake/events was written under another contract: .*column id is unknown.*another lake"
+    ):
+        run(spark, made, DAY, steps=choose(only=("clean",)))
+    assert deltalake.DeltaTable(f"{made.lake}/events").version() == 0

