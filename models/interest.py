@@ -21,8 +21,8 @@ from models.queries import FIRST, PADDING, Histories, Queries, Vocabulary
 
 TRANSFORMER = "transformer"
 _WEIGHTS, _VOCABULARY, _DETAILS = "weights.pt", "vocabulary.json", "version.json"
-# Moments read at once: bounds the pairs of events and the scores that are alive together.
-_MOMENTS_AT_ONCE = 256
+# Pairs of events that are alive together: bounds the memory of reading.
+_PAIRS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +139,9 @@ class InterestModel:
 
     def _batches(self, histories: Histories, queries: Queries) -> Iterator[tuple[int, Events, Moments]]:
         length = min(self.window, histories.item_BL.shape[1])
-        for start in range(0, len(queries.timestamp_B), _MOMENTS_AT_ONCE):
-            part = slice(start, start + _MOMENTS_AT_ONCE)
+        step = max(1, _PAIRS_AT_ONCE // max(length, 1) ** 2)
+        for start in range(0, len(queries.timestamp_B), step):
+            part = slice(start, start + step)
             events = events_of(histories, part, length, self.vocabulary)
             last_B1 = torch.where(events.item_BL[:, -1:] != PADDING, length - 1, -1)
             yield (

@@ -94,7 +94,7 @@ def test_scores_are_vectors_times_items_plus_bias_plus_the_sparse_term():
 def test_scores_do_not_depend_on_who_else_is_asked_for(monkeypatch):
     ranker, past, asked = model(), histories(rows=7), queries(rows=7)
     whole = ranker.scores(past, asked)
-    monkeypatch.setattr("models.interest._MOMENTS_AT_ONCE", 3)
+    monkeypatch.setattr("models.interest._PAIRS_AT_ONCE", 3 * 8**2)
     np.testing.assert_allclose(ranker.scores(past, asked), whole, atol=1e-5)
     nobody = ranker.scores(
         histories(rows=2).__class__(**{n: v[:0] for n, v in vars(past).items() if n != "seen"}), queries(rows=0)
