@@ -28,6 +28,7 @@ from jobs.simulate import World, simulate
 END = date(2024, 7, 2)  # a Tuesday; the range holds a month's first day and a Monday
 FEATURES = [name for name, table in TABLES.items() if table.kind != "log" and not table.newest_only]
 STEPS = choose(to_step="interaction")
+soak = pytest.mark.skipif("WHEREWHEN_SOAK" not in os.environ, reason="takes many minutes: make soak")
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,12 @@ def assert_equal(spark, one: Settings, other: Settings, names=FEATURES) -> None:
     assert not found, found
 
 
+@soak
 def test_nights_and_bootstrap_leave_equal_tables(spark, bootstrapped, nightly):
     assert_equal(spark, bootstrapped, nightly)
 
 
+@soak
 def test_a_day_run_twice_and_a_backfill_leave_equal_tables(spark, bootstrapped, nightly, tmp_path):
     shutil.copytree(nightly.lake, tmp_path / "lake")
     again = nightly.model_copy(update={"lake": str(tmp_path / "lake")})
@@ -106,6 +109,7 @@ def test_days_out_of_order_are_refused_and_the_backfill_is_named(spark, nightly)
         backfill.run_days(spark, nightly, day, day, steps=STEPS, watch=lambda step, report: None)
 
 
+@soak
 @pytest.mark.parametrize("step", ["ingest", "sequences", "spatial"])
 def test_a_killed_run_is_finished_by_the_next(spark, bootstrapped, nightly, world, tmp_path, step):
     """SIGKILL of the whole process group a moment after `step` began; then the run again."""
