@@ -20,8 +20,6 @@ from jobs.lake.identities import load_key, pseudonym_column, sealed_column
 
 __all__ = ["first_day", "raw_events", "run"]
 
-Files = dict[str, tuple[File, ...]]
-
 
 def run(context: Context) -> None:
     """Count everything, so that what cannot be read stops the run before it writes; then write.
@@ -47,7 +45,8 @@ def run(context: Context) -> None:
     prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
     refuse_changed(past, prints, suspects)
 
-    context.rows_in = sum(found.rows for day, found in prints.items() if day in set(context.days))
+    days = set(context.days)
+    context.rows_in = sum(found.rows for day, found in prints.items() if day in days)
     context.note(fingerprints=as_details(prints, {day: folders.get(day, "") for day in wanted}), listings=undated)
     _write(context, {name: frame.where(context.days.where()) for name, frame in rows.items()}, key)
     if context.rows_out["raw_events"] != context.rows_in:
@@ -77,16 +76,13 @@ def _all_unless_same(past: Past, undated: dict[str, str]) -> tuple[date, ...]:
 
 def _rows(context: Context, source: Feeding, files: tuple[File, ...], wanted: set[date]) -> DataFrame:
     """The source's rows that arrived on these days, with `day`; user ids still the caller's."""
-    has_times = context.mapping.has_times
-    files = tuple(file for file in files if file.day is None or file.day in wanted or not has_times)
-    rows = source.read(context.spark, files)
-    dated = with_day(rows, source, context.mapping, first_day=context.first_day, undated_day=context.days.first)
-    # Of a log without folders all rows were read; the days wanted have no gap.
-    return (
-        dated
-        if source.name != EVENTS or source.dated or not has_times
-        else dated.where(F.col("day").between(F.lit(min(wanted)), F.lit(max(wanted))))
-    )
+    has_days = context.mapping.has_times
+    read = source.read(context.spark, tuple(file for file in files if file.day is None or file.day in wanted or not has_days))
+    rows = with_day(read, source, context.mapping, first_day=context.first_day, undated_day=context.days.first)
+    if source.name != EVENTS or source.dated or not has_days:
+        return rows
+    # A log without folders is read whole; the days wanted of it have no gap.
+    return rows.where(F.col("day").between(F.lit(min(wanted)), F.lit(max(wanted))))
 
 
 def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:

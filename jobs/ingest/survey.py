@@ -63,8 +63,11 @@ class Past:
         )
 
     def changed_folders(self, listings: Mapping[date, str]) -> tuple[date, ...]:
-        """The finished days whose folders are no longer listed as they were."""
-        return tuple(day for day in self.days if self.prints.get(day, NOTHING).listing != listings.get(day, ""))
+        """The finished days whose folders are no longer listed as they were.
+
+        A folder that is gone was archived: its rows are in the lake, and a backfill would lose them.
+        """
+        return tuple(day for day in self.days if listings.get(day, "") not in ("", self.prints.get(day, NOTHING).listing))
 
 
 def _recorded(rows: Iterable[dict[str, Any]]) -> dict[date, Fingerprint]:

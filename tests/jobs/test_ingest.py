@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import random
+import shutil
 from datetime import date, timedelta
 
 import pytest
@@ -240,6 +241,8 @@ def test_a_changed_folder_of_a_finished_day_stops_the_night(make_settings, make_
     land(landing, FIRST, ["item_id,title,description,category,brand,price,latitude,longitude", "i1,T,D,C,B,1,,"], "items.csv")
     with pytest.raises(Refused, match=rf"{FIRST} .*backfill --start {FIRST} --end {third}"):
         ingest.run(make_context(third + timedelta(days=1), first_day=FIRST, settings=made))
+    shutil.rmtree(landing / str(FIRST))  # archived: its rows are in the lake
+    ingest.run(make_context(third + timedelta(days=1), first_day=FIRST, settings=made))
 
 
 ITEM = {name: None for name in ("title", "description", "category", "brand", "price", "latitude", "longitude", "tags")}
