@@ -118,7 +118,7 @@ def test_a_bootstrap_learns_each_target_once_and_trains_a_second_version_until_a
     assert {row["model_version"] for row in runs} == set(made)
     assert {row["targets"] for row in runs} == {
         len(learnt([r for r in rows if r["until"] == m.timestamp()], "train")) for m in moments
-    }  # noqa: E501
+    }
 
     again = make_context(FIRST, LAST, **shared)
     train.run(again)
@@ -202,7 +202,7 @@ def test_a_log_without_times_leaves_each_users_last_target_out(make_context, mak
         "slot": None,
         "latitude": None,
         "longitude": None,
-    }  # noqa: E501
+    }
     start = datetime(2000, 1, 1, tzinfo=UTC)
     rows = [
         event(
@@ -251,7 +251,7 @@ def test_two_processes_train_through_the_distributor(make_context, make_settings
         ([(1, 5), (2, 4), (3, 1)], 0.2, 2),
         ([(1, 8), (2, 0), (3, 1)], 0.1, 3),
         ([(1, 9)], 0.1, None),
-    ],  # noqa: E501
+    ],
 )
 def test_the_newest_share_begins_at_a_full_hour(counts, share, start):
     assert cutting.newest_from(counts, share) == start
