@@ -19,6 +19,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock \
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline -e .
+	@touch $@
+
+# With them Spark reads logs that are Delta tables; the tests have it read the lake's tables too.
+$(VENV)/.jars: $(VENV)/.ready
 	$(BIN)/wherewhen doctor --fetch-jars
 	@touch $@
 
@@ -30,7 +34,7 @@ $(AIRFLOW)/.ready: requirements-airflow.lock $(VENV)/.ready
 demo: setup
 	@$(BIN)/wherewhen demo
 
-test: setup $(AIRFLOW)/.ready
+test: setup $(VENV)/.jars $(AIRFLOW)/.ready
 	$(BIN)/python -m pytest
 
 soak: setup

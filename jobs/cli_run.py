@@ -82,7 +82,8 @@ def run(
 
     loaded = settings()
     steps = choose(from_step, to_step, tuple(filter(None, (only or "").split(","))))
-    outcome = run_steps(start(loaded), loaded, day_of(day), steps=steps, bootstrap=bootstrap, watch=Watch())
+    spark = start(loaded, torch=any(step.torch for step in steps))
+    outcome = run_steps(spark, loaded, day_of(day), steps=steps, bootstrap=bootstrap, watch=Watch())
     _close(outcome)
     for refusal in outcome.refusals:
         log.warning("refused: %s", refusal)
@@ -105,7 +106,8 @@ def backfill(
 
     loaded = settings()
     steps = choose(only=tuple(filter(None, (only or "").split(","))))
-    run_days(start_session(loaded), loaded, day_of(start), day_of(end), steps=steps, watch=Watch())
+    spark = start_session(loaded, torch=any(step.torch for step in steps))
+    run_days(spark, loaded, day_of(start), day_of(end), steps=steps, watch=Watch())
 
 
 def evaluate(
@@ -126,7 +128,7 @@ def evaluate(
 
     loaded = settings()
     summary = evaluate_file(
-        start(loaded), loaded, events, output, model=model, hide_time=hide_time, freeze_history=freeze_history
+        start(loaded, torch=True), loaded, events, output, model=model, hide_time=hide_time, freeze_history=freeze_history
     )
     for name, value in summary.items():
         log.info("%s: %s", name, f"{value:.4f}" if isinstance(value, float) else value)

@@ -33,7 +33,7 @@ def run_demo(settings: Settings, *, users: int, items: int, days: int, seed: int
         raise ValueError(f"{lake} was not made by a demo and is left alone; use another: wherewhen --set lake=DIR demo")
     shutil.rmtree(lake, ignore_errors=True)
     settings = _demo_settings(settings, lake)
-    spark = start(settings)
+    spark = start(settings, torch=True)
     log.info("demo: %d users, %d items, %d days that end with %s", users, items, days, END_DAY)
     simulate(spark, lake / WORLD, World(users=users, items=items, days=days, end_day=END_DAY, seed=seed))
     log.info("  %-12s %6.1f s  %s", "simulate", time.monotonic() - began, f"{lake / WORLD}/landing")
@@ -47,10 +47,7 @@ def run_demo(settings: Settings, *, users: int, items: int, days: int, seed: int
 def _demo_settings(settings: Settings, lake: Path) -> Settings:
     sources = {**settings.sources, "events": Source(mapping="conf/sources/simulated.yaml", path=str(lake / WORLD / "landing"))}
     sinks = settings.sinks or {"files": Folder(kind="csv", path="out/recommendations")}
-    # A small world is many short jobs: the JVM's optimising compiler would cost more than it saves.
-    quick = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", **settings.spark.conf}
-    spark = settings.spark.model_copy(update={"conf": quick})
-    return settings.model_copy(update={"sources": sources, "sinks": sinks, "spark": spark})
+    return settings.model_copy(update={"sources": sources, "sinks": sinks})
 
 
 def _tell(settings: Settings, outcomes: list[Outcome], seconds: float) -> None:

@@ -42,7 +42,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield _python()
     yield _packages()
     yield _java()
-    yield _jars()
+    yield _jars(settings)
     yield _memory(settings)
     yield _disk("disk: lake", _nearest(settings.lake))
     yield _disk("disk: temporary", Path(tempfile.gettempdir()))
@@ -87,15 +87,16 @@ def _java() -> Check:
     return Check(name="Java", found="17", problem=java_problem())
 
 
-def _jars() -> Check:
-    try:
-        from jobs.lake import session
-    except ImportError as error:
-        return Check(name="jars", problem=f"pyspark cannot be imported ({error}): make setup")
+def _jars(settings: Settings) -> Check:
+    """Only a log that is kept in a Delta table needs them: the lake's own tables are read and written without."""
+    from jobs.lake import session
+
     version = session.DELTA.rsplit(":", 1)[1]
     stored = [Path(jar).name for jar in session.jars()]
     if any(jar.endswith(f"-{version}.jar") and "delta-spark" in jar for jar in stored):
         return Check(name="jars", found=f"Delta {version} in {session.JAR_DIR}")
+    if not session.reads_delta(settings):
+        return Check(name="jars", found="not needed: no source is a Delta table")
     return Check(name="jars", problem=f"Delta {version} is not in {session.JAR_DIR}: wherewhen doctor --fetch-jars")
 
 

@@ -17,7 +17,10 @@ AS_IT_STANDS = "?"
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One job, `jobs/<name>.py`. `minutes` is a generous limit for a scheduler's time-out."""
+    """One job, `jobs/<name>.py`.
+
+    `minutes` is a generous limit for a scheduler's time-out; `torch`: Spark's workers run models in it.
+    """
 
     name: str
     does: str
@@ -25,6 +28,7 @@ class Step:
     writes: tuple[str, ...]
     minutes: int = 60
     gpu: bool = False
+    torch: bool = False
 
     @property
     def edges(self) -> tuple[str, ...]:
@@ -57,6 +61,7 @@ STEPS: tuple[Step, ...] = (
         reads=("items", "events", "text_semantics@-1", "item_texts@-1"),
         writes=("text_semantics", "item_texts"),
         gpu=True,
+        torch=True,
     ),
     Step(
         name="label",
@@ -97,6 +102,7 @@ STEPS: tuple[Step, ...] = (
         does="judges the candidate on the day's events against the published model and baselines; decides",
         reads=("events", "events@-1", "user_sequences@-1", "model_versions", "publications?"),
         writes=("model_quality", "publications"),
+        torch=True,
     ),
     Step(
         name="score",
@@ -104,6 +110,7 @@ STEPS: tuple[Step, ...] = (
         reads=("user_sequences", "user_places", "items", "model_versions", "publications", "recommendations@-1"),
         writes=("recommendations",),
         gpu=True,
+        torch=True,
     ),
     Step(
         name="export",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -118,12 +119,9 @@ def _run_step(step: Step, context: Context) -> StepReport:
     row = _row(context, step=step.name, status=status, seconds=seconds)
     row |= {"details": json.dumps(details, default=str), "peak_memory_mb": memory.peak_mb}
     row |= {"error": message if failure is not None else None}
-    try:
-        logs.append(context.lake.root, "runs", [row])
-    except OSError as error:
-        if failure is None:
-            raise
-        log.error("the failure could not be recorded either: %s", error)
+    if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
+        raise failure  # there is no room for its row in the record either
+    logs.append(context.lake.root, "runs", [row])
     if failure is not None:
         raise failure
     return StepReport(step=step.name, status=status, seconds=seconds, rows_out=context.rows_out, message=message)

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from pyspark.sql import SparkSession
 
@@ -18,14 +19,18 @@ from jobs.lake.runs import pins
 from jobs.lake.store import Days, Lake
 
 os.environ["WHEREWHEN_KEY"] = "0f" * 32
+# A first call imports or starts what later ones find there: times say nothing about the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    # Tests run a thousand small jobs once each: the optimising compiler would cost more than it saves.
-    quick = "spark.conf={spark.driver.extraJavaOptions: -XX:TieredStopAtLevel=1 -XX:+UseSerialGC}"
-    spark = session.start(load_settings(overrides=["spark.driver_memory=2g", "spark.master=local[2]", quick]))
+    # With Delta's own reader and writer, to hold ours against them.
+    conf = {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC", **session.DELTA_OPTIONS}
+    overrides = ["spark.driver_memory=2g", "spark.master=local[2]", f"spark.conf={conf}"]
+    spark = session.start(load_settings(overrides=overrides), torch=True)
     yield spark
     spark.stop()
 

@@ -21,6 +21,7 @@ from sqlglot import expressions as sql
 
 from conf.mapping import Events, Expression, Feed
 from jobs.ingest.landing import HEAD_BYTES, File, Landing
+from jobs.lake.session import jars
 
 log = logging.getLogger("wherewhen")
 
@@ -242,7 +243,8 @@ def _load(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
         frame = reader.load(source.path) if source.path else reader.load()
     except Exception as error:
         place = ", ".join(paths[:1]) or source.path or source.where
-        raise ValueError(f"{place}: cannot be read as {source.feed.format}: {_first_line(error)}") from error
+        remedy = "; run `wherewhen doctor --fetch-jars` once" if source.feed.format == "delta" and not jars() else ""
+        raise ValueError(f"{place}: cannot be read as {source.feed.format}: {_first_line(error)}{remedy}") from error
     _check_columns(frame.columns, source, source.path or source.where)
     return frame
 

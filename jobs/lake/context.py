@@ -61,43 +61,41 @@ class Context:
 
     def arrivals(self, name: str) -> DataFrame:
         """Rows of a fact that arrived in the run's days."""
-        return self._read(name).where(self.days.where())
+        return self._read(name, self.days.where())
 
     def before(self, name: str, lookback_days: int | None = None) -> DataFrame:
         """`name@-1`: a state before the first day (without `gone` and `day`), or a fact's earlier partitions.
 
         A bootstrap starts from nothing: both are empty.
         """
-        rows = self._read(name)
-        if self.bootstrap:
-            empty = rows.where("false")
-            return empty.drop("gone", "day") if TABLES[name].kind == "state" else empty
-        yesterday = self.days.first - timedelta(days=1)
         if TABLES[name].kind == "state":
-            if yesterday < self.first_day:
-                return rows.where("false").drop("gone", "day")
-            reach = Days(first=keyframe_before(yesterday, self.first_day), last=yesterday)
-            return newest(rows.where(reach.where()), TABLES[name].owner)
-        earlier = rows.where(F.col("day") < F.lit(self.days.first))
-        if lookback_days is not None:
-            earlier = earlier.where(F.col("day") >= F.lit(self.days.first - timedelta(days=lookback_days)))
-        return earlier
+            return self._state_before(name)
+        yesterday = self.days.first - timedelta(days=1)
+        if self.bootstrap:
+            return self._read(name, "false")
+        since = "" if lookback_days is None else f"day >= '{self.days.first - timedelta(days=lookback_days)}' AND "
+        return self._read(name, f"{since}day <= '{yesterday}'")
+
+    def _state_before(self, name: str) -> DataFrame:
+        yesterday = self.days.first - timedelta(days=1)
+        if self.bootstrap or yesterday < self.first_day:
+            return self._read(name, "false").drop("gone", "day")
+        reach = Days(first=keyframe_before(yesterday, self.first_day), last=yesterday)
+        return newest(self._read(name, reach.where()), TABLES[name].owner)
 
     def earlier(self, name: str) -> DataFrame:
         """A fact's partitions before the last day, in a bootstrap as in a night: what training may see."""
-        return self._read(name).where(F.col("day") < F.lit(self.days.last))
+        return self._read(name, f"day < '{self.days.last}'")
 
     def history(self, name: str, lookback_days: int | None = None) -> DataFrame:
         """A fact's rows up to the last day, the run's own days included."""
-        rows = self._read(name).where(F.col("day") <= F.lit(self.days.last))
-        if lookback_days is not None:
-            rows = rows.where(F.col("day") > F.lit(self.days.last - timedelta(days=lookback_days)))
-        return rows
+        since = "" if lookback_days is None else f"day > '{self.days.last - timedelta(days=lookback_days)}' AND "
+        return self._read(name, f"{since}day <= '{self.days.last}'")
 
     def state(self, name: str) -> DataFrame:
         """`name`: the state as of the last day, what this run wrote included; without `gone` and `day`."""
         reach = Days(first=keyframe_before(self.days.last, self.first_day), last=self.days.last)
-        return newest(self._read(name).where(reach.where()), TABLES[name].owner)
+        return newest(self._read(name, reach.where()), TABLES[name].owner)
 
     def changed(self, name: str) -> DataFrame:
         """State rows of the owners that changed within the run's days, as written (`gone` and `day` included)."""
@@ -105,7 +103,7 @@ class Context:
 
     def snapshot(self, name: str) -> DataFrame:
         """The newest partition of a snapshot up to the last day."""
-        rows = self._read(name).where(F.col("day") <= F.lit(self.days.last))
+        rows = self._read(name, f"day <= '{self.days.last}'")
         return rows.join(rows.agg(F.max("day").alias("day")), on="day", how="left_semi")
 
     def log_rows(self, name: str, where: str = "true") -> list[logs.Row]:
@@ -136,11 +134,11 @@ class Context:
         self.rows_out[name] = self.rows_out.get(name, 0) + len(rows)
         self.pins[name] = self.outputs[name]
 
-    def _read(self, name: str) -> DataFrame:
+    def _read(self, name: str, where: str) -> DataFrame:
         version = self.pins.get(name)
         if version is not None:
             self.inputs[name] = version
-        return self.lake.read(name, version)
+        return self.lake.read(name, version, where)
 
     def _with_keyframes(self, name: str, rows: DataFrame, days: Days) -> DataFrame:
         frames = keyframes(days, self.first_day)

@@ -1,4 +1,7 @@
-"""The Spark session, and the jars that it needs."""
+"""The Spark session, and the jars with which it reads logs that are kept in Delta tables.
+
+The lake's own tables need no jars: see `jobs.lake.files`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkRuntimeError
 
-from conf.settings import Settings
+from conf.mapping import load_mapping
+from conf.settings import Settings, find
 from jobs.lake.java import java_problem
 
 if TYPE_CHECKING:
@@ -66,28 +71,38 @@ def fetch_jars() -> list[str]:
     return jars()
 
 
-def start(settings: Settings) -> SparkSession:
-    """The one Spark session of the process.
+def start(settings: Settings, *, torch: bool = False) -> SparkSession:
+    """The one Spark session of the process. `torch`: Python workers will run models, so they get torch from the start.
 
     Raises:
-        ValueError: Java or the jars are missing; says how to get them.
+        ValueError: Java is missing; says how to get it.
     """
     from pyspark.sql import SparkSession
 
     if (problem := java_problem()) is not None:
         raise ValueError(problem)
-    if not jars():
-        raise ValueError(f"Delta's jars are not in {JAR_DIR}: run `wherewhen doctor --fetch-jars` once")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     given = _given_by_spark_submit()
     builder = SparkSession.builder
     options = _options(settings, given.get("spark.master", settings.spark.master))
+    if torch and options["spark.master"].startswith("local"):
+        # Elsewhere our code reaches a machine with its first task, after the daemon has started.
+        options["spark.python.daemon.module"] = "jobs.lake.daemon"
     for key, value in {**options, **settings.spark.conf, **given}.items():
         builder = builder.config(key, value)
     with _jvm_chatter_kept_back():
         session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")
+    if torch:
+        # The imports take seconds; meanwhile the driver has plans to make.
+        threading.Thread(target=_first_worker, args=(session,), daemon=True).start()
     return session
+
+
+def _first_worker(session: SparkSession) -> None:
+    # A session that was stopped before is no concern of a warm-up.
+    with suppress(Exception):
+        session.sparkContext.parallelize([0], 1).count()
 
 
 def _given_by_spark_submit() -> dict[str, str]:
@@ -102,8 +117,9 @@ def _given_by_spark_submit() -> dict[str, str]:
     SparkContext._ensure_initialized()
     jvm = SparkContext._jvm
     assert jvm is not None
-    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
-    jvm.org.apache.spark.util.DependencyUtils.addJarsToClassPath(",".join(jars()), loader)
+    if jars():
+        loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+        jvm.org.apache.spark.util.DependencyUtils.addJarsToClassPath(",".join(jars()), loader)
     given = dict(SparkConf().getAll())
     if given.get("spark.app.name") == Path(sys.argv[0]).name:
         del given["spark.app.name"]  # nobody gave it a name
@@ -132,23 +148,36 @@ def _jvm_chatter_kept_back() -> Iterator[None]:
             os.dup2(kept.fileno(), 2)
 
 
+# Planning costs more with them, so only where a log is kept in a Delta table.
+DELTA_OPTIONS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+
+
+def reads_delta(settings: Settings) -> bool:
+    """Whether a source is a Delta table, for which Spark needs Delta's jars."""
+    mappings = [load_mapping(find(source.mapping)) for source in settings.sources.values()]
+    feeds = [feed for mapping in mappings for feed in (mapping.events, mapping.items, mapping.users)]
+    return any(feed is not None and feed.format == "delta" for feed in feeds)
+
+
 def _options(settings: Settings, master: str) -> dict[str, str]:
     here = {
-        "spark.driver.extraClassPath": os.pathsep.join(jars()),
+        **({"spark.driver.extraClassPath": os.pathsep.join(jars())} if jars() else {}),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
     }
     # Workers elsewhere fetch the jars from the driver, and find it by its own name.
-    elsewhere = {"spark.jars": ",".join(jars())}
+    elsewhere = {"spark.jars": ",".join(jars())} if jars() else {}
     return {
+        **(DELTA_OPTIONS if reads_delta(settings) else {}),
         "spark.app.name": "wherewhen",
         "spark.master": master,
         "spark.driver.memory": settings.spark.driver_memory,
         **(here if master.startswith("local") else elsewhere),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         # The default, INT96, is read wrongly by everything but Spark.
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
@@ -156,10 +185,9 @@ def _options(settings: Settings, master: str) -> dict[str, str]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
         "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
-        # Delta's default of 50 partitions per snapshot makes every small commit slow.
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.databricks.delta.optimizeWrite.enabled": "true",
-        "spark.databricks.delta.properties.defaults.enableDeletionVectors": "false",
+        "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+        # Reading a table lists its files one by one; below so many a Spark job for it costs more.
+        "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",
         "spark.python.worker.reuse": "true",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     }

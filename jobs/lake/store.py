@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -14,6 +18,7 @@ from pyspark.sql import functions as F
 
 from conf.contracts import Table
 from conf.tables import TABLES
+from jobs.lake import files
 from jobs.lake.schema import create, differences, spark_schema
 
 
@@ -86,38 +91,58 @@ class Lake:
                 "use another lake, or move the folder away and run the backfill"
             )
 
-    def read(self, name: str, version: int | None) -> DataFrame:
-        """All stored rows at a version; no rows where the table was never written (`None`)."""
+    def read(self, name: str, version: int | None, where: str | None = None) -> DataFrame:
+        """The rows of a version, in the partitions of `where` (SQL over `day`); none where the table was never written.
+
+        A version is a list of files that never change, so Spark reads these files, and no log.
+        """
+        schema = spark_schema(TABLES[name])
         if version is None:
-            return self.spark.createDataFrame([], spark_schema(TABLES[name]))
+            return self.spark.createDataFrame([], schema)
         self.ensure(name)
-        return self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
+        paths = files.paths(deltalake.DeltaTable(self.path(name), version=version), where)
+        if not paths:
+            return self.spark.createDataFrame([], schema)
+        root = self.path(name)
+        reader = self.spark.read.schema(schema).options(basePath=root, __globPaths__="false")
+        rows = reader.parquet(*[f"{root}/{path}" for path in paths]).select(*TABLES[name].names)
+        return rows if where is None else rows.where(where)
 
     def replace(self, name: str, rows: DataFrame, where: str) -> Written:
         """Replace the partitions that fulfil `where` by `rows`, in one commit; the only way data is written.
 
         Raises:
-            ValueError: the rows break the contract; names every difference.
+            ValueError: the rows break the contract (names every difference), or another process wrote the table meanwhile.
         """
+        assert TABLES[name].partitioned, f"{name} is a log: append to it"
+        return self._write(name, rows, where)
+
+    def append(self, name: str, rows: DataFrame) -> Written:
+        """Add rows to a log that Spark writes."""
+        assert not TABLES[name].partitioned, f"{name} is no log: replace its partitions"
+        return self._write(name, rows, None)
+
+    def _write(self, name: str, rows: DataFrame, where: str | None) -> Written:
         contract = TABLES[name]
-        assert contract.partitioned, f"{name} is a log: append to it"
-        self.ensure(name)
-        before = self.version(name)
         conformed = conform(rows, contract)
-        writer = conformed.write.format("delta").mode("overwrite").option("replaceWhere", where)
         try:
-            writer.save(self.path(name))
+            self.ensure(name)
+            table = self.delta(name)
+            assert table is not None
+            added = files.write(files.assured(conformed, contract, where), self.path(name), contract)
+            return Written(version=files.committed(table, added, where), rows=sum(file.rows for file in added))
         except Exception as error:
-            if (said := _violation(error)) is not None:
+            if (said := files.broken_contract(error)) is not None:
                 raise ValueError(f"{name}: {said}; a step wrote rows that its contract forbids") from error
+            if os.strerror(errno.ENOSPC) in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), fullest(self.path(name), tempfile.gettempdir())) from error
             raise
-        table = self.delta(name)
-        assert table is not None
-        if table.version() == before:
-            # Nothing into nothing makes no commit: the newest one tells of other rows.
-            return Written(version=table.version(), rows=0)
-        metrics = table.history(1)[0].get("operationMetrics", {})
-        return Written(version=table.version(), rows=int(metrics.get("numOutputRows", 0)))
+
+
+def fullest(*folders: str) -> str:
+    """The folder on whose disk the least is free; what is no folder of this machine does not count."""
+    here = [folder for folder in folders if Path(folder).is_dir()]
+    return min(here or folders, key=lambda folder: shutil.disk_usage(folder).free if here else 0)
 
 
 def newest(rows: DataFrame, owner: Sequence[str]) -> DataFrame:
@@ -165,10 +190,3 @@ def conform(rows: DataFrame, contract: Table) -> DataFrame:
     if found:
         raise ValueError(f"{contract.name}: {'; '.join(found)}")
     return rows.select(*contract.names)
-
-
-def _violation(error: Exception) -> str | None:
-    """Delta's own words for a broken constraint, on one line; None for any other error."""
-    lines = str(error).splitlines()
-    marks = ("DELTA_VIOLATE_CONSTRAINT", "DELTA_NOT_NULL", "DELTA_MISSING_NOT_NULL")
-    return next((line.strip() for line in lines if any(mark in line for mark in marks)), None)

@@ -48,7 +48,7 @@ def run(context: Context) -> None:
     folded = cutting.folded(events, plans, targets, context.mapping.has_times)
     made = cutting.windows(folded, plans, vocabularies, settings.model.window + 1)
     context.write(WINDOWS, made.withColumn("day", F.lit(day)))
-    written = context.lake.read(WINDOWS, context.outputs[WINDOWS]).where(F.col("day") == F.lit(day))
+    written = context.lake.read(WINDOWS, context.outputs[WINDOWS], f"day = '{day}'")
     sizes = cutting.sizes(written)
     drafts = [
         Draft(plan=plan, catalogue=one, sizes=sizes[plan.until], parent=parent)
@@ -58,6 +58,7 @@ def run(context: Context) -> None:
     if not drafts:
         context.note(trained="no version: there is no target event to learn from")
         context.log.info("train of %s: no target event to learn from, so no new version", day)
+        return
     _make(context, drafts)
 
 

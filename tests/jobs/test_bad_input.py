@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from datetime import date
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import deltalake
 import pytest
 
 from conf.settings import SettingsError
+from conf.tables import TABLES
+from jobs.lake.compare import compare
+from jobs.lake.runs import pins
+from jobs.lake.store import Lake
 from jobs.pipeline import choose
 from jobs.runner import one_line, run
 
@@ -164,7 +169,8 @@ def test_a_night_that_cannot_read_leaves_every_table_as_it_was(spark, one_day):
 
 
 def versions_rows(spark, made, day):
-    return spark.read.format("delta").load(f"{made.lake}/raw_events").where(f"day = '{day}'").count()
+    lake = Lake(spark, made.lake)
+    return lake.read("raw_events", lake.version("raw_events"), f"day = '{day}'").count()
 
 
 def test_a_table_of_another_contract_is_refused(spark, one_day):
@@ -176,3 +182,46 @@ def test_a_table_of_another_contract_is_refused(spark, one_day):
     ):
         run(spark, made, DAY, steps=choose(only=("clean",)))
     assert deltalake.DeltaTable(f"{made.lake}/events").version() == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk, left):
+    """Take all room on the disk but `left` bytes."""
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "filler").write_bytes(b"x" * max(0, free - left))
+
+
+def test_a_full_disk_changes_nothing_that_is_stored_and_the_next_run_finishes(spark, one_day, small_disk, make_settings):
+    undisturbed, landing = one_day
+    shutil.copytree(undisturbed.lake, small_disk / "lake")
+    made = undisturbed.model_copy(update={"lake": str(small_disk / "lake")})
+    (landing / "2024-01-31").mkdir()
+    rows = [GOOD.replace('"u"', f'"{os.urandom(30).hex()}"').replace("01-30", "01-31") for _ in range(200)]
+    (landing / "2024-01-31" / "events.json").write_text("\n".join(rows))
+    stored = pins(made.lake)
+    # Full at once, in the middle of the first step, and in a later one.
+    for left in (0, 60_000, 150_000):
+        fill(small_disk, left)
+        with pytest.raises(Exception) as raised:
+            run(spark, made, date(2024, 1, 31), steps=STEPS)
+        line = one_line(raised.value)
+        assert "the disk is full" in line and str(small_disk) in line and len(line) < 300, line
+        assert left or pins(made.lake) == stored
+        (small_disk / "filler").unlink()
+    for settings in (made, undisturbed):
+        run(spark, settings, date(2024, 1, 31), steps=STEPS)
+    for name in ("raw_events", "items", "events", "events_quarantine", "user_sequences"):
+        one, other = (Lake(spark, settings.lake).read(name, pins(settings.lake)[name]) for settings in (made, undisturbed))
+        found = compare(one, other, TABLES[name])
+        assert found.equal, f"{name}: {found}"

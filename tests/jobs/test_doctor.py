@@ -67,11 +67,17 @@ def test_wrong_and_missing_packages_are_named_together(look, monkeypatch):
     assert look()["packages"].problem.startswith("pyspark is 4.1.0, not ==4.0.5; no-such-package is missing: make setup")
 
 
-def test_missing_jars_name_the_command(look, monkeypatch, tmp_path):
+def test_missing_jars_name_the_command_where_a_log_is_a_delta_table(look, monkeypatch, tmp_path):
     monkeypatch.setattr(session, "JAR_DIR", tmp_path)
-    assert "doctor --fetch-jars" in look()["jars"].problem
+    assert look()["jars"].problem is None and "not needed" in look()["jars"].found
+    (tmp_path / "delta.yaml").write_text(
+        "description: x\ntarget_events: [click]\n"
+        "events: {format: delta, columns: {user_id: u, item_id: i, event_time: t, event_type: e}}\n"
+    )
+    asked = f"sources.events.mapping={tmp_path / 'delta.yaml'}"
+    assert "doctor --fetch-jars" in look(asked)["jars"].problem
     (tmp_path / "io.delta_delta-spark_4.0_2.13-3.0.0.jar").touch()
-    assert look()["jars"].problem is not None, "another version is not the one that is run"
+    assert look(asked)["jars"].problem is not None, "another version is not the one that is run"
 
 
 def test_fetch_jars_comes_first_and_its_failure_is_one_line(monkeypatch, tmp_path, capsys):

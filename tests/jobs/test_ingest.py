@@ -75,7 +75,7 @@ def run(context):
 
 
 def stored(context, name):
-    return context.spark.read.format("delta").load(context.lake.path(name))
+    return context.lake.read(name, context.lake.version(name))
 
 
 def raw_of(spark, made, days):

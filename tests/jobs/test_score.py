@@ -99,7 +99,7 @@ def publish(context, version="v1", method="transformer", **more):
 
 
 def stored(context, where="true"):
-    rows = context.spark.read.format("delta").load(context.lake.path("recommendations")).where(where)
+    rows = context.lake.read("recommendations", context.lake.version("recommendations")).where(where)
     return rows.orderBy("day", "user_id", "slot", "rank").collect()
 
 
