@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The machine's own certificates, as pip uses them.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: setup demo test soak lint lock clean
+.PHONY: setup demo test lint lock clean
 
 setup: $(VENV)/.ready
 
@@ -36,9 +36,6 @@ demo: setup
 
 test: setup $(VENV)/.jars $(AIRFLOW)/.ready
 	$(BIN)/python -m pytest
-
-soak: setup
-	WHEREWHEN_SOAK=1 $(BIN)/python -m pytest tests/test_nights.py
 
 lint: setup
 	$(BIN)/ruff check .

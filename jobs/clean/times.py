@@ -16,6 +16,7 @@ _CLOCK = r"\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?"
 _OFFSET = r"\s*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)"
 _ISO = rf"^\d{{4}}-\d{{2}}-\d{{2}}([Tt ]{_CLOCK}({_OFFSET})?)?$"
 _WITH_OFFSET = rf"{_CLOCK}{_OFFSET}$"
+_WEEKDAY = r"^\p{L}+\.?,?\s*"
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 _ZONE_LETTERS = re.compile(r"[VzOXxZ]")
 
@@ -31,7 +32,11 @@ def event_timestamp(written: Column, feed: Events) -> Column:
         return _from_epoch(text, per_second=1000)
     if feed.time_format == "position":
         return _from_position(text)
-    moment = F.try_to_timestamp(text, F.lit(feed.time_format))
+    # Spark does not read names of weekdays, which say nothing that the date does not.
+    moment = F.try_to_timestamp(
+        F.regexp_replace(text, _WEEKDAY, "") if feed.time_format.startswith("E") else text,
+        F.lit(re.sub(r"^E+,?\s*", "", feed.time_format)),
+    )
     unquoted = re.sub(r"'[^']*'", "", feed.time_format)
     return moment if _ZONE_LETTERS.search(unquoted) else _as_utc(moment, feed.time_zone)
 
@@ -39,8 +44,9 @@ def event_timestamp(written: Column, feed: Events) -> Column:
 def _from_iso(text: Column, time_zone: str) -> Column:
     """ISO 8601 to the day, the minute, the second or below; without an offset it is a time of `time_zone`."""
     plain = F.translate(F.when(text.rlike(_ISO), text), "tz,", "TZ.")
-    # Spark reads +05:30, not +0530 or +05.
-    hours = F.regexp_replace(plain, r"(:\d{2}(?:\.\d+)?\s*[+-]\d{2})$", "$1:00")
+    # Spark reads 10:11:00+05:30, not 10:11+05:30, +0530 or +05.
+    seconds = F.regexp_replace(plain, r"([T ]\d{2}:\d{2})(\s*[^\d:\s].*)$", "$1:00$2")
+    hours = F.regexp_replace(seconds, r"(:\d{2}(?:\.\d+)?\s*[+-]\d{2})$", "$1:00")
     moment = F.try_to_timestamp(F.regexp_replace(hours, r"([+-]\d{2})(\d{2})$", "$1:$2"))
     return F.when(text.rlike(_WITH_OFFSET), moment).otherwise(_as_utc(moment, time_zone))
 

@@ -135,7 +135,9 @@ class Lake:
             if (said := files.broken_contract(error)) is not None:
                 raise ValueError(f"{name}: {said}; a step wrote rows that its contract forbids") from error
             if os.strerror(errno.ENOSPC) in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), fullest(self.path(name), tempfile.gettempdir())) from error
+                raise OSError(
+                    errno.ENOSPC, os.strerror(errno.ENOSPC), fullest(self.path(name), tempfile.gettempdir())
+                ) from error
             raise
 
 

@@ -319,7 +319,7 @@ def test_near_names_are_suggested(night):
 def test_what_is_not_there_or_fails_is_said_in_one_line(night):
     with pytest.raises(ValueError, match="hotspots has no finished rows"):
         night.rows("select * from hotspots")
-    with pytest.raises(ValueError, match=r"the query failed: .*Cannot cast string 'tea'") as failed:
+    with pytest.raises(ValueError, match=r"the query failed: .*Cannot cast string") as failed:
         night.rows("select cast(category as int) from user_interests")
     assert not isinstance(failed.value, QueryError) and "\n" not in str(failed.value)
     with pytest.raises(QueryError, match=r"cannot be answered: .*frobnicate"):
