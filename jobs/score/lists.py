@@ -84,7 +84,7 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
         return [absent if value is None else value for value in table[name].combine_chunks().take(row_V).to_pylist()]
 
     known = zip(of_item("category"), ranker.vocabulary.item_categories, strict=True)
-    category_of_item = pa.array([now or learnt for now, learnt in known], pa.string()).dictionary_encode()
+    category_of_item = pa.array([now or learnt or None for now, learnt in known], pa.string()).dictionary_encode()
     banned_V = np.array(of_item("gone", False), dtype=bool)
     return Catalogue(
         ranker=ranker,
