@@ -89,8 +89,10 @@ def _java() -> Check:
 
 def _jars(settings: Settings) -> Check:
     """Only a log that is kept in a Delta table needs them: the lake's own tables are read and written without."""
-    from jobs.lake import session
-
+    try:
+        from jobs.lake import session
+    except ImportError as error:
+        return Check(name="jars", problem=f"pyspark cannot be imported ({error}): make setup")
     version = session.DELTA.rsplit(":", 1)[1]
     stored = [Path(jar).name for jar in session.jars()]
     if any(jar.endswith(f"-{version}.jar") and "delta-spark" in jar for jar in stored):

@@ -75,8 +75,8 @@ class Lake:
         table = self.delta(name)
         return None if table is None else table.version()
 
-    def ensure(self, name: str) -> None:
-        """Create the table under its contract, or check that the stored one has it.
+    def ensure(self, name: str) -> deltalake.DeltaTable:
+        """The table without Spark: created under its contract, or checked that the stored one has it.
 
         Raises:
             ValueError: the stored table was written under another contract; lists every difference.
@@ -84,12 +84,13 @@ class Lake:
         contract, stored = TABLES[name], self.delta(name)
         if stored is None:
             create(self.path(name), contract)
-            return
+            return deltalake.DeltaTable(self.path(name))
         if found := differences(contract, stored):
             raise ValueError(
                 f"{self.path(name)} was written under another contract: {'; '.join(found)}; "
                 "use another lake, or move the folder away and run the backfill"
             )
+        return stored
 
     def read(self, name: str, version: int | None, where: str | None = None) -> DataFrame:
         """The rows of a version, in the partitions of `where` (SQL over `day`); none where the table was never written.
@@ -99,8 +100,10 @@ class Lake:
         schema = spark_schema(TABLES[name])
         if version is None:
             return self.spark.createDataFrame([], schema)
-        self.ensure(name)
-        paths = files.paths(deltalake.DeltaTable(self.path(name), version=version), where)
+        table = self.ensure(name)
+        if table.version() != version:
+            table.load_as_version(version)
+        paths = files.paths(table, where)
         if not paths:
             return self.spark.createDataFrame([], schema)
         root = self.path(name)
@@ -126,9 +129,7 @@ class Lake:
         contract = TABLES[name]
         conformed = conform(rows, contract)
         try:
-            self.ensure(name)
-            table = self.delta(name)
-            assert table is not None
+            table = self.ensure(name)
             added = files.write(files.assured(conformed, contract, where), self.path(name), contract)
             return Written(version=files.committed(table, added, where), rows=sum(file.rows for file in added))
         except Exception as error:
