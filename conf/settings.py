@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +40,31 @@ class Spark(Section):
 
 class Ingest(Section):
     lookback_days: int = Field(30, ge=1)
+
+
+RuleName = Literal[
+    "bad_coordinates", "bad_value", "too_late", "before_source", "clock_skew", "extreme_value", "near_duplicate",
+    "impossible_speed", "bot_rate", "bot_regularity", "bot_breadth",
+]  # fmt: skip
+
+
+class Clean(Section):
+    disabled: tuple[RuleName, ...] = ()
+    source_began: date | None = None
+    clock_skew_hours: float = Field(26.0, ge=0)
+    near_duplicate_s: float = Field(2.0, ge=0, le=3600)
+    near_duplicate_s_by_type: dict[str, Annotated[float, Field(ge=0, le=3600)]] = {}
+    max_speed_m_s: float = Field(340.0, gt=0)
+    min_jump_m: float = Field(5000.0, ge=0)
+    bot_events_per_minute: int = Field(60, ge=2)
+    bot_min_gaps: int = Field(20, ge=3)
+    bot_even_share: float = Field(0.8, gt=0, le=1)
+    bot_even_tolerance: float = Field(0.05, gt=0, lt=1)
+    bot_items_per_day: int = Field(1000, ge=2)
+    value_deviations: float = Field(8.0, gt=0)
+    value_min_rows: int = Field(200, ge=20)
+    item_max_spread_m: float = Field(250.0, ge=0)
+    item_min_events: int = Field(5, ge=1)
 
 
 class Sequences(Section):
@@ -148,6 +174,7 @@ class Settings(Section):
     sources: dict[Literal["events", "items", "users"], Source]
     spark: Spark = Spark()
     ingest: Ingest = Ingest()
+    clean: Clean = Clean()
     sequences: Sequences = Sequences()
     text: Text = Text()
     label: Label = Label()

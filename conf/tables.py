@@ -125,6 +125,15 @@ _CLEAN = (
         key=("row_hash",),
         personal=True,
     ),
+    snapshot(
+        "value_ranges",
+        "Which values are usual for an event type: median and spread, made monthly from what had arrived.",
+        column("event_type", "string", "event type as it arrived; '' where rows have none", nullable=False),
+        column("center", "double", "median of asinh(value)", nullable=False),
+        column("spread", "double", "1.4826 times the median absolute deviation of asinh(value), at least 0.25", nullable=False),
+        column("rows", "bigint", "rows with a value", nullable=False),
+        key=("event_type",),
+    ),
 )
 
 _SEQUENCES = (

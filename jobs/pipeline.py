@@ -46,8 +46,8 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="clean",
         does="parses, checks and places every row; quarantines what is wrong, with the reasons",
-        reads=("raw_events", "raw_events@-1", "items"),
-        writes=("events", "events_quarantine"),
+        reads=("raw_events", "raw_events@-1", "items", "value_ranges@-1"),
+        writes=("events", "events_quarantine", "value_ranges"),
     ),
     Step(
         name="sequences",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date
 from functools import reduce
 from typing import Any
 
@@ -10,12 +12,20 @@ from pyspark.sql import functions as F
 
 from conf.mapping import Mapping
 from conf.tables import TABLES
+from jobs.clean.comparing import Compared, compared, owner, thin, views
 from jobs.clean.places import geography, java_zones, with_gazetteer
-from jobs.clean.rules import parsed, reasons, set_flags, text_types
+from jobs.clean.ranges import is_extreme, value_ranges, with_range
+from jobs.clean.rules import parsed, reasons, rules, set_flags, text_types
 from jobs.clean.times import slot_of
+from jobs.clean.wording import normalised, single_spaced
 from jobs.lake.context import Context, Refused
 
 __all__ = ["run", "slot_of"]
+
+
+# Up to so many rows a join with what was found of them is made without moving all others.
+_BROADCAST_ROWS = 2_000_000
+_ROWS_PER_PARTITION = 1_000_000
 
 
 def run(context: Context) -> None:
@@ -24,37 +34,82 @@ def run(context: Context) -> None:
     Raises:
         Refused: the counts do not add up.
     """
-    mapping, lookback_days = context.mapping, context.settings.ingest.lookback_days
-    arrived = marked(context.arrivals("raw_events"), context.before("raw_events", lookback_days), lookback_days).persist()
-    firsts = arrived.where(~F.col("is_duplicate"))
-    judged = parsed(firsts, mapping).withColumn("reasons", reasons(mapping, lookback_days))
-    good = judged.where(F.size("reasons") == 0)
+    mapping = context.mapping
+    raw = context.arrivals("raw_events")
+    arrived = {row.day: row["count"] for row in raw.groupBy("day").count().collect()}
+    verdicts = judged(context, raw, rows=sum(arrived.values()))
+    standing = with_verdicts(raw, verdicts)
+    good = parsed(standing.where(F.col("reasons").isNull()), mapping)
     context.write("events", events(good, known_categories(context), mapping, java_zones(context.spark)))
-    context.write("events_quarantine", quarantined(judged.where(F.size("reasons") > 0)))
-    accepted = context.arrivals("events")
-    # A wide row is several events: its own are counted as one row first.
-    accepted = (
-        accepted.groupBy("day", "row_hash").agg(F.count("*").alias("events"))
-        if mapping.events.wide
-        else accepted.withColumn("events", F.lit(1))
-    )
-    counted = conservation(arrived, accepted, context.arrivals("events_quarantine"))
+    context.write("events_quarantine", quarantined(standing.where(F.col("reasons").isNotNull())))
+    counted = conservation(arrived, verdicts.rows, _accepted(context), context.arrivals("events_quarantine"))
     context.rows_in = sum(day["rows"] for day in counted.values())
     context.note(conservation=counted)
     check(counted)
 
 
-def marked(raw: DataFrame, earlier: DataFrame, lookback_days: int) -> DataFrame:
-    """`raw` with `is_duplicate`: an equal row came earlier on that day, or within `lookback_days` before it.
+def judged(context: Context, raw: DataFrame, rows: int) -> Compared:
+    """What is wrong with any of `raw`, by the rules on a row itself and by those that compare rows."""
+    mapping, clean = context.mapping, context.settings.clean
+    lookback_days = context.settings.ingest.lookback_days
+    found = rules(mapping, lookback_days, clean)
+    whole = parsed(raw, mapping)
+    if "value" in mapping.events.columns and "extreme_value" not in clean.disabled:
+        whole = with_range(whole, _ranges(context))
+        found["extreme_value"] = is_extreme(clean.value_deviations, clean.value_min_rows)
 
-    Equal rows of one day cannot be told apart, so any one of them stays. Compared is what arrived,
-    whatever became of it. `earlier` holds rows of the days before.
-    """
-    before = earlier.select("row_hash", "day", F.lit(False).alias("_arrived"))
-    both = raw.withColumn("_arrived", F.lit(True)).unionByName(before, allowMissingColumns=True)
-    last_day = F.lag("day").over(Window.partitionBy("row_hash").orderBy("day"))
-    is_duplicate = F.coalesce(last_day >= F.date_sub("day", lookback_days), F.lit(False))
-    return both.withColumn("is_duplicate", is_duplicate).where("_arrived").drop("_arrived")
+    def thinned(of: DataFrame, why: Column) -> DataFrame:
+        return thin(of.withColumn("reasons", why), clean, has_times=mapping.has_times)
+
+    nothing = F.array().cast("array<string>")
+    yesterday, earlier = (thinned(parsed(context.before("raw_events", days), mapping), nothing) for days in (1, lookback_days))
+    both = views(thinned(whole, reasons(found)), yesterday, earlier, lookback_days)
+    partitions = max(context.settings.spark.shuffle_partitions, rows // _ROWS_PER_PARTITION)
+    has_places = {"latitude", "longitude"} <= set(mapping.events.columns)
+    spread = both.repartition(partitions, "owner")
+    verdicts = compared(spread, clean, has_times=mapping.has_times, has_places=has_places)
+    return replace(verdicts, rows=verdicts.rows.persist(), bots=verdicts.bots.persist())
+
+
+def _ranges(context: Context) -> DataFrame:
+    """The ranges known before each day: made on the first day and on the first of a month, of the rows up to it."""
+    fits = [day for day in context.days if day.day == 1 or day == context.first_day]
+    lookback_days = context.settings.ingest.lookback_days
+    before = context.before("value_ranges")
+    if not fits:
+        return before
+    rows = parsed(context.history("raw_events", lookback_days + len(list(context.days))), context.mapping)
+    context.write("value_ranges", value_ranges(rows, fits, lookback_days))
+    return before.unionByName(context.arrivals("value_ranges"))
+
+
+def with_verdicts(raw: DataFrame, verdicts: Compared) -> DataFrame:
+    """`raw` without the copies too many, with `reasons` (null for a good row)."""
+    total = verdicts.rows.agg(F.count("*").alias("rows"), F.sum("duplicates").alias("copies")).first()
+    assert total is not None
+    small = total["rows"] <= _BROADCAST_ROWS
+    known = verdicts.rows.withColumnRenamed("reasons", "_row_reasons")
+    rows = raw.join(F.broadcast(known) if small else known, on=["day", "row_hash"], how="left")
+    why = F.col("_row_reasons")
+    if not verdicts.bots.isEmpty():
+        bots = F.broadcast(verdicts.bots.withColumnRenamed("reasons", "_bot_reasons"))
+        rows = rows.withColumn("owner", owner()).join(bots, on=["owner", "day"], how="left").drop("owner")
+        both = F.flatten(F.array_compact(F.array("_row_reasons", "_bot_reasons")))
+        why = F.when(F.size(both) > 0, both)
+    once = rows.where(F.coalesce("duplicates", F.lit(0)) == 0)
+    if total.copies:
+        # Equal rows cannot be told apart, so any one of them stays.
+        again = rows.where((F.col("duplicates") > 0) & F.col("survives")).dropDuplicates(["day", "row_hash"])
+        once = once.unionByName(again)
+    return once.withColumn("reasons", why)
+
+
+def _accepted(context: Context) -> DataFrame:
+    """Accepted rows: day, events. A wide row is several events: its own are counted as one row first."""
+    written = context.arrivals("events")
+    if context.mapping.events.wide:
+        return written.groupBy("day", "row_hash").agg(F.count("*").alias("events"))
+    return written.withColumn("events", F.lit(1))
 
 
 def known_categories(context: Context) -> DataFrame:
@@ -97,8 +152,9 @@ def events(good: DataFrame, categories: DataFrame, mapping: Mapping, zones: froz
         "time_zone": F.col("at.time_zone"),
         "cell": F.col("at.cell"),
         "region": F.col("at.region"),
-        "category": F.coalesce("category", "item_category"),
+        "category": F.coalesce(single_spaced(F.col("category")), "item_category"),
         "value": F.col("value_"),
+        "text": normalised(F.col("text")) if "text" in mapping.events.columns else F.lit(None),
     }
     joined = timed.join(held, on=as_of, how="left")
     columns = TABLES["events"].columns
@@ -126,28 +182,31 @@ def quarantined(bad: DataFrame) -> DataFrame:
     return bad.select("row_hash", "reasons", "user_id", F.to_json(F.struct(*raw)).alias("row"), "day")
 
 
-def conservation(arrived: DataFrame, accepted: DataFrame, refused: DataFrame) -> dict[str, dict[str, Any]]:
-    """Per arrival day: rows, duplicates, accepted, quarantined, events and reasons, from one aggregation.
+def conservation(
+    arrived: dict[date, int], verdicts: DataFrame, accepted: DataFrame, refused: DataFrame
+) -> dict[str, dict[str, Any]]:
+    """Per arrival day: rows, duplicates, accepted, quarantined, events and reasons.
 
-    `arrived`: what came, with `is_duplicate`; `accepted` (rows with `events`, how many each became)
-    and `refused`: the tables as they were written, so that the counts of the three are independent.
+    `arrived`: rows that came; `verdicts`: day, duplicates; `accepted` (rows with `events`, how many each became) and
+    `refused`: the tables as they were written, so that the counts are independent.
     """
-    duplicates = F.col("is_duplicate").cast("bigint").alias("n")
     marks = F.transform("reasons", lambda reason: F.concat(F.lit("reason:"), reason))
     every = [
-        arrived.select("day", F.lit("arrived").alias("what"), duplicates),
+        verdicts.select("day", F.lit("duplicates").alias("what"), F.col("duplicates").cast("bigint").alias("n")),
         accepted.select("day", F.lit("accepted").alias("what"), F.col("events").cast("bigint").alias("n")),
         refused.select(
             "day", F.explode(F.array_append(marks, F.lit("quarantined"))).alias("what"), F.lit(0).cast("bigint").alias("n")
         ),
     ]
     counts = reduce(DataFrame.unionByName, every).groupBy("day", "what").agg(F.count("*").alias("rows"), F.sum("n").alias("n"))
-    days: dict[str, dict[str, Any]] = {}
+    days: dict[str, dict[str, Any]] = {
+        str(day): {"rows": rows, "accepted": 0, "quarantined": 0, "duplicates": 0, "events": 0, "reasons": {}}
+        for day, rows in sorted(arrived.items())
+    }
     for row in sorted(counts.collect(), key=lambda row: (row.day, row.what)):
-        nothing = {"rows": 0, "accepted": 0, "quarantined": 0, "duplicates": 0, "events": 0, "reasons": {}}
-        day = days.setdefault(str(row.day), nothing)
-        if row.what == "arrived":
-            day |= {"rows": row["rows"], "duplicates": row.n}
+        day = days[str(row.day)]
+        if row.what == "duplicates":
+            day["duplicates"] = row.n
         elif row.what == "accepted":
             day |= {"accepted": row["rows"], "events": row.n}
         elif row.what == "quarantined":

@@ -1,17 +1,20 @@
 """The rules that refuse a row, one named function each: Columns in, true where the row breaks it.
 
 Rules see the raw columns and what was parsed of them: `timestamp`, `latitude_`, `longitude_`,
-`value_` (null where unreadable) and the arrival `day`.
+`value_` (null where unreadable) and the arrival `day`. With an optional rule off (settings.clean.disabled) what it
+would refuse is kept without the value in question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.mapping import Mapping
+from conf.settings import Clean
 from jobs.clean.times import event_timestamp
 
 # The words of the design for what a user can do; a mapping's own types come on top.
@@ -28,11 +31,14 @@ _SET, _NOT_SET = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
 def parsed(raw: DataFrame, mapping: Mapping) -> DataFrame:
     """Raw rows with `timestamp`, `event_date`, `latitude_`, `longitude_`, `value_`; null where unreadable."""
     number = F.col("value").try_cast("double")
+    latitude, longitude = F.col("latitude").try_cast("double"), F.col("longitude").try_cast("double")
+    # At 0,0 is what has no fix.
+    is_position = latitude.between(-90, 90) & longitude.between(-180, 180) & ~((latitude == 0) & (longitude == 0))
     return raw.withColumns(
         {
             "timestamp": event_timestamp(F.col("event_time"), mapping.events),
-            "latitude_": F.col("latitude").try_cast("double"),
-            "longitude_": F.col("longitude").try_cast("double"),
+            "latitude_": F.when(is_position, latitude),
+            "longitude_": F.when(is_position, longitude),
             "value_": F.when(~F.isnan(number) & (F.abs(number) != float("inf")), number),
         }
     ).withColumn("event_date", F.to_date("timestamp"))
@@ -65,6 +71,17 @@ def future() -> Column:
     return F.col("event_date") > F.col("day")
 
 
+def clock_skew(hours: float) -> Column:
+    """From the future by so little that a clock or a time zone is wrong, not the date."""
+    ahead = F.unix_micros("timestamp") - F.unix_micros(F.date_add("day", 1).cast("timestamp"))
+    return future() & (ahead <= F.lit(hours * 3600e6))
+
+
+def before_source(began: date) -> Column:
+    """Dated before there was a source."""
+    return F.col("event_date") < F.lit(began)
+
+
 def too_late(lookback_days: int) -> Column:
     return F.col("event_date") < F.date_sub("day", lookback_days)
 
@@ -77,11 +94,8 @@ def bad_event_type(mapping: Mapping) -> Column:
 
 
 def bad_coordinates() -> Column:
-    """One without the other, no number, outside the globe, or 0,0: what a device says that has no fix."""
-    given = F.col("latitude").isNotNull() | F.col("longitude").isNotNull()
-    on_the_globe = F.col("latitude_").between(-90, 90) & F.col("longitude_").between(-180, 180)
-    null_island = (F.col("latitude_") == 0) & (F.col("longitude_") == 0)
-    return given & (~F.coalesce(on_the_globe, F.lit(False)) | null_island)
+    """One without the other, no number, outside the globe, or 0,0."""
+    return (F.col("latitude").isNotNull() | F.col("longitude").isNotNull()) & F.col("latitude_").isNull()
 
 
 def bad_value() -> Column:
@@ -127,21 +141,22 @@ def all_of(conditions: list[Column]) -> Column:
     return together
 
 
-def rules(mapping: Mapping, lookback_days: int) -> dict[str, Column]:
+def rules(mapping: Mapping, lookback_days: int, clean: Clean) -> dict[str, Column]:
     """Name -> condition under which it refuses a row, in the order in which reasons are given."""
     named: list[Callable[[], Column]] = [no_user, no_item, no_time, bad_time, bad_coordinates, bad_value]
     found = {rule.__name__: rule() for rule in named}
     if mapping.has_times:
-        found |= {"future": future(), "too_late": too_late(lookback_days)}
+        found |= {"future": future(), "clock_skew": clock_skew(clean.clock_skew_hours), "too_late": too_late(lookback_days)}
+        if clean.source_began is not None:
+            found["before_source"] = before_source(clean.source_began)
     if mapping.events.wide:
         found |= {"bad_flag": bad_flag(mapping), "no_event": no_event(mapping)}
     else:
         found["bad_event_type"] = bad_event_type(mapping)
-    return found
+    return {name: rule for name, rule in found.items() if name not in clean.disabled}
 
 
-def reasons(mapping: Mapping, lookback_days: int) -> Column:
+def reasons(found: dict[str, Column]) -> Column:
     """The names of all rules that a row breaks, in order; an empty array for a good row."""
-    found = rules(mapping, lookback_days)
     names = F.array(*[F.when(condition, F.lit(name)) for name, condition in found.items()])
     return F.when(broken(), F.array(F.lit("broken"))).otherwise(F.array_compact(names))

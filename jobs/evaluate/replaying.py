@@ -21,7 +21,7 @@ from conf.mapping import Mapping
 from conf.settings import Settings
 from jobs import clean
 from jobs.clean.places import java_zones
-from jobs.clean.rules import parsed, reasons
+from jobs.clean.rules import parsed, reasons, rules
 from jobs.evaluate import moments, versions
 from jobs.evaluate.fitting import fit
 from jobs.evaluate.judging import rank
@@ -152,7 +152,9 @@ def _lines(context: Context, events: Path) -> tuple[DataFrame, DataFrame]:
     day = F.coalesce(own_day(mapping.events), F.lit(context.days.last)) if mapping.has_times else F.lit(NO_TIMES_DAY)
     raw = raw_events(read_rows.withColumn("day", day), mapping.events, load_key())
     numbered = raw.withColumn("row", F.monotonically_increasing_id())
-    judged = parsed(numbered, mapping).withColumn("reasons", reasons(mapping, settings.ingest.lookback_days))
+    judged = parsed(numbered, mapping).withColumn(
+        "reasons", reasons(rules(mapping, settings.ingest.lookback_days, settings.clean))
+    )
     good = judged.where(F.size("reasons") == 0).drop("reasons").persist()
 
     categories = context.state("items").select(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.clean.wording import single_spaced
+
 # Maps cannot be compared, but sorted pairs can; they become a map when they are stored.
 _PAIRS = "array<struct<key:string,value:string>>"
 _KNOWN = ("title", "description", "category", "brand", "price", "latitude", "longitude", "tags", "attributes")
@@ -20,7 +22,8 @@ def declared_items(rows: DataFrame) -> DataFrame:
     latitude, longitude = given("latitude").try_cast("double"), given("longitude").try_cast("double")
     on_the_globe = latitude.between(-90, 90) & longitude.between(-180, 180)
     pairs = _pairs_of(rows)
-    parsed = {
+    parsed = {name: single_spaced(given(name)) for name in ("title", "description", "category", "brand")}
+    parsed |= {
         "price": given("price").try_cast("double"),
         "latitude": F.when(on_the_globe, latitude),
         "longitude": F.when(on_the_globe, longitude),
@@ -34,7 +37,8 @@ def declared_items(rows: DataFrame) -> DataFrame:
 
 def mentioned_items(raw_events: DataFrame) -> DataFrame:
     """What the log itself says of items: item_id, day, `mentioned` (a category and when; null where it has none)."""
-    named = F.when(F.col("category").isNotNull(), F.struct("event_time", "category")).cast(_MENTIONED)
+    category = single_spaced(F.col("category"))
+    named = F.when(category.isNotNull(), F.struct("event_time", category.alias("category"))).cast(_MENTIONED)
     return raw_events.where(F.col("item_id").isNotNull()).select("item_id", "day", named.alias("mentioned"))
 
 

@@ -18,6 +18,7 @@ FLAWS = (
     "bot",
     "late",
     "duplicate",
+    "near_duplicate",
     "position_out_of_range",
     "position_null_island",
     "position_jump",
@@ -49,7 +50,7 @@ def delays(world: World, part: int, day: int, size: int) -> Ints:
 def spoiled(world: World, events: Events, rng: np.random.Generator) -> tuple[Events, Ints]:
     """Plants the defects of single rows in sound ones, which come by user and time.
 
-    Returns the events, copies of duplicates behind them, and a code (index into FLAWS) a row.
+    Returns the events, copies of duplicates and near duplicates behind them, and a code (index into FLAWS) a row.
     """
     flaw = _drawn(world, events, rng)
     copies = np.flatnonzero(flaw == CODE["duplicate"])
@@ -57,8 +58,15 @@ def spoiled(world: World, events: Events, rng: np.random.Generator) -> tuple[Eve
     flaw[copies] = CODE["good"]
     latitude, longitude = _positions(events, flaw, rng)
     wrong = replace(events, at=_times(events.at, flaw, rng), latitude=latitude, longitude=longitude)
-    both = Events.stacked([wrong, wrong.take(copies)])
-    return both, np.concatenate([flaw, np.full(len(copies), CODE["duplicate"])])
+    again = np.flatnonzero(flaw == CODE["near_duplicate"])
+    flaw[again] = CODE["good"]
+    # Times are written to the second; a day's rows stay on their day.
+    later = wrong.at[again] + rng.integers(1, 3, len(again)) * 1000
+    is_same_day = later // DAY_MILLIS == wrong.at[again] // DAY_MILLIS
+    near = replace(wrong.take(again), at=np.where(is_same_day, later, wrong.at[again] - 1000))
+    every = Events.stacked([wrong, wrong.take(copies), near])
+    kinds = [flaw, np.full(len(copies), CODE["duplicate"]), np.full(len(again), CODE["near_duplicate"])]
+    return every, np.concatenate(kinds)
 
 
 def _drawn(world: World, events: Events, rng: np.random.Generator) -> Ints:
@@ -69,6 +77,7 @@ def _drawn(world: World, events: Events, rng: np.random.Generator) -> Ints:
         world.time_rate,
         world.missing_rate,
         world.broken_rate,
+        world.near_duplicate_rate,
     )
     kind = np.searchsorted(np.cumsum(rates), rng.random(size), side="right")
     missing = rng.choice(_MISSING, size, p=_MISSING_SHARES)
@@ -85,6 +94,7 @@ def _drawn(world: World, events: Events, rng: np.random.Generator) -> Ints:
         rng.choice(_TIMES, size),
         missing,
         np.full(size, CODE["broken"]),
+        np.full(size, CODE["near_duplicate"]),
     ]
     return np.select([kind == number for number in range(len(rates))], choices, CODE["good"])
 

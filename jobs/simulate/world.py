@@ -51,6 +51,7 @@ class World:
     missing_rate: float = 0.02
     late_rate: float = 0.01
     broken_rate: float = 0.001
+    near_duplicate_rate: float = 0.003
 
     def __post_init__(self) -> None:
         for name in ("users", "items", "days"):
@@ -64,11 +65,12 @@ class World:
         for name in rates:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a share from 0 to 1")
-        # These five are cut from one draw per row, so that no row has two defects.
+        # These six are cut from one draw per row, so that no row has two defects.
         exclusive = self.duplicate_rate + self.position_rate + self.time_rate + self.missing_rate + self.broken_rate
+        exclusive += self.near_duplicate_rate
         if exclusive > 1:
             raise ValueError(
-                f"duplicate, position, time, missing and broken rates sum to {exclusive:g}: "
+                f"duplicate, position, time, missing, broken and near_duplicate rates sum to {exclusive:g}: "
                 "a row has one defect at most, so lower them to a sum of 1"
             )
         try:

@@ -10,10 +10,11 @@ import reverse_geocoder
 from pyspark.sql import functions as F
 
 from conf.mapping import Mapping
+from conf.settings import Clean
 from conf.tables import TABLES
 from jobs import clean
 from jobs.clean.places import _gazetteer, java_zones, regions
-from jobs.clean.rules import parsed, reasons
+from jobs.clean.rules import parsed, reasons, rules
 from jobs.clean.times import event_timestamp, slot_of
 from jobs.lake.context import Refused
 from jobs.lake.schema import spark_schema
@@ -60,7 +61,7 @@ def raw(spark, rows):
 def reasons_of(spark, rows, of, lookback_days=30):
     """The reasons per row, in the order of `rows`."""
     frame = raw(spark, [{"session_id": f"{number:04d}", **row} for number, row in enumerate(rows)])
-    judged = parsed(frame, of).select("session_id", reasons(of, lookback_days).alias("reasons"))
+    judged = parsed(frame, of).select("session_id", reasons(rules(of, lookback_days, Clean())).alias("reasons"))
     return [row.reasons for row in sorted(judged.collect(), key=lambda row: row.session_id)]
 
 
@@ -80,7 +81,8 @@ def test_each_rule_refuses_what_it_names_and_nothing_else(spark):
         ({"event_time": None}, ["no_time"]),
         ({"event_time": "yesterday"}, ["bad_time"]),
         ({"event_time": "2024-02-30T10:00:00Z"}, ["bad_time"]),
-        ({"event_time": "2024-02-02T00:00:00Z"}, ["future"]),
+        ({"event_time": "2024-02-02T00:00:00Z"}, ["future", "clock_skew"]),
+        ({"event_time": "2024-02-03T02:00:01Z"}, ["future"]),
         ({"event_time": "2024-01-01T23:59:59Z"}, ["too_late"]),
         ({"event_time": "1970-01-01T00:00:00Z"}, ["too_late"]),
         ({"event_type": None}, ["bad_event_type"]),
@@ -124,7 +126,7 @@ def test_wide_rows_become_one_event_per_flag(spark):
         ({"click": "maybe", "purchase": "1"}, None, ["bad_flag"]),
     ]
     rows = [{"event_type": None, "flags": flags, "text": text, "row_hash": f"h{n}"} for n, (flags, text, _) in enumerate(cases)]
-    judged = parsed(raw(spark, rows), of).withColumn("reasons", reasons(of, 30))
+    judged = parsed(raw(spark, rows), of).withColumn("reasons", reasons(rules(of, 30, Clean())))
     bad = {row.row_hash: row.reasons for row in judged.where(F.size("reasons") > 0).collect()}
     assert bad == {"h4": ["bad_flag"]}
     fanned = clean.fan_out(judged.where(F.size("reasons") == 0), of).select("row_hash", "event_type", "text").collect()
@@ -376,10 +378,10 @@ def test_every_row_becomes_an_event_or_is_quarantined_or_a_duplicate(spark, make
 
 
 def test_lost_rows_are_noticed(spark):
-    arrived = spark.createDataFrame([(DAY, False), (DAY, False), (DAY, True)], "day date, is_duplicate boolean")
+    verdicts = spark.createDataFrame([(DAY, 1)], "day date, duplicates bigint")
     accepted = spark.createDataFrame([(DAY, 1)], "day date, events int")
     refused = spark.createDataFrame([], "day date, reasons array<string>")
-    counted = clean.conservation(arrived, accepted, refused)
+    counted = clean.conservation({DAY: 3}, verdicts, accepted, refused)
     assert counted[str(DAY)] == {"rows": 3, "accepted": 1, "quarantined": 0, "duplicates": 1, "events": 1, "reasons": {}}
     with pytest.raises(Refused, match="rows were lost"):
         clean.check(counted)

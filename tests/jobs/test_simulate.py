@@ -99,7 +99,17 @@ def town(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough people for their habits to show; without the defects that would blur them."""
     output = tmp_path_factory.mktemp("town")
     rates = dict.fromkeys(
-        ("duplicate_rate", "position_rate", "time_rate", "missing_rate", "late_rate", "broken_rate", "bot_rate"), 0.0
+        (
+            "duplicate_rate",
+            "position_rate",
+            "time_rate",
+            "missing_rate",
+            "late_rate",
+            "broken_rate",
+            "bot_rate",
+            "near_duplicate_rate",
+        ),
+        0.0,
     )
     simulate(spark, output, a_world(users=900, items=600, days=8, **rates))
     return output
