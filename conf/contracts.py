@@ -19,6 +19,8 @@ SLOTS = (
     "weekend_evening",
 )
 ANY_SLOT = "any"
+# What a user may allow, each by itself.
+PURPOSES = ("labels", "location", "training", "export")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class Table:
     columns whose rows change together. `newest_only` marks what bootstrap writes for the last day
     alone. `unequal` lists columns left out when two lakes are compared (run ids, clock times).
     `keep_keyframes`, where given, is how many keyframes back the partitions of a state reach.
+    `purpose`, of a state of users, is what a user must have allowed to have rows in it; `nothing`
+    says in SQL what a gone row holds in columns where neither null nor '' nor 0 will do.
     """
 
     name: str
@@ -62,6 +66,8 @@ class Table:
     unequal: tuple[str, ...] = ()
     keep_keyframes: int | None = None
     personal: bool = False
+    purpose: str | None = None
+    nothing: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -69,6 +75,7 @@ class Table:
         assert set(self.key) <= set(names), f"{self.name}: key outside the columns"
         assert set(self.owner) <= set(self.key), f"{self.name}: owner outside the key"
         assert (self.kind == "state") == bool(self.owner), f"{self.name}: states have owners"
+        assert self.purpose is None or (self.purpose in PURPOSES and self.owner == ("user_id",)), f"{self.name}: purpose"
 
     @property
     def partitioned(self) -> bool:

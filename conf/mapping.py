@@ -7,9 +7,11 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from conf.contracts import PURPOSES
+
 EVENT_COLUMNS = (
     "user_id", "item_id", "event_type", "event_time", "latitude", "longitude", "place", "category",
-    "device", "scene", "session_id", "value", "text",
+    "device", "scene", "session_id", "value", "text", "ip", "consent", "notice_version",
 )  # fmt: skip
 ITEM_COLUMNS = ("item_id", "title", "description", "category", "brand", "price", "latitude", "longitude", "tags")
 
@@ -43,6 +45,7 @@ class Events(Feed):
     seen: the event type that every wide row is besides (a zero flag means seen, not taken).
     time_format: iso, epoch_seconds, epoch_millis, position (an order, no times), or a Spark pattern.
     place_gazetteer: a CSV (place,latitude,longitude) for logs with names in place of coordinates.
+    columns.consent: the purposes that the user allows from this event on (`labels|training`; blank: none).
     """
 
     event_type: str | None = None
@@ -67,8 +70,23 @@ class Events(Feed):
         return self
 
 
+class Consents(Feed):
+    """What users allow, a row each time they say so: a column `purposes` (`labels|training`), or a yes/no column a purpose."""
+
+    @model_validator(mode="after")
+    def _says_who_allows_what(self) -> Consents:
+        known = ("user_id", "purposes", *PURPOSES, "notice_version")
+        if unknown := sorted(set(self.columns) - set(known)):
+            raise ValueError(f"columns: unknown {', '.join(unknown)}; known are {', '.join(known)}")
+        if "user_id" not in self.columns:
+            raise ValueError("columns: user_id must be mapped")
+        if ("purposes" in self.columns) == bool(set(PURPOSES) & set(self.columns)):
+            raise ValueError(f"columns: map either purposes, or some of {', '.join(PURPOSES)}")
+        return self
+
+
 class Mapping(Strict):
-    """One log. `items` and `users` are sought beside the events where they have no path of their own.
+    """One log. `items`, `users` and `consents` are sought beside the events where they have no path of their own.
 
     target_events: what the model predicts and rankings count; other types are feedback only.
     repeats: whether an item that a user has taken may be recommended to that user again.
@@ -80,6 +98,7 @@ class Mapping(Strict):
     events: Events
     items: Feed | None = None
     users: Feed | None = None
+    consents: Consents | None = None
 
     @property
     def has_times(self) -> bool:
@@ -87,7 +106,8 @@ class Mapping(Strict):
 
     @property
     def has_places(self) -> bool:
-        return {"latitude", "longitude"} <= set(self.events.columns) or self.events.place_gazetteer is not None
+        columns = set(self.events.columns)
+        return {"latitude", "longitude"} <= columns or "ip" in columns or self.events.place_gazetteer is not None
 
 
 def load_mapping(path: Path) -> Mapping:

@@ -67,6 +67,13 @@ class Clean(Section):
     item_min_events: int = Field(5, ge=1)
 
 
+class Privacy(Section):
+    ip: Literal["drop", "coarsen", "keep"] = "drop"
+    ip_database: str | None = None
+    coordinate_decimals: int | None = Field(None, ge=0, le=6)
+    notice_versions: tuple[str, ...] = ()
+
+
 class Sequences(Section):
     length: int = Field(200, ge=2)
 
@@ -93,6 +100,7 @@ class TimeSeries(Section):
 class Spatial(Section):
     place_radius_m: float = Field(150.0, gt=0)
     place_min_visits: int = Field(3, ge=1)
+    max_precision_m: float = Field(500.0, ge=0)
     hotspot_window_days: int = Field(56, ge=7)
     hotspot_false_discovery_rate: float = Field(0.05, gt=0, lt=1)
     hotspot_min_cells: int = Field(30, ge=2)
@@ -171,10 +179,11 @@ class Report(Section):
 
 class Settings(Section):
     lake: str = "lake"
-    sources: dict[Literal["events", "items", "users"], Source]
+    sources: dict[Literal["events", "items", "users", "consents"], Source]
     spark: Spark = Spark()
     ingest: Ingest = Ingest()
     clean: Clean = Clean()
+    privacy: Privacy = Privacy()
     sequences: Sequences = Sequences()
     text: Text = Text()
     label: Label = Label()
@@ -197,6 +206,12 @@ class Settings(Section):
             SettingsError: the file is missing or wrong; names file and key.
         """
         return _mapping(self.sources["events"].mapping)
+
+    @property
+    def asks_consent(self) -> bool:
+        """Whether the log says what users allow; then who says nothing allows nothing."""
+        mapping = self.mapping
+        return mapping.consents is not None or "consent" in mapping.events.columns or "consents" in self.sources
 
     def hash(self) -> str:
         """Hash of everything but where things lie and with what they are run."""

@@ -23,17 +23,27 @@ def _position(of: str, personal: bool = False):  # type: ignore[no-untyped-def]
     )
 
 
+def _precision(sources: str):  # type: ignore[no-untyped-def]
+    return (
+        column("position_source", "string", f"where the position comes from: {sources}"),
+        column(
+            "position_precision_m", "double", "the true position lies within this distance; null: as exact as its source",
+            unit="metre",
+        ),
+    )  # fmt: skip
+
+
 _ARRIVED = (
     fact(
         "raw_events",
         "Every source row of the main log as it arrived, unparsed, its columns named by the mapping.",
-        column("row_hash", "string", "hash of the row's content: equal rows have equal hashes", nullable=False),
+        column("row_hash", "string", "keyed hash of the row's content: equal rows have equal hashes", nullable=False),
         _user(nullable=True),
         _item(nullable=True),
         column("event_type", "string", "the event type as the mapping names it; null for wide rows"),
         column("event_time", "string", "the time as written in the source"),
-        column("latitude", "string", "latitude as written", personal=True),
-        column("longitude", "string", "longitude as written", personal=True),
+        column("latitude", "string", "latitude as written, rounded where privacy.coordinate_decimals says so", personal=True),
+        column("longitude", "string", "longitude, likewise", personal=True),
         column("place", "string", "name or code of the place, where the source has one", personal=True),
         column("category", "string", "category of the item, where the log carries it"),
         column("device", "string", "device as written"),
@@ -42,7 +52,9 @@ _ARRIVED = (
         column("value", "string", "rating, amount or duration as written"),
         column("text", "string", "review or search words as written", personal=True),
         column("flags", "map<string,string>", "wide rows: event type to flag as written"),
-        column("broken", "string", "the line itself where it could not be read", personal=True),
+        column("ip", "string", "IP address, coarsened or not at all as privacy.ip says", personal=True),
+        *_precision("source (latitude, longitude are the log's) or ip (they were looked up)"),
+        column("broken", "string", "the line where it could not be read, without what privacy leaves out", personal=True),
         key=("row_hash",),
         personal=True,
     ),
@@ -66,6 +78,18 @@ _ARRIVED = (
         "What users or their source declared about them.",
         _user(),
         column("attributes", "map<string,string>", "declared attributes that the mapping names", personal=True),
+        owner="user_id",
+        key=("user_id",),
+        personal=True,
+    ),
+    state(
+        "consents",
+        "What users allow: only these purposes may their events be used for.",
+        _user(),
+        column("purposes", "array<string>", "labels, location, training, export: what is allowed, sorted", nullable=False),
+        column("since", "map<string,date>", "purpose to the day since which it is allowed without a break", nullable=False),
+        column("notice_version", "string", "the notice under which the user decided"),
+        column("stated_at", "timestamp", "when: an event's time, or the end of the day on which a row arrived", nullable=False),
         owner="user_id",
         key=("user_id",),
         personal=True,
@@ -95,7 +119,8 @@ _CLEAN = (
         column("local_date", "date", "local date; null where the log has no times"),
         column("local_hour", "int", "local hour 0..23; null where the log has no times"),
         column("slot", "string", "part of the week in local time; null where the log has no times"),
-        *_position("the event", personal=True),
+        *_position("the event, where it is precise enough (spatial.max_precision_m)", personal=True),
+        *_precision("source, gazetteer, ip or item"),
         column("time_zone", "string", "IANA time zone at the event's place"),
         column("cell", "string", "H3 cell, resolution 9", personal=True),
         column("region", "string", "nearest populated place: COUNTRY/first-order division/name"),
@@ -105,6 +130,11 @@ _CLEAN = (
         column("device", "string", "device"),
         column("scene", "string", "scene"),
         column("session_id", "string", "session", personal=True),
+        column(
+            "consents",
+            "array<string>",
+            "what the user allowed as of the arrival day, sorted; null: the log asks for no consent",
+        ),
         column("row_hash", "string", "the raw row it came from", nullable=False),
         key=("event_id",),
         checks={
@@ -289,6 +319,8 @@ _LABEL = (
             "trend_known": "trend IN ('emerging', 'stable', 'fading', 'returning')",
         },
         personal=True,
+        purpose="labels",
+        nothing={"label": "'none'", "trend": "'stable'", "long_half_life_days": "1D", "short_half_life_days": "1D"},
     ),
 )
 
@@ -347,6 +379,8 @@ _SPATIAL = (
         key=("user_id", "place_id"),
         checks={"role_known": "role IN ('home', 'work', 'other')", "share_range": _UNIT_INTERVAL.format("share")},
         personal=True,
+        purpose="location",
+        nothing={"role": "'other'"},
     ),
     state(
         "user_mobility",
@@ -360,6 +394,7 @@ _SPATIAL = (
         owner="user_id",
         key=("user_id",),
         personal=True,
+        purpose="location",
     ),
     state(
         "item_positions",
@@ -427,6 +462,8 @@ _INTERACTION = (
         key=("user_id", "slot", "category"),
         checks={"slot_known": _SLOT_CHECK, "affinity_range": _UNIT_INTERVAL.format("affinity")},
         personal=True,
+        purpose="location",
+        nothing={"slot": f"'{ANY_SLOT}'", "half_life_days": "1D"},
     ),
     snapshot(
         "region_slot_lift",

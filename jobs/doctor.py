@@ -46,7 +46,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield _memory(settings)
     yield _disk("disk: lake", _nearest(settings.lake))
     yield _disk("disk: temporary", Path(tempfile.gettempdir()))
-    yield _key()
+    yield _key(settings)
     yield _lake(settings.lake)
     yield _master(settings.spark.master)
     for source, feed in settings.sources.items():
@@ -149,9 +149,11 @@ def _disk(name: str, folder: Path | None) -> Check:
     )
 
 
-def _key() -> Check:
-    from jobs.lake.identities import KEY_VARIABLE, key_file, load_key
+def _key(settings: Settings) -> Check:
+    from jobs.lake.identities import KEY_VARIABLE, key_file, key_problem, load_key
 
+    if (problem := key_problem(settings.spark.master, settings.lake)) is not None:
+        return Check(name="key", problem=problem)
     where = KEY_VARIABLE if KEY_VARIABLE in os.environ else str(key_file())
     if where != KEY_VARIABLE and not key_file().exists():
         return Check(name="key", found=f"made in {where} by the first run")

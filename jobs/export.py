@@ -22,6 +22,7 @@ from jobs.lake.context import Context
 from jobs.lake.identities import load_key, unsealed_column
 from jobs.lake.runs import newest_night
 from jobs.lake.store import Days, Lake
+from jobs.pipeline import choose
 from jobs.runner import one_line
 from jobs.sinks import folder, postgres
 
@@ -35,6 +36,7 @@ _COLUMNS = {
     ),
 }  # fmt: skip
 _NEVER = ("vault",)
+EXPORT = "export"
 # Times of a log without times stand for an order only.
 _MADE_UP = ("event_timestamp", "event_date", "until")
 
@@ -79,7 +81,7 @@ def export(spark: SparkSession, settings: Settings, sink: str | None = None, dry
         run_id=f"{night.day:%Y%m%d}-export-{uuid.uuid4().hex[:8]}",
         bootstrap=False,
         pins=night.versions,
-    )
+    ).seen_by(choose(only=(EXPORT,))[0])
     chosen = {name: target for name, target in settings.sinks.items() if sink in (None, name)}
     deliveries = _counted(context, chosen) if dry_run else deliver(context, chosen)
     _fail_for(deliveries)
@@ -200,19 +202,18 @@ def _without_time(rows: DataFrame, name: str) -> Column:
 
 
 def _under_callers_ids(context: Context, rows: DataFrame) -> DataFrame:
-    """Pseudonyms replaced through the vault; rows of users whom it does not know (erased) are left out."""
+    """Pseudonyms replaced through the vault; rows of users whom it does not know (erased), or who forbid it, are left out."""
     has_entity = {"entity_type", "entity_id"} <= set(rows.columns)
     if "user_id" not in rows.columns and not has_entity:
         return rows
     version = context.pins.get("vault", context.lake.version("vault"))
     if version is not None:
         context.inputs["vault"] = version
+    sealed = context.lake.read("vault", version).dropDuplicates(["user_id"])
+    if (allowing := context.allowing(EXPORT)) is not None:
+        sealed = sealed.join(allowing, on="user_id", how="left_semi")
     # Decrypted before the join: once per user, not once per row.
-    vault = (
-        context.lake.read("vault", version)
-        .dropDuplicates(["user_id"])
-        .select("user_id", unsealed_column(F.col("sealed"), load_key()).alias("_caller"))
-    )
+    vault = sealed.select("user_id", unsealed_column(F.col("sealed"), load_key()).alias("_caller"))
     if not has_entity:
         known = rows.join(vault, on="user_id", how="inner").withColumn("user_id", F.col("_caller")).drop("_caller")
         return known.unionByName(rows.where("user_id IS NULL")) if rows.schema["user_id"].nullable else known

@@ -19,6 +19,7 @@ AS_IT_STANDS = "?"
 class Step:
     """One job, `jobs/<name>.py`.
 
+    `purposes`: what a user must have allowed for the step to see the user's events (see `jobs.lake.consent`).
     `minutes` is a generous limit for a scheduler's time-out; `torch`: Spark's workers run models in it.
     """
 
@@ -26,6 +27,7 @@ class Step:
     does: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    purposes: tuple[str, ...] = ()
     minutes: int = 60
     gpu: bool = False
     torch: bool = False
@@ -40,13 +42,13 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="ingest",
         does="reads what landed, replaces user ids by pseudonyms, keeps what is declared of items and users",
-        reads=("raw_events@-1", "items@-1", "users@-1"),
-        writes=("raw_events", "items", "users", "vault"),
+        reads=("raw_events@-1", "items@-1", "users@-1", "consents@-1"),
+        writes=("raw_events", "items", "users", "consents", "vault"),
     ),
     Step(
         name="clean",
         does="parses, checks and places every row; quarantines what is wrong, with the reasons",
-        reads=("raw_events", "raw_events@-1", "items", "value_ranges@-1"),
+        reads=("raw_events", "raw_events@-1", "items", "consents", "value_ranges@-1"),
         writes=("events", "events_quarantine", "value_ranges"),
     ),
     Step(
@@ -66,8 +68,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="label",
         does="weighs each user's categories over long and short times and labels interests and events",
-        reads=("events", "user_interests@-1"),
+        reads=("events", "consents", "user_interests@-1"),
         writes=("event_labels", "user_interests"),
+        purposes=("labels",),
     ),
     Step(
         name="time_series",
@@ -79,35 +82,42 @@ STEPS: tuple[Step, ...] = (
         name="spatial",
         does="finds users' places, how they move, where items are, and hotspots",
         reads=(
-            "events", "user_sequences@-1", "user_places@-1", "user_mobility@-1", "item_positions@-1", "cell_daily@-1",
+            "events", "consents", "user_sequences@-1", "user_places@-1", "user_mobility@-1", "item_positions@-1",
+            "cell_daily@-1",
         ),
         writes=("user_places", "user_mobility", "item_positions", "cell_daily", "hotspots"),
+        purposes=("location",),
     ),
     Step(
         name="interaction",
         does="joins when and where: users' categories by slot, regions' categories by slot",
-        reads=("events", "cell_daily", "cell_daily@-1", "user_slot_affinity@-1"),
+        reads=("events", "consents", "cell_daily", "cell_daily@-1", "user_slot_affinity@-1"),
         writes=("user_slot_affinity", "region_slot_lift"),
+        purposes=("location",),
     ),
     Step(
         name="train",
         does="cuts windows from events before the day and trains a candidate model on them",
-        reads=("events@-1", "user_sequences@-1", "items@-1", "model_versions?", "publications?"),
+        reads=("events@-1", "consents", "user_sequences@-1", "items@-1", "model_versions?", "publications?"),
         writes=("training_windows", "model_versions", "training_runs"),
+        purposes=("training",),
         minutes=240,
         gpu=True,
     ),
     Step(
         name="evaluate",
         does="judges the candidate on the day's events against the published model and baselines; decides",
-        reads=("events", "events@-1", "user_sequences@-1", "model_versions", "publications?"),
+        reads=("events", "events@-1", "consents", "user_sequences@-1", "model_versions", "publications?"),
         writes=("model_quality", "publications"),
+        purposes=("training",),
         torch=True,
     ),
     Step(
         name="score",
         does="ranks the catalogue for every user and slot with the published model, a reason per item",
-        reads=("user_sequences", "user_places", "items", "model_versions", "publications", "recommendations@-1"),
+        reads=(
+            "user_sequences", "consents", "user_places", "items", "model_versions", "publications", "recommendations@-1",
+        ),
         writes=("recommendations",),
         gpu=True,
         torch=True,
@@ -115,8 +125,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="export",
         does="delivers recommendations to the sinks",
-        reads=("recommendations", "vault"),
+        reads=("recommendations", "consents", "vault"),
         writes=("export_log",),
+        purposes=("export",),
     ),
     Step(
         name="report",

@@ -90,7 +90,7 @@ def run(
             run_id=run_id,
             bootstrap=bootstrap,
             pins=pins(settings.lake),
-        )
+        ).seen_by(step)
         report = _run_step(step, context)
         watch(step.name, report)
         reports.append(report)

@@ -18,6 +18,7 @@ from jobs.clean.ranges import is_extreme, value_ranges, with_range
 from jobs.clean.rules import parsed, reasons, rules, set_flags, text_types
 from jobs.clean.times import slot_of
 from jobs.clean.wording import normalised, single_spaced
+from jobs.lake.consent import CONSENTS, LOCATION
 from jobs.lake.context import Context, Refused
 
 __all__ = ["run", "slot_of"]
@@ -39,8 +40,9 @@ def run(context: Context) -> None:
     arrived = {row.day: row["count"] for row in raw.groupBy("day").count().collect()}
     verdicts = judged(context, raw, rows=sum(arrived.values()))
     standing = with_verdicts(raw, verdicts)
-    good = parsed(standing.where(F.col("reasons").isNull()), mapping)
-    context.write("events", events(good, known_categories(context), mapping, java_zones(context.spark)))
+    good = with_consents(parsed(standing.where(F.col("reasons").isNull()), mapping), known_consents(context))
+    precision_m = context.settings.spatial.max_precision_m
+    context.write("events", events(good, known_categories(context), mapping, java_zones(context.spark), precision_m))
     context.write("events_quarantine", quarantined(standing.where(F.col("reasons").isNotNull())))
     counted = conservation(arrived, verdicts.rows, _accepted(context), context.arrivals("events_quarantine"))
     context.rows_in = sum(day["rows"] for day in counted.values())
@@ -127,9 +129,52 @@ def _no_day() -> Column:
     return F.lit(None).cast("date").alias("until")
 
 
-def events(good: DataFrame, categories: DataFrame, mapping: Mapping, zones: frozenset[str]) -> DataFrame:
-    """Accepted rows as events: one each, or as many as a wide row's flags say; in local time and space."""
-    typed = with_gazetteer(fan_out(good, mapping), mapping.events.place_gazetteer)
+def known_consents(context: Context) -> DataFrame | None:
+    """user_id, `consents`, and the arrival days [`since`, `until`) for which they held; None: the log asks for none."""
+    if not context.settings.asks_consent:
+        return None
+    if not context.bootstrap:
+        return consents_as_of(context, None)
+    until = F.lead("day").over(Window.partitionBy("user_id").orderBy("day")).alias("until")
+    changes = context.changed(CONSENTS)
+    return changes.select("user_id", F.col("purposes").alias("consents"), F.col("day").alias("since"), until)
+
+
+def consents_as_of(context: Context, since: date | None) -> DataFrame | None:
+    """`known_consents` as of the last day, as if they had held from `since` on (None: from when they did)."""
+    if not context.settings.asks_consent:
+        return None
+    begin = F.col("changed_on") if since is None else F.lit(since)
+    known = context.state(CONSENTS)
+    return known.select("user_id", F.col("purposes").alias("consents"), begin.alias("since"), _no_day())
+
+
+def with_consents(rows: DataFrame, known: DataFrame | None) -> DataFrame:
+    """`rows` with `consents` as of their arrival day: empty for who has said nothing, null where nobody is asked."""
+    if known is None:
+        return rows.withColumn("consents", F.lit(None).cast("array<string>"))
+    held = known.withColumnRenamed("user_id", "_user")
+    as_of = (F.col("day") >= F.col("since")) & (F.col("until").isNull() | (F.col("day") < F.col("until")))
+    joined = rows.join(held, on=(F.col("user_id") == F.col("_user")) & as_of, how="left").drop("_user", "since", "until")
+    return joined.withColumn("consents", F.coalesce("consents", F.array().cast("array<string>")))
+
+
+def where_allowed(rows: DataFrame) -> DataFrame:
+    """`rows` without the positions of users who do not allow their location."""
+    is_allowed = F.col("consents").isNull() | F.array_contains("consents", LOCATION)
+    names = ("latitude_", "longitude_", "position_source", "position_precision_m")
+    return rows.withColumns({name: F.when(is_allowed, F.col(name)) for name in names})
+
+
+def events(
+    good: DataFrame, categories: DataFrame, mapping: Mapping, zones: frozenset[str], max_precision_m: float
+) -> DataFrame:
+    """Accepted rows as events: one each, or as many as a wide row's flags say; in local time and space.
+
+    A position less precise than `max_precision_m` gives a time zone and a region, but is no place.
+    """
+    typed = where_allowed(with_gazetteer(fan_out(good, mapping), mapping.events.place_gazetteer))
+    is_fix = F.col("position_precision_m").isNull() | (F.col("position_precision_m") <= max_precision_m)
     at = geography(F.col("latitude_"), F.col("longitude_"), zones) if mapping.has_places else F.lit(None).cast(_GEOGRAPHY)
     placed = typed.withColumn("at", at)
     zone = F.coalesce(F.col("at.time_zone"), F.lit(mapping.events.time_zone))
@@ -147,10 +192,10 @@ def events(good: DataFrame, categories: DataFrame, mapping: Mapping, zones: froz
         "local_date": F.to_date("local_timestamp"),
         "local_hour": F.hour("local_timestamp"),
         "slot": slot_of(F.col("local_timestamp")),
-        "latitude": F.col("latitude_"),
-        "longitude": F.col("longitude_"),
+        "latitude": F.when(is_fix, F.col("latitude_")),
+        "longitude": F.when(is_fix, F.col("longitude_")),
         "time_zone": F.col("at.time_zone"),
-        "cell": F.col("at.cell"),
+        "cell": F.when(is_fix, F.col("at.cell")),
         "region": F.col("at.region"),
         "category": F.coalesce(single_spaced(F.col("category")), "item_category"),
         "value": F.col("value_"),

@@ -40,7 +40,9 @@ def thin(judged: DataFrame, clean: Clean, *, has_times: bool) -> DataFrame:
     users two share one with a chance of 3 in a million, and then only see each other's rows here.
     """
     date = F.col("event_date") if has_times else F.col("day")
-    latitude, longitude = F.radians("latitude_"), F.radians("longitude_")
+    # What was looked up for an address may be in the next town.
+    is_near = F.coalesce(F.col("position_precision_m"), F.lit(0.0)) <= clean.min_jump_m
+    latitude, longitude = F.radians(F.when(is_near, F.col("latitude_"))), F.radians("longitude_")
     window = F.lit(clean.near_duplicate_s)
     for event_type, seconds in clean.near_duplicate_s_by_type.items():
         window = F.when(F.col("event_type") == event_type, F.lit(seconds)).otherwise(window)

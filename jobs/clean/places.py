@@ -94,7 +94,7 @@ def java_zones(spark: SparkSession) -> frozenset[str]:
 
 
 def with_gazetteer(rows: DataFrame, gazetteer: str | None) -> DataFrame:
-    """Positions out of place names (CSV: place, latitude, longitude), where a row has none of its own."""
+    """Positions out of place names (CSV: place, latitude, longitude), where a row has none but that of its IP address."""
     if gazetteer is None:
         return rows
     spark = rows.sparkSession
@@ -107,10 +107,13 @@ def with_gazetteer(rows: DataFrame, gazetteer: str | None) -> DataFrame:
     # A name that is there twice must not make two events of one.
     distinct = places.groupBy("place").agg(F.min(F.struct("latitude", "longitude")).alias("_at"))
     joined = rows.join(F.broadcast(distinct), on="place", how="left")
-    own = F.col("latitude_").isNotNull()
+    is_own = F.col("latitude_").isNotNull() & ~F.col("position_source").eqNullSafe("ip")
+    is_named = ~is_own & F.col("_at.latitude").isNotNull() & F.col("_at.longitude").isNotNull()
     return joined.withColumns(
         {
-            "latitude_": F.when(own, F.col("latitude_")).otherwise(F.col("_at.latitude")),
-            "longitude_": F.when(own, F.col("longitude_")).otherwise(F.col("_at.longitude")),
+            "latitude_": F.when(is_named, F.col("_at.latitude")).otherwise(F.col("latitude_")),
+            "longitude_": F.when(is_named, F.col("_at.longitude")).otherwise(F.col("longitude_")),
+            "position_source": F.when(is_named, "gazetteer").otherwise(F.col("position_source")),
+            "position_precision_m": F.when(~is_named, F.col("position_precision_m")),
         }
     ).drop("_at")

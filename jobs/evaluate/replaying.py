@@ -33,6 +33,7 @@ from jobs.lake.context import NO_TIMES_DAY, Context
 from jobs.lake.identities import load_key
 from jobs.lake.runs import newest_night
 from jobs.lake.store import Days, Lake
+from jobs.pipeline import choose
 from models import metrics
 from models.baselines import BASELINES, baseline
 from models.judging import Contender
@@ -43,6 +44,7 @@ log = logging.getLogger("wherewhen")
 HEADER = ("row", "user_id", "event_timestamp", "item_id", "rank", "candidates")
 _SHOWN = (("hit", 10), ("ndcg", 10), ("mrr", 0))
 _PROGRESS_SECONDS = 10.0
+_LONG_AGO = date(1900, 1, 1)
 
 
 def evaluate_file(
@@ -119,7 +121,9 @@ def _contender(context: Context, model: str | None) -> Contender:
         raise ValueError(f"nothing is published in {root}: name a version or a baseline (--model {' or '.join(BASELINES)})")
     if name not in BASELINES:
         return Contender(name=name, folder=versions.folder(root, versions.known(registry, name)))
-    targets = context.history("events").where(_is_target(context.mapping))
+    # Counting is learning: of those alone who allow it.
+    [learning] = choose(only=("train",))
+    targets = context.seen_by(learning).history("events").where(_is_target(context.mapping))
     catalogue = None if served is None else versions.vocabulary(root, versions.known(registry, served))
     counts = fit(targets, context.mapping.target_events, catalogue)
     return Contender(name=f"{versions.PREFIX}{name}", ranker=baseline(name, counts))
@@ -150,7 +154,7 @@ def _lines(context: Context, events: Path) -> tuple[DataFrame, DataFrame]:
     # Both count the rows of one partition that keeps the file's order.
     lines = read_rows.select(F.monotonically_increasing_id().alias("row"), "user_id", "event_time", "item_id")
     day = F.coalesce(own_day(mapping.events), F.lit(context.days.last)) if mapping.has_times else F.lit(NO_TIMES_DAY)
-    raw = raw_events(read_rows.withColumn("day", day), mapping.events, load_key())
+    raw = raw_events(read_rows.withColumn("day", day), mapping.events, load_key(), settings.privacy)
     numbered = raw.withColumn("row", F.monotonically_increasing_id())
     judged = parsed(numbered, mapping).withColumn(
         "reasons", reasons(rules(mapping, settings.ingest.lookback_days, settings.clean))
@@ -160,10 +164,12 @@ def _lines(context: Context, events: Path) -> tuple[DataFrame, DataFrame]:
     categories = context.state("items").select(
         "item_id",
         F.col("category").alias("item_category"),
-        F.lit(date(1900, 1, 1)).alias("since"),
+        F.lit(_LONG_AGO).alias("since"),
         F.lit(None).cast("date").alias("until"),
     )
-    made = clean.events(good.dropDuplicates(["row_hash"]), categories, mapping, java_zones(spark))
+    consents = clean.consents_as_of(context, _LONG_AGO)
+    distinct = clean.with_consents(good.dropDuplicates(["row_hash"]), consents)
+    made = clean.events(distinct, categories, mapping, java_zones(spark), settings.spatial.max_precision_m)
     each = made.join(good.select("row", "row_hash"), on="row_hash", how="inner")
     asks = _is_target(mapping)
     if mapping.events.wide:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Collection
 from datetime import date
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.mapping import Events
+from conf.settings import Privacy
 from conf.tables import TABLES
 from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items, users_by_day
+from jobs.ingest.consents import CONSENTS, check_purposes, consents_by_day, stated_in_events, stated_in_feed
 from jobs.ingest.landing import File, Landing, listing
+from jobs.ingest.privacy import limited
 from jobs.ingest.reading import BROKEN, CONTENT
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
 from jobs.ingest.survey import Past, as_details, refuse_changed, survey
@@ -25,7 +31,7 @@ def run(context: Context) -> None:
     """Count everything, so that what cannot be read stops the run before it writes; then write.
 
     Raises:
-        ValueError: a source is missing, unreadable or not as its mapping says.
+        ValueError: a source is missing, unreadable or not as its mapping says; a purpose is unknown.
         Refused: a finished day's rows changed.
     """
     key, landing = load_key(), Landing(context.spark)
@@ -44,11 +50,20 @@ def run(context: Context) -> None:
     rows = {name: _rows(context, source, files[name], wanted) for name, source in sources.items()}
     prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
     refuse_changed(past, prints, suspects)
+    of_days = {name: frame.where(context.days.where()) for name, frame in rows.items()}
+    statements = _statements(context, of_days)
+    if statements is not None:
+        check_purposes(statements)
 
     days = set(context.days)
     context.rows_in = sum(found.rows for day, found in prints.items() if day in days)
     context.note(fingerprints=as_details(prints, {day: folders.get(day, "") for day in wanted}), listings=undated)
-    _write(context, {name: frame.where(context.days.where()) for name, frame in rows.items()}, key)
+    _write(context, of_days, key)
+    if statements is not None:
+        hidden = statements.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
+        from_events = "consent" in context.mapping.events.columns
+        accepted = context.settings.privacy.notice_versions
+        context.write(CONSENTS, consents_by_day(hidden, context.before(CONSENTS), accepted, dated=from_events))
     if context.rows_out["raw_events"] != context.rows_in:
         raise ValueError(
             f"{context.rows_in} source rows were counted, then {context.rows_out['raw_events']} read: "
@@ -85,8 +100,18 @@ def _rows(context: Context, source: Feeding, files: tuple[File, ...], wanted: se
     return rows.where(F.col("day").between(F.lit(min(wanted)), F.lit(max(wanted))))
 
 
+def _statements(context: Context, rows: dict[str, DataFrame]) -> DataFrame | None:
+    """Who allowed what, from the events and from a feed of its own; None: the log asks for no consent."""
+    found = []
+    if "consent" in context.mapping.events.columns:
+        found.append(stated_in_events(rows[EVENTS], context.mapping.events))
+    if CONSENTS in rows:
+        found.append(stated_in_feed(rows[CONSENTS]))
+    return reduce(DataFrame.unionByName, found) if found else None
+
+
 def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
-    context.write("raw_events", raw_events(rows[EVENTS], context.mapping.events, key))
+    context.write("raw_events", raw_events(rows[EVENTS], context.mapping.events, key, context.settings.privacy))
     declared = declared_items(rows["items"]) if "items" in rows else None
     context.write("items", items_by_day(declared, mentioned_items(context.arrivals("raw_events")), context.before("items")))
     user_ids = rows[EVENTS].select("user_id")
@@ -94,29 +119,33 @@ def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
         hidden = rows["users"].withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         context.write("users", users_by_day(hidden, context.before("users")))
         user_ids = user_ids.unionByName(rows["users"].select("user_id"))
+    if CONSENTS in rows:
+        user_ids = user_ids.unionByName(rows[CONSENTS].select("user_id"))
     _add_to_vault(context, user_ids, key)
 
 
-def raw_events(rows: DataFrame, feed: Events, key: bytes) -> DataFrame:
+def raw_events(rows: DataFrame, feed: Events, key: bytes, privacy: Privacy) -> DataFrame:
     """The contract's columns. Equal source rows get equal hashes, whatever file they stand in.
 
     A row's hash is over all fields of the source, those that the mapping does not name included:
-    only a row that repeats another in full may be taken for its duplicate.
+    only a row that repeats another in full may be taken for its duplicate. It is keyed: from an
+    open hash and the rest of the row one could try out the addresses and positions that were left out.
     """
-    hidden = rows.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
-    whole = F.concat_ws("\x1e", F.col(CONTENT), F.concat(F.lit("user_id\x1f"), F.col("user_id")))
-    content = F.when(F.col(BROKEN).isNull(), whole).otherwise(F.concat(F.lit("broken\x1f"), F.col(BROKEN)))
-    made = {
-        "row_hash": F.substring(F.sha2(content, 256), 1, 32),
-        "event_type": _event_type(feed),
-        "broken": F.col(BROKEN),
-        "day": F.col("day"),
-    }
+    hidden = rows.withColumn("user_id", pseudonym_column(F.col("user_id"), key)).withColumn("row_hash", _row_hash(key))
+    shown = limited(hidden, privacy)
+    made = {"event_type": _event_type(feed)}
     columns = []
     for column in TABLES["raw_events"].columns:
-        given = F.col(column.name) if column.name in rows.columns else F.lit(None)
+        given = F.col(column.name) if column.name in shown.columns else F.lit(None)
         columns.append(made.get(column.name, given).cast(column.type).alias(column.name))
-    return hidden.select(*columns)
+    return shown.select(*columns)
+
+
+def _row_hash(key: bytes) -> Column:
+    secret = hmac.new(key, b"wherewhen row", hashlib.sha256).hexdigest()
+    whole = F.concat_ws("\x1e", F.col(CONTENT), F.concat(F.lit("user_id\x1f"), F.col("user_id")))
+    content = F.when(F.col(BROKEN).isNull(), whole).otherwise(F.concat(F.lit("broken\x1f"), F.col(BROKEN)))
+    return F.substring(F.sha2(F.concat(F.lit(secret), content), 256), 1, 32)
 
 
 def _event_type(feed: Events) -> Column:

@@ -69,7 +69,7 @@ def items_by_day(declared: DataFrame | None, mentioned: DataFrame, before: DataF
     )
     read = states.select("item_id", "day", "old", newest.alias("newest"), category.alias("category"))
     known = F.struct(*[F.col("category" if name == "category" else f"newest.{name}").alias(name) for name in _KNOWN])
-    changes = _changes(read.withColumn("known", known), "item_id", "known")
+    changes = changes_of(read.withColumn("known", known), "item_id", "known")
     shown = {name: F.col(f"known.{name}").alias(name) for name in _KNOWN}
     shown["attributes"] = F.map_from_entries("known.attributes").alias("attributes")
     return changes.select("item_id", *shown.values(), F.lit(False).alias("gone"), F.col("day").alias("changed_on"), "day")
@@ -86,11 +86,11 @@ def users_by_day(rows: DataFrame, before: DataFrame) -> DataFrame:
     old = before.select("user_id", _sorted_pairs("attributes").alias("old"))
     states = days.groupBy("user_id", "day").agg(F.max("known").alias("known")).join(old, on="user_id", how="left")
     attributes = F.map_from_entries("known").alias("attributes")
-    changes = _changes(states, "user_id", "known")
+    changes = changes_of(states, "user_id", "known")
     return changes.select("user_id", attributes, F.lit(False).alias("gone"), F.col("day").alias("changed_on"), "day")
 
 
-def _changes(states: DataFrame, owner: str, known: str) -> DataFrame:
+def changes_of(states: DataFrame, owner: str, known: str) -> DataFrame:
     """The days on which `known` is not what it was the day before, or `old` before the first."""
     by_owner = Window.partitionBy(owner).orderBy("day")
     previous = F.coalesce(F.lag(known).over(by_owner), F.col("old"))

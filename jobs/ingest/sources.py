@@ -47,7 +47,7 @@ class Feeding:
 
 
 def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
-    """Events, and items and users where the log has them: from their own path, else from beside the events.
+    """Events, and items, users and consents where the log has them: from their own path, else from beside the events.
 
     Raises:
         ValueError: a path is not set, missing or unreadable.
@@ -55,7 +55,7 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
     mapping = settings.mapping
     events = _at(landing, EVENTS, mapping.events, settings.sources["events"].path)
     found = {EVENTS: events}
-    for name in ("items", "users"):
+    for name in ("items", "users", "consents"):
         own = settings.sources.get(name)  # type: ignore[call-overload]
         feed = _feed(mapping, name) if own is None else _feed(load_mapping(find(own.mapping)), name) or _feed(mapping, name)
         if feed is None:
@@ -71,7 +71,7 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
 
 
 def _feed(mapping: Mapping, name: str) -> Feed | None:
-    return mapping.items if name == "items" else mapping.users
+    return {"items": mapping.items, "users": mapping.users, "consents": mapping.consents}[name]
 
 
 def _at(landing: Landing, name: str, feed: Feed, path: str | None) -> Feeding:
@@ -86,7 +86,7 @@ def _at(landing: Landing, name: str, feed: Feed, path: str | None) -> Feeding:
 def with_day(rows: DataFrame, feeding: Feeding, mapping: Mapping, *, first_day: date, undated_day: date) -> DataFrame:
     """`rows` with their arrival `day`: the landing folder's date, else (assumed) the event's own UTC date.
 
-    Events without a readable date of their own belong to the first day; items and users without
+    Events without a readable date of their own belong to the first day; other sources without
     dates to `undated_day`, the day of the run that first saw them.
     """
     if not mapping.has_times:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
 from datetime import date, timedelta
 from typing import Any
 
@@ -12,9 +13,11 @@ from pyspark.sql import functions as F
 from conf.mapping import Mapping
 from conf.settings import Settings
 from conf.tables import TABLES
-from jobs.lake import logs
+from jobs.lake import consent, logs
 from jobs.lake.store import Days, Lake, keyframe_before, keyframe_copies, keyframes, newest
+from jobs.pipeline import Step
 
+_EVENTS, _SEQUENCES = "events", "user_sequences"
 NO_TIMES_DAY = date(2000, 1, 1)
 
 
@@ -30,7 +33,9 @@ class Context:
     """One step of one run over `days` (a night: one day; a bootstrap: the whole history).
 
     A step treats both alike: it starts from the state `before` the first day (empty in a
-    bootstrap) and gives back rows for every day of the range, each with its `day`.
+    bootstrap) and gives back rows for every day of the range, each with its `day`. Where the log
+    asks for consent, it sees of events and sequences only what may be used for the step's purposes,
+    positions only where users allow their location, and users who withdrew are gone when it writes.
     """
 
     def __init__(
@@ -44,12 +49,20 @@ class Context:
         self.run_id = run_id
         self.bootstrap = bootstrap
         self.pins = pins
+        self.purposes: tuple[str, ...] = ()
+        self.writes: tuple[str, ...] = ()
         self.inputs: dict[str, int] = {}
         self.outputs: dict[str, int] = {}
         self.rows_out: dict[str, int] = {}
         self.details: dict[str, Any] = {}
         self.rows_in: int | None = None
         self.log = logging.getLogger("wherewhen")
+
+    def seen_by(self, step: Step) -> Context:
+        """The same for one step: what may be used for its purposes."""
+        seen = copy(self)
+        seen.purposes, seen.writes = step.purposes, step.writes
+        return seen
 
     @property
     def mapping(self) -> Mapping:
@@ -61,7 +74,13 @@ class Context:
 
     def arrivals(self, name: str) -> DataFrame:
         """Rows of a fact that arrived in the run's days."""
-        return self._read(name, self.days.where())
+        rows = self._read(name, self.days.where())
+        if name != _EVENTS or not self._limited:
+            return rows
+        if self._apart:
+            return consent.apart(rows, self._spans())
+        allowed = F.forall(F.array(*map(F.lit, self.purposes)), lambda purpose: F.array_contains("consents", purpose))
+        return rows.where(F.coalesce(allowed, F.lit(False)))
 
     def before(self, name: str, lookback_days: int | None = None) -> DataFrame:
         """`name@-1`: a state before the first day (without `gone` and `day`), or a fact's earlier partitions.
@@ -69,12 +88,12 @@ class Context:
         A bootstrap starts from nothing: both are empty.
         """
         if TABLES[name].kind == "state":
-            return self._state_before(name)
+            return self._usable_state(name, self._state_before(name))
         yesterday = self.days.first - timedelta(days=1)
         if self.bootstrap:
             return self._read(name, "false")
         since = "" if lookback_days is None else f"day >= '{self.days.first - timedelta(days=lookback_days)}' AND "
-        return self._read(name, f"{since}day <= '{yesterday}'")
+        return self._usable_facts(name, self._read(name, f"{since}day <= '{yesterday}'"))
 
     def _state_before(self, name: str) -> DataFrame:
         yesterday = self.days.first - timedelta(days=1)
@@ -85,17 +104,34 @@ class Context:
 
     def earlier(self, name: str) -> DataFrame:
         """A fact's partitions before the last day, in a bootstrap as in a night: what training may see."""
-        return self._read(name, f"day < '{self.days.last}'")
+        return self._usable_facts(name, self._read(name, f"day < '{self.days.last}'"))
 
     def history(self, name: str, lookback_days: int | None = None) -> DataFrame:
         """A fact's rows up to the last day, the run's own days included."""
         since = "" if lookback_days is None else f"day > '{self.days.last - timedelta(days=lookback_days)}' AND "
-        return self._read(name, f"{since}day <= '{self.days.last}'")
+        return self._usable_facts(name, self._read(name, f"{since}day <= '{self.days.last}'"))
+
+    def events_until_withdrawn(self, lookback_days: int) -> DataFrame:
+        """`history` of events for results of several days: with `allowed_until`, the day from which on a row may not be used.
+
+        It is null where that day has not come.
+        """
+        since = f"day > '{self.days.last - timedelta(days=lookback_days)}' AND "
+        rows = self._read(_EVENTS, f"{since}day <= '{self.days.last}'")
+        if not self._limited:
+            return rows.withColumn("allowed_until", F.lit(None).cast("date"))
+        return consent.usable(rows, self._spans()).drop("allowed_from")
 
     def state(self, name: str) -> DataFrame:
         """`name`: the state as of the last day, what this run wrote included; without `gone` and `day`."""
         reach = Days(first=keyframe_before(self.days.last, self.first_day), last=self.days.last)
-        return newest(self._read(name, reach.where()), TABLES[name].owner)
+        return self._usable_state(name, newest(self._read(name, reach.where()), TABLES[name].owner))
+
+    def allowing(self, *purposes: str) -> DataFrame | None:
+        """The users who allow the purposes as of the last day: `user_id, allowed_from`; None: the log asks for no consent."""
+        if not self.settings.asks_consent:
+            return None
+        return consent.allowed_now(self.state(consent.CONSENTS), purposes, self.settings.privacy.notice_versions)
 
     def changed(self, name: str) -> DataFrame:
         """State rows of the owners that changed within the run's days, as written (`gone` and `day` included)."""
@@ -118,6 +154,8 @@ class Context:
         """
         contract = TABLES[name]
         days = Days(first=self.days.last, last=self.days.last) if contract.newest_only else self.days
+        if self._limited:
+            rows = self._without_withdrawn(name, rows)
         if contract.kind == "state":
             rows = self._with_keyframes(name, rows, days)
         replaced = self._replaced(name, days)
@@ -140,12 +178,66 @@ class Context:
             self.inputs[name] = version
         return self.lake.read(name, version, where)
 
+    @property
+    def _limited(self) -> bool:
+        return bool(self.purposes) and self.settings.asks_consent
+
+    @property
+    def _apart(self) -> bool:
+        """Whether states are folded over days within which users may withdraw and allow again."""
+        return self.bootstrap and any(TABLES[name].purpose for name in self.writes)
+
+    def _spans(self) -> DataFrame:
+        """When users allowed the step's purposes, within the run's days; of a night: who does."""
+        accepted = self.settings.privacy.notice_versions
+        if self.bootstrap:
+            return consent.allowed_spans(self.changed(consent.CONSENTS), self.purposes, accepted)
+        return consent.allowed_now(self.state(consent.CONSENTS), self.purposes, accepted)
+
+    def _usable_facts(self, name: str, rows: DataFrame) -> DataFrame:
+        """Of events those that may be used as of the last day."""
+        if name != _EVENTS or not self.settings.asks_consent:
+            return rows
+        if (allowed := self.allowing(*self.purposes) if self.purposes else None) is not None:
+            rows = consent.usable(rows, allowed).drop("allowed_from", "allowed_until")
+        located = self.allowing(consent.LOCATION)
+        assert located is not None
+        return consent.without_withdrawn_places(rows, located)
+
+    def _usable_state(self, name: str, rows: DataFrame) -> DataFrame:
+        """What may be used as of the last day: of sequences their events, of a purpose's own state its owners."""
+        if not self.settings.asks_consent:
+            return rows
+        if name == _SEQUENCES and name not in self.writes:
+            located = self.allowing(consent.LOCATION)
+            assert located is not None
+            return consent.usable_sequences(rows, self.allowing(*self.purposes) if self.purposes else None, located)
+        if (purpose := TABLES[name].purpose) is not None:
+            allowed = self.allowing(purpose)
+            assert allowed is not None
+            return consent.usable(rows, allowed, day="changed_on").drop("allowed_from", "allowed_until")
+        return rows
+
+    def _without_withdrawn(self, name: str, rows: DataFrame) -> DataFrame:
+        """`rows` under the users' own ids, and a gone row for each user whom a withdrawal leaves without state."""
+        contract = TABLES[name]
+        if contract.purpose is None:
+            return consent.together(rows) if self._apart and "user_id" in rows.columns else rows
+        if self._apart:
+            ended = consent.withdrawn(rows, self._spans())
+            rows = consent.together(rows)
+        else:
+            known, kept = self._state_before(name).select("user_id"), self.before(name).select("user_id")
+            ended = known.join(kept.unionByName(rows.select("user_id")), on="user_id", how="left_anti").distinct()
+            ended = ended.withColumn("day", F.lit(self.days.last))
+        return rows.unionByName(consent.gone(ended, contract))
+
     def _with_keyframes(self, name: str, rows: DataFrame, days: Days) -> DataFrame:
         frames = keyframes(days, self.first_day)
         if not frames:
             return rows
         owner = TABLES[name].owner
-        before = self.before(name).withColumn("gone", F.lit(False)).withColumn("day", F.col("changed_on"))
+        before = self._state_before(name).withColumn("gone", F.lit(False)).withColumn("day", F.col("changed_on"))
         if TABLES[name].newest_only and self.bootstrap:
             return rows
         every = before.unionByName(rows.select(*before.columns)).persist()

@@ -21,6 +21,19 @@ def key_file() -> Path:
     return Path.home() / ".config" / "wherewhen" / "key"
 
 
+def key_problem(master: str, lake: str) -> str | None:
+    """Why there must be a given key and is none; None where there is, or Spark and the lake are of this machine alone.
+
+    A key made here would be known here only: other machines would call the same users by other names.
+    """
+    is_local = master.startswith("local") and ("://" not in lake or lake.startswith("file://"))
+    if is_local or KEY_VARIABLE in os.environ:
+        return None
+    shared = f"Spark runs at {master}" if not master.startswith("local") else f"the lake is {lake}"
+    made = "openssl rand -hex 32" if not key_file().exists() else f"cat {key_file()}"
+    return f'{shared}, so all machines need one key: export {KEY_VARIABLE}="$({made})", the same everywhere'
+
+
 def load_key(*, create: bool = True) -> bytes:
     """The 32-byte key: `WHEREWHEN_KEY`, else the key file, made on first use with mode 600.
 

@@ -21,6 +21,7 @@ from pyspark.errors import PySparkRuntimeError
 
 from conf.mapping import load_mapping
 from conf.settings import Settings, find
+from jobs.lake.identities import key_problem
 from jobs.lake.java import java_problem
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def start(settings: Settings, *, torch: bool = False) -> SparkSession:
     """The one Spark session of the process. `torch`: Python workers will run models, so they get torch from the start.
 
     Raises:
-        ValueError: Java is missing; says how to get it.
+        ValueError: Java is missing, or a key that all machines share; says how to get it.
     """
     from pyspark.sql import SparkSession
 
@@ -83,6 +84,8 @@ def start(settings: Settings, *, torch: bool = False) -> SparkSession:
         raise ValueError(problem)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     given = _given_by_spark_submit()
+    if (problem := key_problem(given.get("spark.master", settings.spark.master), settings.lake)) is not None:
+        raise ValueError(problem)
     builder = SparkSession.builder
     options = _options(settings, given.get("spark.master", settings.spark.master))
     if torch and options["spark.master"].startswith("local"):
@@ -158,7 +161,7 @@ DELTA_OPTIONS = {
 def reads_delta(settings: Settings) -> bool:
     """Whether a source is a Delta table, for which Spark needs Delta's jars."""
     mappings = [load_mapping(find(source.mapping)) for source in settings.sources.values()]
-    feeds = [feed for mapping in mappings for feed in (mapping.events, mapping.items, mapping.users)]
+    feeds = [feed for mapping in mappings for feed in (mapping.events, mapping.items, mapping.users, mapping.consents)]
     return any(feed is not None and feed.format == "delta" for feed in feeds)
 
 

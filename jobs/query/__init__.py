@@ -40,14 +40,16 @@ def answer(
         QueryError: the statement is not one SELECT over known tables and columns; says what is near.
         ValueError: a table has no rows yet, or the statement failed while it ran.
     """
-    statement = check(sql, None if user is None else _pseudonym(user))
+    statement = check(sql, None if user is None else _pseudonym(user, settings))
     visible = seen(settings.lake, versions or {}, at_run)
     return _run(statement, settings.lake, {name: visible[name] for name in statement.tables if name in visible})
 
 
-def _pseudonym(user: str) -> str:
-    from jobs.lake.identities import load_key, pseudonym
+def _pseudonym(user: str, settings: Settings) -> str:
+    from jobs.lake.identities import key_problem, load_key, pseudonym
 
+    if (problem := key_problem(settings.spark.master, settings.lake)) is not None:
+        raise ValueError(problem)
     return pseudonym(user, load_key(create=False))
 
 

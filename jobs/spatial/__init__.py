@@ -39,5 +39,5 @@ def _hotspots(context: Context) -> DataFrame:
     if not snapshots:
         return context.lake.read("hotspots", None)
     reach = (context.days.last - snapshots[0]).days + settings.hotspot_window_days
-    events = context.history("events", lookback_days=reach).select("day", "cell", "region", "slot", "user_id")
+    events = context.events_until_withdrawn(reach).select("day", "cell", "region", "slot", "user_id", "allowed_until")
     return hotspots(in_windows(events, snapshots, settings.hotspot_window_days), settings)

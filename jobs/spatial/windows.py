@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake.store import Days
@@ -21,8 +21,13 @@ def snapshot_days(days: Days, first_day: date) -> list[date]:
 def in_windows(rows: DataFrame, snapshots: Sequence[date], window_days: int) -> DataFrame:
     """Each row once per snapshot whose trailing window holds its `day`, with `snapshot_day` in its place.
 
-    The window of a snapshot is the `window_days` days that end with it.
+    The window of a snapshot is the `window_days` days that end with it. Rows may have `allowed_until`:
+    a snapshot of that day or later holds them no more.
     """
     every = F.array(*[F.lit(day) for day in snapshots]).cast("array<date>")
-    holding = F.filter(every, lambda end: (F.col("day") <= end) & (F.col("day") > F.date_sub(end, window_days)))
-    return rows.withColumn("snapshot_day", F.explode(holding)).drop("day")
+    until = F.col("allowed_until") if "allowed_until" in rows.columns else F.lit(None)
+
+    def holds(end: Column) -> Column:
+        return (F.col("day") <= end) & (F.col("day") > F.date_sub(end, window_days)) & (until.isNull() | (end < until))
+
+    return rows.withColumn("snapshot_day", F.explode(F.filter(every, holds))).drop("day", "allowed_until")

@@ -236,7 +236,7 @@ def test_slots_are_half_open_and_a_night_belongs_to_the_day_it_begins(spark):
 def events_of(spark, rows, of, categories=()):
     frame = parsed(raw(spark, rows), of)
     known = spark.createDataFrame(list(categories), "item_id string, item_category string, since date, until date")
-    return clean.events(frame, known, of, java_zones(spark))
+    return clean.events(clean.with_consents(frame, None), known, of, java_zones(spark), max_precision_m=500.0)
 
 
 def test_events_stand_in_the_time_and_space_of_their_place(spark):

@@ -111,6 +111,7 @@ def test_a_key_that_others_can_read(look, monkeypatch, tmp_path):
     monkeypatch.delenv("WHEREWHEN_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert look()["key"].problem is None, "the first run makes one"
+    assert "export WHEREWHEN_KEY" in look("spark.master=spark://127.0.0.1:1")["key"].problem
     key = tmp_path / ".config" / "wherewhen" / "key"
     key.parent.mkdir(parents=True)
     key.write_text("0f" * 32)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import hmac
 import json
 import random
 import shutil
@@ -86,7 +87,7 @@ def raw_of(spark, made, days):
 
     rows = source.read(spark, source.files(landing, days))
     dated = with_day(rows, source, made.mapping, first_day=FIRST, undated_day=FIRST)
-    return ingest.raw_events(dated, made.mapping.events, load_key())
+    return ingest.raw_events(dated, made.mapping.events, load_key(), made.privacy)
 
 
 def test_rows_arrive_as_they_were_written_under_pseudonyms(make_settings, make_context, tmp_path):
@@ -362,7 +363,7 @@ def test_real_logs_are_read(spark, make_settings, shared_data):
 
 
 def test_hashes_depend_on_every_field_and_on_nothing_else(spark, make_settings, tmp_path):
-    """Against hashlib, field by field; the user id enters as the pseudonym."""
+    """Against hashlib, field by field; the user id enters as the pseudonym, and all is keyed."""
     fields = {**ROW, "unmapped": "x"}
     lines = [json.dumps(fields), *[json.dumps({**fields, name: "changed"}) for name in fields]]
     random.Random(1).shuffle(lines)
@@ -371,4 +372,5 @@ def test_hashes_depend_on_every_field_and_on_nothing_else(spark, make_settings, 
     assert len(set(found)) == len(fields) + 1
     said = {name: str(value) for name, value in fields.items() if name != "user_id"}
     text = "\x1e".join([*[f"{name}\x1f{said[name]}" for name in sorted(said)], f"user_id\x1f{pseudonym('anna', load_key())}"])
-    assert hashlib.sha256(text.encode()).hexdigest()[:32] in found
+    secret = hmac.new(load_key(), b"wherewhen row", hashlib.sha256).hexdigest()
+    assert hashlib.sha256((secret + text).encode()).hexdigest()[:32] in found

@@ -7,7 +7,8 @@ from cryptography.exceptions import InvalidTag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.lake import identities
+from conf.settings import load_settings
+from jobs.lake import identities, session
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 
@@ -29,6 +30,32 @@ def test_another_key_or_changed_bytes_open_nothing():
         identities.unseal(sealed, OTHER)
     with pytest.raises(InvalidTag):
         identities.unseal(sealed[:-1] + bytes([sealed[-1] ^ 1]), KEY)
+
+
+@pytest.mark.parametrize(
+    ("master", "lake", "said"),
+    [
+        ("local[*]", "lake", None),
+        ("local[2]", "file:///data/lake", None),
+        ("spark://host:7077", "lake", "Spark runs at spark://host:7077"),
+        ("yarn", "file:///mnt/lake", "Spark runs at yarn"),
+        ("local[2]", "s3a://bucket/lake", "the lake is s3a://bucket/lake"),
+    ],
+)
+def test_what_machines_share_needs_a_given_key(monkeypatch, tmp_path, master, lake, said):
+    """A key file of this machine does not do, but names the key that lists were made with."""
+    assert identities.key_problem(master, lake) is None, "it is given"
+    monkeypatch.delenv("WHEREWHEN_KEY")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    problem = identities.key_problem(master, lake)
+    assert (problem is None) == (said is None)
+    if said is not None:
+        assert problem.startswith(said) and "openssl rand -hex 32" in problem and "\n" not in problem
+        settings = load_settings(overrides=[f"spark.master={master}", f"lake={lake}"])
+        with pytest.raises(ValueError, match="export WHEREWHEN_KEY"):
+            session.start(settings)
+        identities.load_key()
+        assert f"cat {tmp_path}/.config/wherewhen/key" in identities.key_problem(master, lake)
 
 
 def test_the_key_is_made_once_private_and_outside_any_lake(monkeypatch, tmp_path):

@@ -1,0 +1,323 @@
+"""Users who allow one purpose and not another: what steps see of them, what withdrawing undoes, nights and bootstrap alike."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from pyspark.sql import functions as F
+
+from conf.contracts import PURPOSES
+from conf.mapping import Mapping
+from conf.settings import Folder, load_settings
+from conf.tables import TABLES
+from jobs import export
+from jobs.ingest.consents import check_purposes, consents_by_day, stated_in_events, stated_in_feed
+from jobs.lake import identities
+from jobs.lake.compare import compare
+from jobs.lake.schema import spark_schema
+from jobs.lake.store import Lake
+from jobs.pipeline import STEPS, choose
+from jobs.runner import run
+
+FIRST = date(2024, 6, 29)  # a Saturday: the third day is a Monday and a month's first
+DAYS = [FIRST + timedelta(days=n) for n in range(5)]
+ALL = "|".join(PURPOSES)
+# User -> what is stated on which day, under which notice.
+SAID = {
+    "all": {0: (ALL, "v2")},
+    "silent": {},
+    "never": {0: ("none", "v2")},
+    "unlabelled": {0: ("location|training|export", "v2")},
+    "unplaced": {0: ("labels, training, export", "v2")},
+    "untaught": {0: ("labels location export", "v2")},
+    "unlisted": {0: ("labels|location|training", "v2")},
+    "outdated": {0: (ALL, "v1")},
+    "quits": {0: (ALL, "v2"), 3: ("", "v2")},
+    "wavers": {0: (ALL, "v2"), 2: ("export", "v2"), 3: (ALL, "v2")},
+    "idle": {0: (ALL, "v2"), 2: ("", "v2")},  # without an event from then on
+}
+SPOT = {user: (40.70 + number / 100, -73.99) for number, user in enumerate(SAID)}
+MAPPING = {
+    "description": "test",
+    "target_events": ["check_in"],
+    "events": {
+        "files": "events*", "options": {"header": "true"}, "event_type": "check_in",
+        "columns": {
+            "user_id": "user", "item_id": "item", "event_time": "at", "category": "category", "latitude": "lat",
+            "longitude": "lon",
+        },
+    },
+    "consents": {
+        "files": "consents*", "options": {"header": "true"},
+        "columns": {"user_id": "who", "purposes": "allows", "notice_version": "notice"},
+    },
+}  # fmt: skip
+STATES = ("consents", "user_sequences", "user_interests", "user_places", "user_mobility", "user_slot_affinity")
+MADE = (*STATES, "events", "event_labels", "item_positions", "cell_daily")
+CHOSEN = choose(only=("ingest", "clean", "sequences", "label", "spatial", "interaction"))
+
+
+def me(user):
+    return identities.pseudonym(user, identities.load_key())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Four events a day of each user at the user's own spot, and what users state."""
+    folder = tmp_path_factory.mktemp("consents")
+    for number, day in enumerate(DAYS):
+        landing = folder / "landing" / str(day)
+        landing.mkdir(parents=True)
+        with (landing / "events.csv").open("w") as file:
+            rows = csv.writer(file)
+            rows.writerow(["user", "item", "at", "category", "lat", "lon"])
+            for user, (latitude, longitude) in SPOT.items():
+                for hour in () if user == "idle" and number >= 2 else (9, 12, 19, 23):
+                    rows.writerow([user, f"i-{user}", f"{day}T{hour:02}:00:00Z", f"c{hour % 2}", latitude, longitude])
+        with (landing / "consents.csv").open("w") as file:
+            rows = csv.writer(file)
+            rows.writerow(["who", "allows", "notice"])
+            rows.writerows([user, *said[number]] for user, said in SAID.items() if number in said)
+    (folder / "mapping.yaml").write_text(json.dumps(MAPPING))
+    return folder
+
+
+def settings_for(world, lake, *more):
+    overrides = [f"lake={world / lake}", f"sources.events.path={world / 'landing'}", f"report.path={world / 'page.html'}"]
+    overrides += [f"sources.events.mapping={world / 'mapping.yaml'}", "privacy.notice_versions=[v2]", *more]
+    return load_settings(overrides=overrides)
+
+
+@pytest.fixture(scope="module")
+def bootstrapped(spark, world):
+    settings = settings_for(world, "bootstrapped")
+    run(spark, settings, DAYS[-1], steps=CHOSEN, bootstrap=True)
+    return settings
+
+
+def table(spark, settings, name):
+    lake = Lake(spark, settings.lake)
+    return lake.read(name, lake.version(name))
+
+
+def there_on(spark, settings, name, number):
+    """The users who have a state as of the day."""
+    rows = table(spark, settings, name).where(F.col("day") <= F.lit(DAYS[number]))
+    newest = rows.groupBy("user_id").agg(F.max(F.struct("day", F.col("gone"))).alias("last")).where("NOT last.gone")
+    names = {me(user): user for user in SAID}
+    return {names[row.user_id] for row in newest.collect()}
+
+
+def users_of(rows):
+    names = {me(user): user for user in SAID}
+    return {names[row.user_id] for row in rows.select("user_id").distinct().collect()}
+
+
+def test_nights_leave_what_the_bootstrap_leaves(spark, world, bootstrapped):
+    nightly = settings_for(world, "nightly")
+    run(spark, nightly, DAYS[1], steps=CHOSEN, bootstrap=True)
+    for day in DAYS[2:]:
+        run(spark, nightly, day, steps=CHOSEN)
+    for name in MADE:
+        comparison = compare(table(spark, bootstrapped, name), table(spark, nightly, name), TABLES[name])
+        assert comparison.rows > 0 and comparison.equal, f"{name}: {comparison}"
+
+
+def test_nothing_is_made_of_people_for_what_they_do_not_allow(spark, bootstrapped):
+    everybody, last = set(SAID), len(DAYS) - 1
+    forbid = {"silent", "never", "outdated"}
+    stay = {"user_interests": {"unlabelled"}, "user_places": {"unplaced"}, "user_mobility": {"unplaced"}}
+    stay["user_slot_affinity"] = {"unplaced"}
+    for name, without in stay.items():
+        every = users_of(table(spark, bootstrapped, name))
+        assert every == everybody - forbid - without, f"not even a gone row: {name}"
+        assert there_on(spark, bootstrapped, name, 1) == every, name
+        assert there_on(spark, bootstrapped, name, 2) == every - {"wavers", "idle"}, name
+        assert there_on(spark, bootstrapped, name, last) == every - {"quits", "idle"}, name
+    labelled = table(spark, bootstrapped, "event_labels")
+    assert users_of(labelled) == everybody - forbid - {"unlabelled"}
+    days = {row.day for row in labelled.where(F.col("user_id") == me("wavers")).collect()}
+    assert days == {DAYS[0], DAYS[1], DAYS[3], DAYS[4]}
+    begun = [row for row in table(spark, bootstrapped, "user_interests").collect() if row.user_id == me("wavers")]
+    events = {row.day: row.events for row in begun if row.category == "c1"}
+    assert events == {DAYS[0]: 3, DAYS[1]: 6, DAYS[3]: 3, DAYS[4]: 6}, "who allows it again begins anew"
+    [gone] = [row for row in begun if row.gone]
+    assert gone.day == gone.changed_on == DAYS[2] and gone.category == "" and gone.events == 0
+
+
+def test_positions_are_those_of_people_who_allow_them(spark, bootstrapped):
+    events = table(spark, bootstrapped, "events")
+    placed = events.where("latitude IS NOT NULL OR cell IS NOT NULL OR region IS NOT NULL OR time_zone IS NOT NULL")
+    assert users_of(placed) == {"all", "unlabelled", "untaught", "unlisted", "quits", "wavers", "idle"}
+    assert {row.day for row in placed.where(F.col("user_id") == me("wavers")).collect()} == {DAYS[n] for n in (0, 1, 3, 4)}
+    counted = table(spark, bootstrapped, "cell_daily").agg(F.sum("events").alias("n")).first().n
+    assert counted == placed.count() == 4 * (4 * 5 + 3 + 4 + 2)
+    held = {row.item_id for row in table(spark, bootstrapped, "item_positions").collect()}
+    assert not held & {"i-unplaced", "i-silent", "i-never", "i-outdated"} and "i-all" in held
+
+
+def test_events_say_what_was_allowed_when_they_arrived(spark, bootstrapped):
+    rows = table(spark, bootstrapped, "events").select("user_id", "day", "consents").distinct().collect()
+    held = {(row.user_id, (row.day - FIRST).days): row.consents for row in rows}
+    everything = sorted(PURPOSES)
+    assert [held[me("wavers"), n] for n in range(5)] == [everything, everything, ["export"], everything, everything]
+    assert held[me("silent"), 0] == held[me("outdated"), 4] == [] and held[me("unplaced"), 0] == [
+        "export",
+        "labels",
+        "training",
+    ]
+
+
+def seen(make_context, settings, step, number=4):
+    chosen = next(one for one in STEPS if one.name == step)
+    return make_context(DAYS[number], first_day=FIRST, settings=settings).seen_by(chosen)
+
+
+def test_training_sees_nobody_who_forbids_it_and_nothing_of_before_a_withdrawal(spark, bootstrapped, make_context):
+    learners = {"all", "unlabelled", "unplaced", "unlisted", "wavers"}
+    context = seen(make_context, bootstrapped, "train")
+    rows = context.earlier("events")
+    assert users_of(rows) == learners, "quits allowed it when the events arrived, but no more"
+    assert {row.day for row in rows.where(F.col("user_id") == me("wavers")).collect()} == {DAYS[3]}
+    assert users_of(rows.where("latitude IS NULL")) == {"unplaced"}
+    sequences = {row.user_id: row.events for row in context.before("user_sequences").collect()}
+    assert set(sequences) == {me(user) for user in learners}
+    assert {event.arrived_on for event in sequences[me("wavers")]} == {DAYS[3]}
+    assert users_of(seen(make_context, bootstrapped, "evaluate").history("events")) == learners
+
+
+def test_lists_are_made_without_places_that_were_withdrawn(spark, bootstrapped, make_context):
+    sequences = {row.user_id: row.events for row in seen(make_context, bootstrapped, "score").state("user_sequences").collect()}
+    assert set(sequences) == {me(user) for user in SAID}, "scoring needs no purpose of its own"
+    for user in ("quits", "unplaced", "idle"):
+        assert all(event.latitude is None and event.region is None for event in sequences[me(user)]), user
+    placed = {event.arrived_on for event in sequences[me("wavers")] if event.latitude is not None}
+    assert len(sequences[me("wavers")]) == 20 and placed == {DAYS[3], DAYS[4]}
+    stored = {row.user_id: row.events for row in table(spark, bootstrapped, "user_sequences").collect()}
+    assert any(event.latitude is not None for event in stored[me("quits")]), "the step's own state is as it arrived"
+
+
+def test_other_notices_accepted_later_end_what_was_made_under_the_old(spark, bootstrapped, make_context):
+    settings = bootstrapped.model_copy(update={"privacy": bootstrapped.privacy.model_copy(update={"notice_versions": ("v3",)})})
+    context = seen(make_context, settings, "label", 4)
+    assert context.before("user_interests").isEmpty()
+    gone = context._without_withdrawn("user_interests", context.lake.read("user_interests", None))
+    assert users_of(gone.where("gone")) == {"all", "unplaced", "untaught", "unlisted", "wavers"}
+
+
+def test_lists_of_people_who_forbid_it_are_not_delivered(spark, bootstrapped, make_context, tmp_path):
+    context = seen(make_context, bootstrapped, "export")
+    entry = {"slot": "any", "rank": 1, "item_id": "i", "score": 1.0, "source": "s", "reason": "r", "model_version": "m"}
+    entry |= {"policy_version": None, "propensity": 1.0, "gone": False, "changed_on": DAYS[4], "day": DAYS[4]}
+    names = TABLES["recommendations"].names
+    rows = [tuple({**entry, "user_id": me(user)}[name] for name in names) for user in SAID]
+    context.write("recommendations", spark.createDataFrame(rows, spark_schema(TABLES["recommendations"])))
+    sink = Folder(kind="csv", path=str(tmp_path / "lists"))
+    [delivery] = export.deliver(context, {"files": sink})
+    assert delivery.error is None
+    lines = [line for file in (tmp_path / "lists").glob("*.csv") for line in csv.DictReader(file.open())]
+    assert {line["user_id"] for line in lines} == {"all", "unlabelled", "unplaced", "untaught", "wavers"}
+
+
+STATEMENT = "user_id string, day date, stated_at timestamp, purposes array<string>, notice_version string"
+
+
+def folded(statements, days):
+    """The state at the end of each day on which a user's changed: {(user, day): (purposes, since, notice, stated_at)}."""
+    found, known = {}, {}
+    for day in days:
+        for user in {row[0] for row in statements}:
+            said = [row for row in statements if row[0] == user and row[1] <= day]
+            if not said:
+                continue
+            _, _, at, purposes, notice = max(said, key=lambda row: (row[2], -len(row[3]), row[3], row[4]))
+            before = known.get(user)
+            since = {p: before[1][p] if before and p in before[1] else day for p in purposes}
+            now = (purposes, since, notice, at)
+            if before != now:
+                found[user, day] = known[user] = now
+    return found
+
+
+def test_the_newest_statement_holds_whenever_it_arrives(spark):
+    """Against a plain fold, over statements that arrive late and contradict each other; a night goes on from a state."""
+    random.seed(4)
+    days = [FIRST + timedelta(days=n) for n in range(7)]
+    rows = []
+    for _ in range(160):
+        day, late = random.choice(days), random.choice([0, 0, 0, 1, 3])
+        at = datetime(day.year, day.month, day.day, random.choice([8, 12]), tzinfo=UTC) - timedelta(days=late)
+        rows.append((f"u{random.randrange(12)}", day, at, sorted(random.sample(PURPOSES, random.randrange(4))), "v1"))
+    wanted = folded(rows, days)
+
+    def shown(frame):
+        # As numbers: a collected timestamp would be in the time zone of this process.
+        rows = frame.withColumn("at", F.unix_seconds("stated_at")).collect()
+        return {(r.user_id, r.day): (r.purposes, r.since, r.notice_version, r.at) for r in rows}
+
+    wanted = {key: (*value[:3], int(value[3].timestamp())) for key, value in wanted.items()}
+    none = spark.createDataFrame([], spark_schema(TABLES["consents"])).drop("gone", "day")
+    whole = shown(consents_by_day(spark.createDataFrame(rows, STATEMENT), none, (), dated=True))
+    assert whole == wanted and len(wanted) > 40
+    early = consents_by_day(spark.createDataFrame([r for r in rows if r[1] <= days[3]], STATEMENT), none, (), dated=True)
+    last = (
+        early.groupBy("user_id").agg(F.max_by(F.struct(*early.columns), "day").alias("row")).select("row.*").drop("gone", "day")
+    )
+    late = consents_by_day(spark.createDataFrame([r for r in rows if r[1] > days[3]], STATEMENT), last, (), dated=True)
+    assert shown(late) == {key: value for key, value in wanted.items() if key[1] > days[3]}
+
+
+def test_statements_are_read_as_people_write_them(spark):
+    written = ["labels|training", " Training; labels,labels ", '["labels", "training"]', None, "none", "NONE"]
+    schema = "user_id string, day date, broken string, event_time string, consent string, purposes string"
+    frame = spark.createDataFrame(
+        [(f"{n}", FIRST, None, "2024-06-29T10:00:00Z", text, text) for n, text in enumerate(written)], schema
+    )
+    feed = Mapping.model_validate(MAPPING).events
+    for read in (stated_in_feed(frame), stated_in_events(frame, feed)):
+        found = {row.user_id: row.purposes for row in read.collect()}
+        assert [found[f"{n}"] for n in range(6)] == [["labels", "training"]] * 3 + [[]] * 3
+    late = frame.limit(1).withColumn("event_time", F.lit("2099-01-01T00:00:00Z"))
+    at = stated_in_events(late, feed).select(F.to_date("stated_at").alias("on")).first().on
+    assert at == FIRST, "a clock that is ahead does not bind the user until then"
+    answers = [("a", "yes", "0"), ("b", "TRUE", None), ("c", "", "1")]
+    flags = spark.createDataFrame(
+        [(*row, FIRST, None) for row in answers], "user_id string, labels string, export string, day date, broken string"
+    )
+    assert {row.user_id: row.purposes for row in stated_in_feed(flags).collect()} == {
+        "a": ["labels"],
+        "b": ["labels"],
+        "c": ["export"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "said"), [("purposes", "labels|marketing", "'marketing'"), ("labels", "maybe", "'labels=maybe'")]
+)
+def test_an_unknown_purpose_is_an_error_that_names_it(spark, column, text, said):
+    frame = spark.createDataFrame([("u", FIRST, None, text)], f"user_id string, day date, broken string, {column} string")
+    with pytest.raises(ValueError, match=said) as caught:
+        check_purposes(stated_in_feed(frame))
+    assert "labels, location, training, export" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_mapping_of_consents_says_who_allows_what():
+    for columns, said in (
+        ({"purposes": "p"}, "user_id must be mapped"),
+        ({"user_id": "u"}, "map either purposes, or some of"),
+        ({"user_id": "u", "purposes": "p", "labels": "l"}, "map either purposes, or some of"),
+        ({"user_id": "u", "marketing": "m"}, "unknown marketing"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Mapping.model_validate({**MAPPING, "consents": {"columns": columns}})
+
+
+def test_steps_ask_for_purposes_that_there_are():
+    assert {purpose for step in STEPS for purpose in step.purposes} == set(PURPOSES)
+    purposes = {step.name: step.purposes for step in STEPS}
+    writers = {name: step.purposes for step in STEPS for name in step.writes if TABLES[name].purpose}
+    assert all(writers[name] == (TABLES[name].purpose,) for name in writers) and purposes["score"] == ()
