@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The machine's own certificates, as pip uses them.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test soak lint lock clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +36,10 @@ demo: setup
 
 test: setup $(VENV)/.jars $(AIRFLOW)/.ready
 	$(BIN)/python -m pytest
+
+# Hours: a SIGKILL at every commit point of a night, a line each.
+soak: setup
+	$(BIN)/python -m pytest -m soak
 
 lint: setup
 	$(BIN)/ruff check .

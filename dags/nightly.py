@@ -46,8 +46,9 @@ so it may run as often as you like, and what is done stays done.
 |---|---|---|
 | `error:` | something broke; it was tried twice | mend it (disk, memory, source, database), clear the task |
 | `error:` and exit code 2 | the settings or parameters are wrong | correct them, clear the task |
-| `refused:` (exit code 3) | a check said no: a day would be skipped, input of a finished day changed | \
-run the command that the line names (mostly `wherewhen backfill --start ... --end ...`), then clear the task or leave it |
+| `refused:` (exit code 3) | a check said no: a day would be skipped, input of a finished day changed, \
+another process writes the lake | do what the line says: wait, or run the command that it names \
+(mostly `wherewhen backfill --start ... --end ...`), then clear the task or leave it |
 | time-out | the step took longer than its limit | look why with `wherewhen runs`; clear the task |
 
 `wherewhen doctor` looks over the machine, `wherewhen runs --day D` shows what every step did.

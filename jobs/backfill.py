@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
-from jobs.lake import logs
+from jobs.lake import lock, logs
 from jobs.lake.context import Refused
 from jobs.lake.runs import code_version
 from jobs.pipeline import Step
@@ -28,27 +28,29 @@ def run_days(spark: SparkSession, settings: Settings, start: date, end: date, *,
 
     Raises:
         ValueError: the days are in the wrong order.
-        Refused: days after `end` are finished already; they would rest on states that changed.
+        Refused: days after `end` are finished already; they would rest on states that changed. Or another
+            process writes the lake.
     """
     if end < start:
         raise ValueError(f"--end {end} is before --start {start}")
-    finished = [row["day"] for row in logs.read(settings.lake, "runs", "status = 'done'")]
-    if finished and max(finished) > end:
-        raise Refused(
-            f"days up to {max(finished)} are finished and rest on these: backfill --start {start} --end {max(finished)}"
-        )
-    ident = f"{start}/{end}/{','.join(step.name for step in steps)}/{settings.hash()}/{code_version()}"
-    resume = _resume_from(settings.lake, ident, start, end)
-    if resume > start:
-        log.info("going on from %s: the days before it are done", resume)
-    day = resume
-    while day <= end:
-        log.info("backfill of %s", day)
-        outcome = run(spark, settings, day, steps=steps, backfill=True, watch=watch)
-        _record(settings, ident, day)
-        for refusal in outcome.refusals:
-            log.info("refused: %s", refusal)
-        day += timedelta(days=1)
+    with lock.held(settings.lake, f"backfill from {start} to {end}"):
+        finished = [row["day"] for row in logs.read(settings.lake, "runs", "status = 'done'")]
+        if finished and max(finished) > end:
+            raise Refused(
+                f"days up to {max(finished)} are finished and rest on these: backfill --start {start} --end {max(finished)}"
+            )
+        ident = f"{start}/{end}/{','.join(step.name for step in steps)}/{settings.hash()}/{code_version()}"
+        resume = _resume_from(settings.lake, ident, start, end)
+        if resume > start:
+            log.info("going on from %s: the days before it are done", resume)
+        day = resume
+        while day <= end:
+            log.info("backfill of %s", day)
+            outcome = run(spark, settings, day, steps=steps, backfill=True, watch=watch)
+            _record(settings, ident, day)
+            for refusal in outcome.refusals:
+                log.info("refused: %s", refusal)
+            day += timedelta(days=1)
 
 
 def _resume_from(root: str, ident: str, start: date, end: date) -> date:

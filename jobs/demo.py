@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from conf.settings import Folder, Settings, Source
+from jobs.lake import lock
 from jobs.lake.session import start
 from jobs.runner import Outcome, Watcher, run
 from jobs.simulate import World, simulate
@@ -26,22 +27,40 @@ def run_demo(settings: Settings, *, users: int, items: int, days: int, seed: int
 
     Raises:
         ValueError: the lake was not made by a demo.
+        Refused: another process writes it.
     """
     began = time.monotonic()
     lake = Path(settings.lake)
-    if lake.exists() and any(lake.iterdir()) and not (lake / WORLD).is_dir():
+    if _contents(lake) and not (lake / WORLD).is_dir():
         raise ValueError(f"{lake} was not made by a demo and is left alone; use another: wherewhen --set lake=DIR demo")
-    shutil.rmtree(lake, ignore_errors=True)
-    settings = _demo_settings(settings, lake)
-    spark = start(settings, torch=True)
-    log.info("demo: %d users, %d items, %d days that end with %s", users, items, days, END_DAY)
-    simulate(spark, lake / WORLD, World(users=users, items=items, days=days, end_day=END_DAY, seed=seed))
-    log.info("  %-12s %6.1f s  %s", "simulate", time.monotonic() - began, f"{lake / WORLD}/landing")
-    outcomes = []
-    for number, day in enumerate(END_DAY - timedelta(days=back) for back in (2, 1, 0)):
-        log.info("%s %s", "bootstrap up to" if number == 0 else "night of", day)
-        outcomes.append(run(spark, settings, day, bootstrap=number == 0, watch=watch))
+    with lock.held(settings.lake, "demo"):
+        _clear(lake)
+        settings = _demo_settings(settings, lake)
+        spark = start(settings, torch=True)
+        log.info("demo: %d users, %d items, %d days that end with %s", users, items, days, END_DAY)
+        simulate(spark, lake / WORLD, World(users=users, items=items, days=days, end_day=END_DAY, seed=seed))
+        log.info("  %-12s %6.1f s  %s", "simulate", time.monotonic() - began, f"{lake / WORLD}/landing")
+        outcomes = []
+        for number, day in enumerate(END_DAY - timedelta(days=back) for back in (2, 1, 0)):
+            log.info("%s %s", "bootstrap up to" if number == 0 else "night of", day)
+            outcomes.append(run(spark, settings, day, bootstrap=number == 0, watch=watch))
     _tell(settings, outcomes, time.monotonic() - began)
+
+
+def _contents(lake: Path) -> list[Path]:
+    """What a lake holds beside its lock; the demo's mark last."""
+    found = [path for path in lake.glob("*") if path.name not in lock.FILES]
+    return sorted(found, key=lambda path: path.name == WORLD)
+
+
+def _clear(lake: Path) -> None:
+    """Everything but the lock, which is held; the mark goes last and is there again at once."""
+    for path in _contents(lake):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (lake / WORLD).mkdir()
 
 
 def _demo_settings(settings: Settings, lake: Path) -> Settings:

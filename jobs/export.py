@@ -17,7 +17,7 @@ from pyspark.sql.types import ArrayType, MapType, StructType
 
 from conf.settings import Folder, Postgres, Settings, SettingsError
 from conf.tables import TABLES
-from jobs.lake import logs
+from jobs.lake import lock, logs
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, unsealed_column
 from jobs.lake.runs import newest_night
@@ -65,6 +65,7 @@ def export(spark: SparkSession, settings: Settings, sink: str | None = None, dry
     Raises:
         SettingsError: there is no such sink, or none at all.
         ValueError: no night is finished, or a sink failed (the others are served first).
+        Refused: another process writes the lake, other steps of that very night apart.
     """
     if not settings.sinks:
         raise SettingsError("no sinks in the settings: add one, for example --set 'sinks.files={kind: csv, path: out/lists}'")
@@ -83,7 +84,10 @@ def export(spark: SparkSession, settings: Settings, sink: str | None = None, dry
         pins=night.versions,
     ).seen_by(choose(only=(EXPORT,))[0])
     chosen = {name: target for name, target in settings.sinks.items() if sink in (None, name)}
-    deliveries = _counted(context, chosen) if dry_run else deliver(context, chosen)
+    if dry_run:
+        return _counted(context, chosen)
+    with lock.held(settings.lake, f"export of {night.day}", day=night.day, steps=("export",)):
+        deliveries = deliver(context, chosen)
     _fail_for(deliveries)
     return deliveries
 

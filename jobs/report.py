@@ -16,7 +16,7 @@ import jinja2
 from pyspark.sql import functions as F
 
 from conf.contracts import ANY_SLOT
-from jobs.lake import logs
+from jobs.lake import commits, logs
 from jobs.lake.context import Context
 from jobs.pipeline import STEPS
 
@@ -36,7 +36,8 @@ _DECISIONS = {
 def run(context: Context) -> None:
     page = render(gather(context))
     path = Path(context.settings.report.path)
-    write_whole(path, page)
+    with commits.delivery("the report"):
+        write_whole(path, page)
     context.note(report=str(path), bytes=len(page.encode()))
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from importlib import import_module
@@ -18,7 +19,7 @@ import psutil
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
-from jobs.lake import logs
+from jobs.lake import lock, logs
 from jobs.lake.context import NO_TIMES_DAY, Context, Refused, Skipped
 from jobs.lake.runs import NIGHT, code_version, pins
 from jobs.lake.store import Days, Lake
@@ -64,39 +65,48 @@ def run(
     `watch` is called with a step's name when it begins (report None) and when it ended.
 
     Raises:
-        Refused: a day would be skipped or gone back to, or an upstream step is not done.
+        Refused: a day would be skipped or gone back to, an upstream step is not done, or another process writes the lake.
         Exception: what a step raised; its row in `runs` says `failed`, earlier steps stay done.
     """
     chosen = tuple(steps) or order()
-    lake = Lake(spark, settings.lake)
-    records = _records(settings.lake)
     if not settings.mapping.has_times and (day != NO_TIMES_DAY or not bootstrap):
         if not bootstrap:
             raise Refused(f"the log has no times, so it has no days: run --day {NO_TIMES_DAY} --bootstrap")
         day = NO_TIMES_DAY
-    if not backfill:
-        _check_order(records, chosen, day, bootstrap)
-    days, first_day = _days(spark, settings, records, day, bootstrap)
-    run_id = f"{day:%Y%m%d}-{uuid.uuid4().hex[:12]}"
-    reports: list[StepReport] = []
-    refusals: list[str] = []
-    for step in chosen:
-        watch(step.name, None)
-        context = Context(
-            settings=settings,
-            lake=lake,
-            days=days,
-            first_day=first_day,
-            run_id=run_id,
-            bootstrap=bootstrap,
-            pins=pins(settings.lake),
-        ).seen_by(step)
-        report = _run_step(step, context)
-        watch(step.name, report)
-        reports.append(report)
-        refusals += context.details.get("refusals", [])
-    _close_night(settings, run_id, days, first_day)
+    with _held(settings, chosen, day, bootstrap):
+        records = _records(settings.lake)
+        if not backfill:
+            _check_order(records, chosen, day, bootstrap)
+        days, first_day = _days(spark, settings, records, day, bootstrap)
+        run_id = f"{day:%Y%m%d}-{uuid.uuid4().hex[:12]}"
+        reports: list[StepReport] = []
+        refusals: list[str] = []
+        for step in chosen:
+            watch(step.name, None)
+            context = Context(
+                settings=settings,
+                lake=Lake(spark, settings.lake),
+                days=days,
+                first_day=first_day,
+                run_id=run_id,
+                bootstrap=bootstrap,
+                pins=pins(settings.lake),
+            ).seen_by(step)
+            report = _run_step(step, context)
+            watch(step.name, report)
+            reports.append(report)
+            refusals += context.details.get("refusals", [])
+        _close_night(settings, run_id, days, first_day)
     return Outcome(run_id=run_id, days=days, reports=tuple(reports), refusals=tuple(refusals))
+
+
+def _held(settings: Settings, chosen: Sequence[Step], day: date, bootstrap: bool) -> AbstractContextManager[None]:
+    """A scheduler runs steps of one day side by side, each in a process of its own; a bootstrap writes all days."""
+    names = [step.name for step in chosen]
+    if bootstrap:
+        return lock.held(settings.lake, f"bootstrap up to {day}")
+    doing = f"run of {day}" if len(names) == len(STEPS) else f"run of {day}: {', '.join(names)}"
+    return lock.held(settings.lake, doing, day=day, steps=names)
 
 
 def _run_step(step: Step, context: Context) -> StepReport:

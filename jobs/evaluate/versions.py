@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
-from jobs.lake import logs
+from jobs.lake import commits, logs
 from models import registry
 from models.baselines import BASELINES, Baseline
 from models.queries import Vocabulary
@@ -75,7 +75,8 @@ def baseline_version(made: Baseline, root: str, day: date) -> logs.Row:
     for array in (counts.events_V, counts.transitions_V, counts.successor_VK, counts.successor_count_VK):
         digest.update(array.tobytes())
     version = f"baseline-{made.method}-{digest.hexdigest()[:16]}"
-    registry.save(made, registry.version_folder(root, version))
+    with commits.commit(root, "a model folder"):
+        registry.save(made, registry.version_folder(root, version))
     return {
         "model_version": version,
         "kind": BASELINE,

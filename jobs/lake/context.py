@@ -14,8 +14,11 @@ from conf.mapping import Mapping
 from conf.settings import Settings
 from conf.tables import TABLES
 from jobs.lake import consent, logs
+from jobs.lake.refused import Refused
 from jobs.lake.store import Days, Lake, keyframe_before, keyframe_copies, keyframes, newest
 from jobs.pipeline import Step
+
+__all__ = ["NO_TIMES_DAY", "Context", "Refused", "Skipped"]
 
 _EVENTS, _SEQUENCES = "events", "user_sequences"
 NO_TIMES_DAY = date(2000, 1, 1)
@@ -23,10 +26,6 @@ NO_TIMES_DAY = date(2000, 1, 1)
 
 class Skipped(Exception):
     """Raised by a step whose source lacks what it needs; the message says what."""
-
-
-class Refused(Exception):
-    """A check refused the run (exit code 3); the message says which and what to do."""
 
 
 class Context:

@@ -11,6 +11,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from conf.contracts import Column
 from conf.tables import TABLES
+from jobs.lake import commits
 from jobs.lake.schema import create
 
 if TYPE_CHECKING:
@@ -37,14 +38,16 @@ def append(root: str, name: str, rows: list[Row]) -> int:
     assert contract.kind == "log", f"{name} is not a log"
     path = table_path(root, name)
     if not deltalake.DeltaTable.is_deltatable(path):
-        create(path, contract)
+        with commits.commit(root, f"the empty table {name}"):
+            create(path, contract)
     # Here only: `query` reads logs and has no time to import pyarrow.
     import pyarrow as pa
 
     schema = pa.schema([_field(column) for column in contract.columns])
     arrow = pa.Table.from_pylist([{name: row.get(name) for name in contract.names} for row in rows], schema=schema)
-    deltalake.write_deltalake(path, arrow, mode="append")
-    return deltalake.DeltaTable(path).version()
+    with commits.commit(root, name):
+        deltalake.write_deltalake(path, arrow, mode="append")
+        return deltalake.DeltaTable(path).version()
 
 
 def read(root: str, name: str, where: str = "true") -> list[Row]:

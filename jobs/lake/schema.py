@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import deltalake
@@ -79,10 +83,32 @@ def spark_schema(contract: Table) -> StructType:
 
 
 def create(path: str, contract: Table) -> None:
-    """An empty table with columns, nullability, comments, CHECK constraints and partitioning.
+    """An empty table with columns, nullability, comments, CHECK constraints and partitioning; whole or not at all.
 
-    Written by delta-rs: through Spark each constraint would cost a commit of half a second.
+    Of two that make it at once one does, and both find it. Written by delta-rs: through Spark each constraint
+    would cost a commit of half a second.
+
+    Raises:
+        ValueError: there is something else at `path`.
     """
+    if "://" in path:
+        _create(path, contract)
+        return
+    # The constraints are a commit of their own, so it is made beside and appears by a rename.
+    scratch = Path(path).with_name(f".{Path(path).name}-{uuid.uuid4().hex[:8]}")
+    try:
+        _create(str(scratch), contract)
+        scratch.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        if not deltalake.DeltaTable.is_deltatable(path):
+            raise ValueError(f"{path} is there and is no table: move it away") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _create(path: str, contract: Table) -> None:
     table = deltalake.DeltaTable.create(
         path,
         schema=Schema.from_json(schema_json(contract)),

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from conf.contracts import Table
 from conf.tables import TABLES
-from jobs.lake import files
+from jobs.lake import commits, files
 from jobs.lake.schema import create, differences, spark_schema
 
 
@@ -83,7 +83,8 @@ class Lake:
         """
         contract, stored = TABLES[name], self.delta(name)
         if stored is None:
-            create(self.path(name), contract)
+            with commits.commit(self.root, f"the empty table {name}"):
+                create(self.path(name), contract)
             return deltalake.DeltaTable(self.path(name))
         if found := differences(contract, stored):
             raise ValueError(
@@ -131,7 +132,9 @@ class Lake:
         try:
             table = self.ensure(name)
             added = files.write(files.assured(conformed, contract, where), self.path(name), contract)
-            return Written(version=files.committed(table, added, where), rows=sum(file.rows for file in added))
+            with commits.commit(self.root, name):
+                version = files.committed(table, added, where)
+            return Written(version=version, rows=sum(file.rows for file in added))
         except Exception as error:
             if (said := files.broken_contract(error)) is not None:
                 raise ValueError(f"{name}: {said}; a step wrote rows that its contract forbids") from error

@@ -20,6 +20,7 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from conf.settings import Folder
+from jobs.lake import commits
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -54,7 +55,8 @@ def deliver(rows: DataFrame, sink: Folder, day: date, run_id: str) -> int:
         extra.unlink(missing_ok=True)
     scratch.rename(final)
     before = path.resolve() if path.is_symlink() else None
-    _turn(path, final)
+    with commits.delivery("the folder sink"):
+        _turn(path, final)
     _clear(path, keep={final.name, before.name if before is not None else ""})
     return int(seen.get.get("rows", 0))
 

@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from conf.settings import Postgres
+from jobs.lake import commits
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -102,7 +103,8 @@ def deliver(rows: DataFrame, sink: Postgres, key: tuple[str, ...], comment: str)
             _stage(connection, table, rows.columns)
             try:
                 sent = _copy_partitions(rows, how, table)
-                count = _exchange(connection, table, rows.columns, key, sent)
+                with commits.delivery("the PostgreSQL sink"):
+                    count = _exchange(connection, table, rows.columns, key, sent)
             finally:
                 connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table.staging))
             # Makes the space of the deleted rows the next night's.

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from conf.settings import digest
 from conf.tables import TABLES
-from jobs.lake import logs
+from jobs.lake import commits, logs
 from jobs.lake.context import Context
 from jobs.lake.store import newest
 from jobs.train import cutting, lineage
@@ -134,7 +134,8 @@ def _make(context: Context, drafts: Sequence[Draft]) -> None:
         tasks = [_task(context, by_version[version], Path(scratch) / version) for version in missing]
         results = launch(context.spark, tasks, context.settings.train.processes, context.log) if tasks else []
         for version, task in zip(missing, tasks, strict=True):
-            registry.adopt(task.folder, folders[version])
+            with commits.commit(context.lake.root, "a model folder"):
+                registry.adopt(task.folder, folders[version])
     runs = [_run_row(context, version, by_version[version], result) for version, result in zip(missing, results, strict=True)]
     known = {row["model_version"] for row in context.log_rows("model_versions")}
     new = [

@@ -1,0 +1,152 @@
+"""A lake before a night of every step, what the undisturbed night leaves, and ways to end one in between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import deltalake
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings, load_settings
+from conf.tables import TABLES
+from jobs.lake import commits, logs
+from jobs.lake.compare import compare
+from jobs.lake.runs import newest_night, pins
+from jobs.lake.store import Lake
+from jobs.pipeline import choose
+from jobs.runner import run
+from jobs.simulate import World, simulate
+
+ROOT = Path(__file__).parents[2]
+DAY = date(2024, 7, 1)  # a Monday and a month's first: snapshots are due, and states have a keyframe
+QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+TINY = ("sequences.length=40", "train.epochs=1", "model.width=16", "model.layers=1", "model.window=16")
+TINY += ("evaluate.bootstrap_samples=20", "spark.driver_memory=1g", f"spark.conf={QUICK}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """`folder` holds the lake `before` the night and the one that was left `undisturbed`."""
+
+    spark: SparkSession
+    folder: Path
+
+    def overrides(self, name: str) -> list[str]:
+        place = self.folder / name
+        return [
+            f"lake={place}/lake",
+            f"report.path={place}/report.html",
+            f"sinks.files={{kind: csv, path: {place}/lists}}",
+            f"sources.events.path={self.folder}/landing",
+            *TINY,
+        ]
+
+    def lake(self, name: str, like: str = "before") -> Settings:
+        """A lake of its own as another stands."""
+        shutil.copytree(self.folder / like, self.folder / name, symlinks=True)
+        return load_settings(overrides=self.overrides(name))
+
+    def run(self, settings: Settings, **which: object) -> None:
+        run(self.spark, settings, DAY, steps=choose(**which))
+
+    def command(self, name: str, *words: str, kill_at: int | None = None) -> subprocess.Popen[str]:
+        """`wherewhen run` of the night on the lake `name` in a process of its own, in a group of its own."""
+        options = [word for override in self.overrides(name) for word in ("--set", override)]
+        command = [sys.executable, "-m", "jobs.cli", *options, "run", "--day", str(DAY), *words]
+        armed = {} if kill_at is None else {commits.KILL_AT: str(kill_at)}
+        pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **armed}, text=True, start_new_session=True, **pipes)
+
+    def killed(self, name: str, kill_at: int, *words: str) -> str:
+        """The point at which such a process got its SIGKILL; the JVM below it ends by itself, or here."""
+        process = self.command(name, *words, kill_at=kill_at)
+        said = process.communicate(timeout=600)[1]
+        end_group(process)
+        assert process.returncode == -signal.SIGKILL, said
+        return said.strip().splitlines()[-1].removeprefix(f"{commits.KILL_AT}: ")
+
+    def differences(self, settings: Settings) -> dict[str, str]:
+        """Where the lake differs from the undisturbed one; and what was delivered."""
+        other = load_settings(overrides=self.overrides("undisturbed"))
+        ours, theirs = pins(settings.lake), pins(other.lake)
+        found = {}
+        if set(ours) != set(theirs):
+            found["tables"] = f"{sorted(ours)}, not {sorted(theirs)}"
+        for name in sorted(set(ours) & set(theirs)):
+            if TABLES[name].kind != "log" and rows_of(settings, name, ours[name]) != rows_of(other, name, theirs[name]):
+                # Perhaps sums in another order.
+                both = (Lake(self.spark, one.lake).read(name, pins(one.lake)[name]) for one in (settings, other))
+                if not (comparison := compare(*both, TABLES[name])).equal:
+                    found[name] = str(comparison)
+        told = {"what logs say": logged, "delivered": delivered}
+        found |= {name: f"{look(settings)}, not {look(other)}" for name, look in told.items() if look(settings) != look(other)}
+        return found
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """All processes that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def rows_of(settings: Settings, name: str, version: int) -> list[str]:
+    """The rows of a version, sorted; read without Spark, that a kill is looked into in no time."""
+    table = deltalake.DeltaTable(Path(settings.lake) / name, version=version)
+    names = [column for column in TABLES[name].names if column not in TABLES[name].unequal]
+    wanted = ", ".join(f'"{column}"' for column in names)
+    answer = deltalake.QueryBuilder().register("t", table).execute(f"SELECT {wanted} FROM t").read_all()
+    return sorted(map(repr, zip(*[answer.column(column).to_pylist() for column in names], strict=True)))
+
+
+def logged(settings: Settings) -> dict[str, object]:
+    """What of the logs must not depend on kills: nobody twice in the vault, the same versions, decision and night."""
+    decided = sorted(logs.read(settings.lake, "publications"), key=lambda row: row["decided_at"])
+    newest = {row["day"]: (row["decision"], row["model_version"], row["candidate"]) for row in decided}
+    night = newest_night(settings.lake)
+    return {
+        "vault": sorted(row["user_id"] for row in logs.read(settings.lake, "vault")),
+        "versions": sorted(row["model_version"] for row in logs.read(settings.lake, "model_versions")),
+        "decisions": newest,
+        "night": (night.day, night.versions == pins(settings.lake)) if night is not None else None,
+    }
+
+
+def delivered(settings: Settings) -> tuple[list[str], bool]:
+    lists = Path(settings.sinks["files"].path)
+    return sorted(line for path in lists.glob("*.csv") for line in path.open()), Path(settings.report.path).is_file()
+
+
+@pytest.fixture(scope="session")
+def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    made = Night(spark=spark, folder=tmp_path_factory.mktemp("kills"))
+    simulate(spark, made.folder / "world", World(users=25, items=40, days=8, end_day=DAY, seed=3))
+    (made.folder / "world" / "landing").rename(made.folder / "landing")
+    (made.folder / "before").mkdir()
+    settings = load_settings(overrides=made.overrides("before"))
+    run(spark, settings, DAY - timedelta(days=1), bootstrap=True)
+    made.run(made.lake("undisturbed"))
+    return made
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """points(body): the commit points that it reaches, in order."""
+
+    def reached_in(body: Callable[[], object]) -> list[str]:
+        found: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(commits, "reached", found.append)
+            body()
+        return found
+
+    return reached_in
