@@ -41,6 +41,13 @@ class Ingest(Section):
     lookback_days: int = Field(30, ge=1)
 
 
+class Completeness(Section):
+    accept: bool = False
+    days: int = Field(28, ge=21)
+    spread: float = Field(4.0, gt=0)
+    least_factor: float = Field(2.0, gt=1)
+
+
 class Sequences(Section):
     length: int = Field(200, ge=2)
 
@@ -148,6 +155,7 @@ class Settings(Section):
     sources: dict[Literal["events", "items", "users"], Source]
     spark: Spark = Spark()
     ingest: Ingest = Ingest()
+    completeness: Completeness = Completeness()
     sequences: Sequences = Sequences()
     text: Text = Text()
     label: Label = Label()
@@ -171,9 +179,13 @@ class Settings(Section):
         """
         return _mapping(self.sources["events"].mapping)
 
+    def accepting(self) -> Settings:
+        """These settings, but every day's delivery is taken as it is."""
+        return self.model_copy(update={"completeness": self.completeness.model_copy(update={"accept": True})})
+
     def hash(self) -> str:
         """Hash of everything but where things lie and with what they are run."""
-        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources"})
+        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources", "completeness"})
         kept["mapping"] = self.mapping.model_dump(mode="json")
         return digest(kept)
 

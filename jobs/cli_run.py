@@ -70,6 +70,9 @@ def run(
     from_step: Annotated[str | None, typer.Option(help="Begin with this step.")] = None,
     to_step: Annotated[str | None, typer.Option(help="End with this step.")] = None,
     only: Annotated[str | None, typer.Option(help="Only these steps, separated by commas.")] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take what landed as it is: no folder, few or many rows, other types.")
+    ] = False,
 ) -> int:
     """Run the pipeline for one day.
 
@@ -80,7 +83,7 @@ def run(
     from jobs.pipeline import choose
     from jobs.runner import run as run_steps
 
-    loaded = settings()
+    loaded = settings().accepting() if accept else settings()
     steps = choose(from_step, to_step, tuple(filter(None, (only or "").split(","))))
     spark = start(loaded, torch=any(step.torch for step in steps))
     outcome = run_steps(spark, loaded, day_of(day), steps=steps, bootstrap=bootstrap, watch=Watch())

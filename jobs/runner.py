@@ -74,7 +74,9 @@ def run(
         if not bootstrap:
             raise Refused(f"the log has no times, so it has no days: run --day {NO_TIMES_DAY} --bootstrap")
         day = NO_TIMES_DAY
-    if not backfill:
+    if backfill:
+        settings = settings.accepting()
+    else:
         _check_order(records, chosen, day, bootstrap)
     days, first_day = _days(spark, settings, records, day, bootstrap)
     run_id = f"{day:%Y%m%d}-{uuid.uuid4().hex[:12]}"
