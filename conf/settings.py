@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -183,11 +183,11 @@ class Settings(Section):
         """These settings, but every day's delivery is taken as it is."""
         return self.model_copy(update={"completeness": self.completeness.model_copy(update={"accept": True})})
 
-    def hash(self) -> str:
-        """Hash of everything but where things lie and with what they are run."""
+    def hash(self, sections: Collection[str] | None = None) -> str:
+        """Hash of `sections` (and `mapping`), all by default, but for where things lie and with what they are run."""
         kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources", "completeness"})
-        kept["mapping"] = self.mapping.model_dump(mode="json")
-        return digest(kept)
+        kept["mapping"] = {name: _mapping(source.mapping).model_dump(mode="json") for name, source in self.sources.items()}
+        return digest(kept if sections is None else {name: value for name, value in kept.items() if name in sections})
 
 
 def digest(value: object) -> str:

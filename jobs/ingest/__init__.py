@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from datetime import date
 
 from pyspark.sql import Column, DataFrame
@@ -11,7 +12,7 @@ from pyspark.sql import functions as F
 from conf.mapping import Events
 from conf.tables import TABLES
 from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items, users_by_day
-from jobs.ingest.columns import Types, check_types, remembered, tell_new
+from jobs.ingest.columns import Types, remembered, tell_new
 from jobs.ingest.completeness import refuse_missing, refuse_unusual
 from jobs.ingest.landing import File, Landing, listing
 from jobs.ingest.reading import BROKEN, CONTENT, Source, read
@@ -44,7 +45,7 @@ def run(context: Context) -> None:
     # Items and users without days are read again only where their files are no longer the same.
     files |= {name: () for name in sources if name != EVENTS and _same(past, undated, name)}
     wanted = {*suspects, *context.days}
-    given = {name: _rows(context, source, files[name], wanted) for name, source in sources.items()}
+    given = {name: _rows(context, source, files[name], wanted, past) for name, source in sources.items()}
     rows = {name: frame for name, (frame, _) in given.items()}
     columns = _drift(context, past, [source for _, source in given.values()])
     prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
@@ -83,11 +84,10 @@ def _all_unless_same(past: Past, undated: dict[str, str]) -> tuple[date, ...]:
 
 
 def _drift(context: Context, past: Past, sources: Iterable[Source]) -> dict[str, Types]:
-    """What the sources have for columns, for the next run to compare; new ones are told, other types stop the run."""
+    """What the sources have for columns, for the next run to compare; new ones are told."""
     columns, new = {}, {}
     for source in sources:
         before = past.columns.get(source.where, {})
-        check_types(before, source.found, source.feed, source.where, accept=source.accept)
         new[source.where] = tell_new(before, source.found, source.feed, source.where)
         columns[source.where] = remembered(before, source.found)
     if any(new.values()):
@@ -95,11 +95,14 @@ def _drift(context: Context, past: Past, sources: Iterable[Source]) -> dict[str,
     return columns
 
 
-def _rows(context: Context, feeding: Feeding, files: tuple[File, ...], wanted: set[date]) -> tuple[DataFrame, Source]:
+def _rows(
+    context: Context, feeding: Feeding, files: tuple[File, ...], wanted: set[date], past: Past
+) -> tuple[DataFrame, Source]:
     """The source's rows that arrived on these days, with `day`, user ids still the caller's; and what was read."""
     has_days = context.mapping.has_times
     chosen = tuple(file for file in files if file.day is None or file.day in wanted or not has_days)
-    source = feeding.source(chosen, accept=context.settings.completeness.accept)
+    known = past.columns.get(feeding.where, {})
+    source = replace(feeding.source(chosen), known=known, accept=context.settings.completeness.accept)
     rows = with_day(
         read(context.spark, source), feeding, context.mapping, first_day=context.first_day, undated_day=context.days.first
     )

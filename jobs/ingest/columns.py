@@ -121,13 +121,8 @@ def _kind(value: object) -> str:
     return kinds[type(value)]
 
 
-def note(found: Types, types: Mapping[str, str], feed: Feed, where: str, *, accept: bool) -> None:
-    """Add what one file has to what the others of the source have.
-
-    Raises:
-        ValueError: a mapped column has another type here than in a file before.
-    """
-    check_types(found, types, feed, where, accept=accept)
+def add_types(found: Types, types: Mapping[str, str]) -> None:
+    """Add what one file has to what the others of the source have."""
     for name, kind in types.items():
         found[name] = _either(found.get(name, ""), kind)
 

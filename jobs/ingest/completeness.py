@@ -47,7 +47,9 @@ def band(counts: Mapping[date, int], day: date, terms: Completeness) -> Band | N
     middle = middles[day.weekday()]
     deviation = _MAD_TO_DEVIATION * median(abs(value - middles[one.weekday()]) for one, value in earlier.items())
     width = max(math.log(terms.least_factor), terms.spread * math.sqrt(deviation**2 + math.exp(-middle)))
-    return Band(least=math.ceil(math.exp(middle - width)), most=math.floor(math.exp(middle + width)), days=len(earlier))
+    # Through logs and back a whole number is none any more.
+    least, most = math.exp(middle - width) * (1 - 1e-9), math.exp(middle + width) * (1 + 1e-9)
+    return Band(least=math.ceil(least), most=math.floor(most), days=len(earlier))
 
 
 def refuse_missing(context: Context, sources: Collection[Feeding]) -> None:

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, MapType, StringType, StructField, StructType, VariantType
 
 from conf.mapping import Events, Expression, Feed
-from jobs.ingest.columns import Types, check_names, fields_of, json_columns, named_by, note, untyped
+from jobs.ingest.columns import Types, add_types, check_names, check_types, fields_of, json_columns, named_by, untyped
 from jobs.ingest.landing import File, Landing
 from jobs.lake.session import jars
 
@@ -32,7 +32,8 @@ class Source:
     """One feed, where it is configured, and its files (None: a source without files, such as a database).
 
     `where` is what errors name besides the file: the key of the setting. `found` is filled by
-    `read`: the columns there are, each with its type; `accept` lets a type differ between files.
+    `read`: the columns there are, each with its type. `known` are the types of earlier runs; `accept`
+    lets a type differ from them, or between files.
     """
 
     feed: Feed
@@ -40,10 +41,13 @@ class Source:
     path: str | None
     files: tuple[File, ...] | None
     accept: bool = False
+    known: MappingType[str, str] = field(default_factory=dict)
     found: Types = field(default_factory=dict)
 
     def saw(self, types: MappingType[str, str], where: str) -> None:
-        note(self.found, types, self.feed, where, accept=self.accept)
+        for before in (self.known, self.found):
+            check_types(before, types, self.feed, where, accept=self.accept)
+        add_types(self.found, types)
 
 
 def has_files(feed: Feed) -> bool:

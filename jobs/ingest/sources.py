@@ -45,10 +45,11 @@ class Feeding:
     def where(self) -> str:
         return f"sources.{self.name}"
 
-    def source(self, files: tuple[File, ...], *, accept: bool = True) -> Source:
-        """What is to be read; `accept`: whatever the types of its columns."""
-        given = files if self.place is not None else None
-        return Source(feed=self.feed, where=self.where, path=self.path, files=given, accept=accept)
+    def source(self, files: tuple[File, ...]) -> Source:
+        """What is to be read, whatever the types of its columns."""
+        return Source(
+            feed=self.feed, where=self.where, path=self.path, files=None if self.place is None else files, accept=True
+        )
 
     def read(self, spark: SparkSession, files: tuple[File, ...]) -> DataFrame:
         return read(spark, self.source(files))
