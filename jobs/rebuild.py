@@ -58,7 +58,7 @@ def rebuild(spark: SparkSession, settings: Settings, table: str, watch: Watcher)
 
 def _refuse_archived(spark: SparkSession, settings: Settings) -> None:
     place = feedings(Landing(spark), settings)[EVENTS].place
-    if place is None or place.days is None:
+    if place is None or place.days is None or not settings.mapping.has_times:
         return
     rows = logs.read(settings.lake, "runs", "step = 'ingest' AND status = 'done'")
     prints = {day: values for row in rows for day, values in json.loads(row["details"]).get("fingerprints", {}).items()}

@@ -183,7 +183,7 @@ def _days(
         return Days(first=day, last=day), min([*ingested, day])
     if not settings.mapping.has_times:
         return Days(first=NO_TIMES_DAY, last=NO_TIMES_DAY), NO_TIMES_DAY
-    is_read = any(step.name == "ingest" for step in chosen)
+    is_read = not ingested or any(step.name == "ingest" for step in chosen)
     first = import_module("jobs.ingest").first_day(spark, settings, day) if is_read else min(ingested)
     return Days(first=first, last=day), first
 
