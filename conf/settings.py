@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -72,6 +72,13 @@ class Privacy(Section):
     ip_database: str | None = None
     coordinate_decimals: int | None = Field(None, ge=0, le=6)
     notice_versions: tuple[str, ...] = ()
+
+
+class Completeness(Section):
+    accept: bool = False
+    days: int = Field(28, ge=21)
+    spread: float = Field(4.0, gt=0)
+    least_factor: float = Field(2.0, gt=1)
 
 
 class Sequences(Section):
@@ -184,6 +191,7 @@ class Settings(Section):
     ingest: Ingest = Ingest()
     clean: Clean = Clean()
     privacy: Privacy = Privacy()
+    completeness: Completeness = Completeness()
     sequences: Sequences = Sequences()
     text: Text = Text()
     label: Label = Label()
@@ -213,11 +221,15 @@ class Settings(Section):
         mapping = self.mapping
         return mapping.consents is not None or "consent" in mapping.events.columns or "consents" in self.sources
 
-    def hash(self) -> str:
-        """Hash of everything but where things lie and with what they are run."""
-        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources"})
-        kept["mapping"] = self.mapping.model_dump(mode="json")
-        return digest(kept)
+    def accepting(self) -> Settings:
+        """These settings, but every day's delivery is taken as it is."""
+        return self.model_copy(update={"completeness": self.completeness.model_copy(update={"accept": True})})
+
+    def hash(self, sections: Collection[str] | None = None) -> str:
+        """Hash of `sections` (and `mapping`), all by default, but for where things lie and with what they are run."""
+        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources", "completeness"})
+        kept["mapping"] = {name: _mapping(source.mapping).model_dump(mode="json") for name, source in self.sources.items()}
+        return digest(kept if sections is None else {name: value for name, value in kept.items() if name in sections})
 
 
 def digest(value: object) -> str:

@@ -31,6 +31,7 @@ if str(ROOT) not in sys.path:
 from jobs import pipeline  # noqa: E402
 
 WRONG_USAGE, REFUSED = 2, 3
+LANDS = "ingest"
 GRACE_SECONDS = 20
 
 NIGHT_DOC = f"""
@@ -49,12 +50,15 @@ so it may run as often as you like, and what is done stays done.
 | `refused:` (exit code 3) | a check said no: a day would be skipped, input of a finished day changed, \
 another process writes the lake | do what the line says: wait, or run the command that it names \
 (mostly `wherewhen backfill --start ... --end ...`), then clear the task or leave it |
+| `refused:` by ingest | the day's folder is missing, or holds far fewer or more rows than such days do | \
+wait for the rows and clear the task; or trigger the day with `accept` |
 | time-out | the step took longer than its limit | look why with `wherewhen runs`; clear the task |
 
 `wherewhen doctor` looks over the machine, `wherewhen runs --day D` shows what every step did.
 
 ### By hand
-*Trigger* asks for the day (empty: yesterday, UTC), the settings file, and overrides such as `lake=/data/lake`, a line each.
+*Trigger* asks for the day (empty: yesterday, UTC), the settings file, whether to accept what landed as it is,
+and overrides such as `lake=/data/lake`, a line each.
 
 ```mermaid
 {pipeline.picture()}
@@ -72,6 +76,8 @@ class RunStep(BaseOperator):
 
     def execute(self, context: Any) -> None:
         words = [*_command(), *_options(context["params"]), "run", "--day", str(_day(context)), "--only", self.step]
+        if self.step == LANDS and context["params"]["accept"]:
+            words.append("--accept")
         self.log.info("%s", shlex.join(words))
         # What Airflow's own environment says of Python must not reach the other one.
         environment = {
@@ -144,6 +150,7 @@ with DAG(
     params={
         "day": Param(None, type=["null", "string"], format="date", description="Run date (UTC); empty: the day before"),
         "config": Param(os.environ.get("WHEREWHEN_CONFIG", "conf/local.yaml"), type="string", description="Settings file"),
+        "accept": Param(False, type="boolean", description="Take what landed as it is: no folder, few or many rows"),
         "overrides": Param([], type="array", items={"type": "string"}, description="key.path=value, a line each"),
     },
     tags=["wherewhen"],

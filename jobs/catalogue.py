@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from conf.contracts import Column, Table
-from conf.settings import SettingsError
+from conf.settings import Settings, SettingsError
 from conf.tables import TABLES
 from jobs.lake import logs
 from jobs.query.rendering import aligned
 from jobs.query.statement import nearest
 from jobs.query.versions import Seen, seen
+from jobs.staleness import stale
 
 if TYPE_CHECKING:
     import deltalake
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What is stored of a table at the version that readers see; all None where nothing is finished."""
+    """What is stored of a table at the version that readers see; all None where nothing is finished.
+
+    `stale`: why the code and settings of today would have made other rows; None where they would not.
+    """
 
     name: str
     kind: str
@@ -31,12 +35,15 @@ class Summary:
     newest_day: date | None
     version: int | None
     comment: str
+    stale: str | None = None
 
 
-def summaries(root: str) -> list[Summary]:
+def summaries(settings: Settings) -> list[Summary]:
     """Every table, in the order of the flow. `rows` counts all that is stored, keyframe copies included; `size` is bytes."""
-    visible = seen(root, {}, None)
-    return [_summary(root, contract, visible.get(contract.name)) for contract in TABLES.values()]
+    root = settings.lake
+    visible, outdated = seen(root, {}, None), stale(settings)
+    found = [_summary(root, contract, visible.get(contract.name)) for contract in TABLES.values()]
+    return [replace(one, stale=outdated.get(one.name)) for one in found]
 
 
 def _summary(root: str, contract: Table, at: Seen | None) -> Summary:
@@ -78,6 +85,7 @@ def write_summaries(found: Sequence[Summary], form: str, *, width: int | None) -
         "size": [_bytes(one.size) for one in found],
         "newest day": [_or_dash(one.newest_day) for one in found],
         "version": [_number(one.version) for one in found],
+        "stale": [one.stale or "" for one in found],
         "holds": [one.comment for one in found],
     }
     return aligned(list(shown), list(shown.values()), right={"rows", "size", "version"}, width=width)
@@ -103,7 +111,7 @@ def description(root: str, name: str) -> dict[str, Any]:
         "keep_keyframes": contract.keep_keyframes,
         "newest_only": contract.newest_only,
         "checks": dict(contract.checks),
-        "stored": {key: value for key, value in asdict(stored).items() if key not in ("name", "kind", "comment")},
+        "stored": {key: value for key, value in asdict(stored).items() if key not in ("name", "kind", "comment", "stale")},
         "columns": [_column(column) for column in contract.columns],
     }
 

@@ -61,13 +61,14 @@ def _width() -> int | None:
 def tables(
     format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How it is written to stdout.")] = "table",
 ) -> None:
-    """List the tables: kind, rows, size, newest day, version, what they hold.
+    """List the tables: kind, rows, size, newest day, version, what they hold, and which are stale.
 
-    Example: wherewhen --set lake=/data/lake tables
+    Stale is a table some of whose days were made by other code or settings than today's, or from a table that is;
+    `wherewhen rebuild TABLE` mends it. Example: wherewhen --set lake=/data/lake tables
     """
     from jobs.catalogue import summaries, write_summaries
 
-    sys.stdout.write(write_summaries(summaries(settings().lake), format_, width=_width()))
+    sys.stdout.write(write_summaries(summaries(settings()), format_, width=_width()))
 
 
 def describe(

@@ -1,4 +1,4 @@
-"""The commands that work on Spark: run, backfill, simulate, demo, evaluate, export, report."""
+"""The commands that work on Spark: run, backfill, rebuild, requarantine, simulate, demo, evaluate, export, report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DayOption = Annotated[str, typer.Option(help="Run date, YYYY-MM-DD (UTC).")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (demo, simulate, run, backfill, evaluate, export, report):
+    for command in (demo, simulate, run, backfill, rebuild, requarantine, evaluate, export, report):
         app.command()(command)
 
 
@@ -70,6 +70,9 @@ def run(
     from_step: Annotated[str | None, typer.Option(help="Begin with this step.")] = None,
     to_step: Annotated[str | None, typer.Option(help="End with this step.")] = None,
     only: Annotated[str | None, typer.Option(help="Only these steps, separated by commas.")] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take what landed as it is: no folder, few or many rows, other types.")
+    ] = False,
 ) -> int:
     """Run the pipeline for one day.
 
@@ -80,7 +83,7 @@ def run(
     from jobs.pipeline import choose
     from jobs.runner import run as run_steps
 
-    loaded = settings()
+    loaded = settings().accepting() if accept else settings()
     steps = choose(from_step, to_step, tuple(filter(None, (only or "").split(","))))
     spark = start(loaded, torch=any(step.torch for step in steps))
     outcome = run_steps(spark, loaded, day_of(day), steps=steps, bootstrap=bootstrap, watch=Watch())
@@ -108,6 +111,44 @@ def backfill(
     steps = choose(only=tuple(filter(None, (only or "").split(","))))
     spark = start_session(loaded, torch=any(step.torch for step in steps))
     run_days(spark, loaded, day_of(start), day_of(end), steps=steps, watch=Watch())
+
+
+def rebuild(
+    table: Annotated[str, typer.Argument(help="A table's name.", show_default=False)],
+) -> int:
+    """Make a table, and all that is made of it, again for the whole history from what is stored.
+
+    For tables that `wherewhen tables` calls stale, or whose contract changed. Items, users and raw_events are read
+    again from where they landed, all others from raw_events.
+    Example: wherewhen rebuild user_sequences
+    """
+    from jobs.lake.session import start
+    from jobs.rebuild import rebuild as make_again
+    from jobs.rebuild import steps_of
+
+    loaded = settings()
+    spark = start(loaded, torch=any(step.torch for step in steps_of(table)))
+    outcome = make_again(spark, loaded, table, Watch())
+    _close(outcome)
+    for refusal in outcome.refusals:
+        log.warning("refused: %s", refusal)
+    return REFUSED if outcome.refusals else DONE
+
+
+def requarantine(
+    reason: Annotated[str, typer.Option(help="The rule's name, as in events_quarantine.reasons.")],
+    from_: Annotated[str, typer.Option("--from", metavar="D", help="Rows that arrived since this day, YYYY-MM-DD.")],
+) -> None:
+    """Judge quarantined rows again after a rule was mended: a backfill from clean on, resumable.
+
+    Example: wherewhen requarantine --reason bad_time --from 2024-06-01
+    """
+    from jobs.lake.session import start
+    from jobs.requarantine import requarantine as judge_again
+
+    loaded = settings()
+    before, after = judge_again(start(loaded, torch=True), loaded, reason, day_of(from_), Watch())
+    sys.stdout.write(f"{reason}: {before} rows before, {after} now\n")
 
 
 def evaluate(

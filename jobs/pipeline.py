@@ -179,6 +179,21 @@ def dependencies(steps: Iterable[Step] = STEPS) -> dict[str, set[str]]:
     return {step.name: {writer[table] for table in step.edges} for step in steps}
 
 
+def downstream(name: str, steps: Iterable[Step] = STEPS) -> tuple[Step, ...]:
+    """The step and all that read what it writes, of the day or of days before, directly or not; in order."""
+    ordered = order(steps)
+    written = {table for step in ordered if step.name == name for table in step.writes}
+    found = {name}
+    while more := {
+        step.name
+        for step in ordered
+        if step.name not in found and written & {table.removesuffix(BEFORE) for table in step.reads}
+    }:
+        found |= more
+        written |= {table for step in ordered if step.name in more for table in step.writes}
+    return tuple(step for step in ordered if step.name in found)
+
+
 def choose(
     from_step: str | None = None, to_step: str | None = None, only: tuple[str, ...] = (), steps: Iterable[Step] = STEPS
 ) -> tuple[Step, ...]:

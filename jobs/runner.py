@@ -19,6 +19,7 @@ import psutil
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
+from jobs import provenance
 from jobs.lake import lock, logs
 from jobs.lake.context import NO_TIMES_DAY, Context, Refused, Skipped
 from jobs.lake.runs import NIGHT, code_version, pins
@@ -73,11 +74,13 @@ def run(
         if not bootstrap:
             raise Refused(f"the log has no times, so it has no days: run --day {NO_TIMES_DAY} --bootstrap")
         day = NO_TIMES_DAY
+    if backfill:
+        settings = settings.accepting()
     with _held(settings, chosen, day, bootstrap):
         records = _records(settings.lake)
         if not backfill:
             _check_order(records, chosen, day, bootstrap)
-        days, first_day = _days(spark, settings, records, day, bootstrap)
+        days, first_day = _days(spark, settings, records, day, bootstrap=bootstrap, chosen=chosen)
         run_id = f"{day:%Y%m%d}-{uuid.uuid4().hex[:12]}"
         reports: list[StepReport] = []
         refusals: list[str] = []
@@ -126,7 +129,7 @@ def _run_step(step: Step, context: Context) -> StepReport:
             context.spark.catalog.clearCache()
     seconds = time.monotonic() - began
     details = {**context.details, "note": message} if message else context.details
-    row = _row(context, step=step.name, status=status, seconds=seconds)
+    row = _row(context, step, status=status, seconds=seconds)
     row |= {"details": json.dumps(details, default=str), "peak_memory_mb": memory.peak_mb}
     row |= {"error": message if failure is not None else None}
     if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
@@ -137,10 +140,11 @@ def _run_step(step: Step, context: Context) -> StepReport:
     return StepReport(step=step.name, status=status, seconds=seconds, rows_out=context.rows_out, message=message)
 
 
-def _row(context: Context, *, step: str, status: str, seconds: float) -> logs.Row:
+def _row(context: Context, step: Step, *, status: str, seconds: float) -> logs.Row:
     return {
-        "run_id": context.run_id, "step": step, "day": context.days.last, "first_day": context.days.first,
-        "status": status, "settings_hash": context.settings.hash(), "code_version": code_version(),
+        "run_id": context.run_id, "step": step.name, "day": context.days.last, "first_day": context.days.first,
+        "status": status, "settings_hash": provenance.settings_hash(step, context.settings),
+        "code_version": provenance.code_version(step),
         "inputs": context.inputs, "outputs": context.outputs, "rows_out": context.rows_out,
         "rows_in": context.rows_in, "details": "{}", "seconds": seconds, "finished_at": logs.now(),
     }  # fmt: skip
@@ -175,15 +179,22 @@ def _check_order(records: dict[str, list[logs.Row]], chosen: Sequence[Step], day
 
 
 def _days(
-    spark: SparkSession, settings: Settings, records: dict[str, list[logs.Row]], day: date, bootstrap: bool
+    spark: SparkSession,
+    settings: Settings,
+    records: dict[str, list[logs.Row]],
+    day: date,
+    *,
+    bootstrap: bool,
+    chosen: Sequence[Step],
 ) -> tuple[Days, date]:
-    """The days of the run and the lake's first day."""
+    """The days of the run and the lake's first day: the log's, where it is read, else the one that was."""
     ingested = [row["first_day"] for row in records.get("ingest", [])]
     if not bootstrap:
         return Days(first=day, last=day), min([*ingested, day])
     if not settings.mapping.has_times:
         return Days(first=NO_TIMES_DAY, last=NO_TIMES_DAY), NO_TIMES_DAY
-    first = import_module("jobs.ingest").first_day(spark, settings, day)
+    is_read = not ingested or any(step.name == "ingest" for step in chosen)
+    first = import_module("jobs.ingest").first_day(spark, settings, day) if is_read else min(ingested)
     return Days(first=first, last=day), first
 
 

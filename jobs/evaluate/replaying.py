@@ -27,7 +27,7 @@ from jobs.evaluate.fitting import fit
 from jobs.evaluate.judging import rank
 from jobs.ingest import raw_events
 from jobs.ingest.landing import Landing
-from jobs.ingest.reading import Source, has_files, read
+from jobs.ingest.reading import Source, empty, has_files, read
 from jobs.ingest.sources import own_day
 from jobs.lake.context import NO_TIMES_DAY, Context
 from jobs.lake.identities import load_key
@@ -189,7 +189,7 @@ def _read(context: Context, events: Path) -> DataFrame:
         raise ValueError(f"{where} {events} is not one file: rows are counted within a file, so give a single one")
     source = Source(feed=feed, where=where, path=str(events), files=place.files)
     if all(file.size == 0 for file in place.files):
-        raise ValueError(f"{events} is empty: not even a header")
+        raise empty(str(events))
     return read(context.spark, source)
 
 

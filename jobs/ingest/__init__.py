@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from datetime import date
 from functools import reduce
 
@@ -15,12 +16,14 @@ from conf.mapping import Events
 from conf.settings import Privacy
 from conf.tables import TABLES
 from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items, users_by_day
+from jobs.ingest.columns import Types, remembered, tell_new
+from jobs.ingest.completeness import refuse_missing, refuse_unusual
 from jobs.ingest.consents import CONSENTS, check_purposes, consents_by_day, stated_in_events, stated_in_feed
 from jobs.ingest.landing import File, Landing, listing
 from jobs.ingest.privacy import limited
-from jobs.ingest.reading import BROKEN, CONTENT
+from jobs.ingest.reading import BROKEN, CONTENT, Source, read
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
-from jobs.ingest.survey import Past, as_details, refuse_changed, survey
+from jobs.ingest.survey import NOTHING, Past, as_details, refuse_changed, survey
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, pseudonym_column, sealed_column
 
@@ -31,11 +34,12 @@ def run(context: Context) -> None:
     """Count everything, so that what cannot be read stops the run before it writes; then write.
 
     Raises:
-        ValueError: a source is missing, unreadable or not as its mapping says; a purpose is unknown.
-        Refused: a finished day's rows changed.
+        ValueError: a source is missing, unreadable or not as its mapping says, a column changed its type, a purpose is unknown.
+        Refused: the day's folder is missing or holds too few or too many rows; a finished day's rows changed.
     """
     key, landing = load_key(), Landing(context.spark)
     sources = feedings(landing, context.settings)
+    refuse_missing(context, sources.values())
     past = Past.of(context, dated=sources[EVENTS].dated)
     files = {name: _files(landing, source, [*past.days, *context.days], context) for name, source in sources.items()}
     if context.bootstrap and sources[EVENTS].dated and not files[EVENTS]:
@@ -47,9 +51,13 @@ def run(context: Context) -> None:
     # Items and users without days are read again only where their files are no longer the same.
     files |= {name: () for name in sources if name != EVENTS and _same(past, undated, name)}
     wanted = {*suspects, *context.days}
-    rows = {name: _rows(context, source, files[name], wanted) for name, source in sources.items()}
+    given = {name: _rows(context, source, files[name], wanted, past) for name, source in sources.items()}
+    rows = {name: frame for name, (frame, _) in given.items()}
+    columns = _drift(context, past, [source for _, source in given.values()])
     prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
     refuse_changed(past, prints, suspects)
+    counts = {day: known.rows for day, known in {**past.prints, context.days.last: NOTHING, **prints}.items()}
+    refuse_unusual(context, sources[EVENTS], landing, counts)
     of_days = {name: frame.where(context.days.where()) for name, frame in rows.items()}
     statements = _statements(context, of_days)
     if statements is not None:
@@ -58,6 +66,7 @@ def run(context: Context) -> None:
     days = set(context.days)
     context.rows_in = sum(found.rows for day, found in prints.items() if day in days)
     context.note(fingerprints=as_details(prints, {day: folders.get(day, "") for day in wanted}), listings=undated)
+    context.note(columns=columns)
     _write(context, of_days, key)
     if statements is not None:
         hidden = statements.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
@@ -89,15 +98,33 @@ def _all_unless_same(past: Past, undated: dict[str, str]) -> tuple[date, ...]:
     return () if _same(past, undated, EVENTS) else past.days
 
 
-def _rows(context: Context, source: Feeding, files: tuple[File, ...], wanted: set[date]) -> DataFrame:
-    """The source's rows that arrived on these days, with `day`; user ids still the caller's."""
+def _drift(context: Context, past: Past, sources: Iterable[Source]) -> dict[str, Types]:
+    """What the sources have for columns, for the next run to compare; new ones are told."""
+    columns, new = {}, {}
+    for source in sources:
+        before = past.columns.get(source.where, {})
+        new[source.where] = tell_new(before, source.found, source.feed, source.where)
+        columns[source.where] = remembered(before, source.found)
+    if any(new.values()):
+        context.note(new_columns={where: names for where, names in new.items() if names})
+    return columns
+
+
+def _rows(
+    context: Context, feeding: Feeding, files: tuple[File, ...], wanted: set[date], past: Past
+) -> tuple[DataFrame, Source]:
+    """The source's rows that arrived on these days, with `day`, user ids still the caller's; and what was read."""
     has_days = context.mapping.has_times
-    read = source.read(context.spark, tuple(file for file in files if file.day is None or file.day in wanted or not has_days))
-    rows = with_day(read, source, context.mapping, first_day=context.first_day, undated_day=context.days.first)
-    if source.name != EVENTS or source.dated or not has_days:
-        return rows
-    # A log without folders is read whole; the days wanted of it have no gap.
-    return rows.where(F.col("day").between(F.lit(min(wanted)), F.lit(max(wanted))))
+    chosen = tuple(file for file in files if file.day is None or file.day in wanted or not has_days)
+    known = past.columns.get(feeding.where, {})
+    source = replace(feeding.source(chosen), known=known, accept=context.settings.completeness.accept)
+    rows = with_day(
+        read(context.spark, source), feeding, context.mapping, first_day=context.first_day, undated_day=context.days.first
+    )
+    if feeding.name == EVENTS and not feeding.dated and has_days:
+        # A log without folders is read whole; the days wanted of it have no gap.
+        rows = rows.where(F.col("day").between(F.lit(min(wanted)), F.lit(max(wanted))))
+    return rows, source
 
 
 def _statements(context: Context, rows: dict[str, DataFrame]) -> DataFrame | None:

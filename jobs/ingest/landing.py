@@ -118,6 +118,19 @@ class Landing:
         except Py4JJavaError as error:
             raise ValueError(f"{file.path} cannot be read: {java_cause(error)}; nothing stored was changed") from None
 
+    def footer(self, file: File) -> dict[str, str]:
+        """The columns of a Parquet file, each with its type."""
+        try:
+            path = self._jvm.org.apache.hadoop.fs.Path(file.path)
+            parquet = self._jvm.org.apache.parquet.hadoop
+            reader = parquet.ParquetFileReader.open(parquet.util.HadoopInputFile.fromPath(path, self._conf))
+            try:
+                return {field.getName(): _type(field) for field in reader.getFileMetaData().getSchema().getFields()}
+            finally:
+                reader.close()
+        except Py4JJavaError as error:
+            raise ValueError(f"{file.path}: cannot be read as parquet: {java_cause(error)}") from None
+
     def _find(self, place: str, key: str) -> Place:
         path = self._jvm.org.apache.hadoop.fs.Path(place)
         system = path.getFileSystem(self._conf)
@@ -151,6 +164,14 @@ class Landing:
 
     def _file(self, entry: Any, day: date | None = None) -> File:
         return File(path=entry.getPath().toString(), size=entry.getLen(), changed_at_ms=entry.getModificationTime(), day=day)
+
+
+def _type(field: Any) -> str:
+    """What the values mean, where that is said, else how they are stored."""
+    if not field.isPrimitive():
+        return "nested"
+    meaning = field.getLogicalTypeAnnotation()
+    return str(field.getPrimitiveTypeName() if meaning is None else meaning).lower()
 
 
 def _folder_day(entry: Any) -> date | None:

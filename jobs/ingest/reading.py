@@ -4,47 +4,51 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import logging
 import os
 import re
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
-import sqlglot
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, MapType, StringType, StructField, StructType, VariantType
-from sqlglot import expressions as sql
 
 from conf.mapping import Events, Expression, Feed
-from jobs.ingest.landing import HEAD_BYTES, File, Landing
+from jobs.ingest.columns import Types, add_types, check_names, check_types, fields_of, json_columns, named_by, untyped
+from jobs.ingest.landing import File, Landing
 from jobs.lake.session import jars
-
-log = logging.getLogger("wherewhen")
 
 BROKEN, CONTENT, FILE = "broken", "_content", "_file"
 _HELD_BROKEN, _HELD_CONTENT, _HELD_FILE = "_held_broken", "_held_content", "_held_file"
 # Told apart from anything that stands in a field: ASCII's own separators.
 _BETWEEN_NAME_AND_VALUE, _BETWEEN_FIELDS = "\x1f", "\x1e"
+_MOST_HEADS = 32
 _WITHOUT_FILES = ("jdbc", "delta", "iceberg")
-# Below this a file may well hold nothing but bad lines; from here on it is another format.
-_SAMPLE_LINES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """One feed, where it is configured, and its files (None: a source without files, such as a database).
 
-    `where` is what errors name besides the file: the key of the setting.
+    `where` is what errors name besides the file: the key of the setting. `found` is filled by
+    `read`: the columns there are, each with its type. `known` are the types of earlier runs; `accept`
+    lets a type differ from them, or between files.
     """
 
     feed: Feed
     where: str
     path: str | None
     files: tuple[File, ...] | None
+    accept: bool = False
+    known: MappingType[str, str] = field(default_factory=dict)
+    found: Types = field(default_factory=dict)
+
+    def saw(self, types: MappingType[str, str], where: str) -> None:
+        for before in (self.known, self.found):
+            check_types(before, types, self.feed, where, accept=self.accept)
+        add_types(self.found, types)
 
 
 def has_files(feed: Feed) -> bool:
@@ -60,11 +64,11 @@ def read(spark: SparkSession, source: Source) -> DataFrame:
     is made of; `_file`, the file's URL.
 
     Raises:
-        ValueError: a mapped column is missing, an empty or unreadable file, an unknown format.
+        ValueError: a mapped column is missing or of another type in another file, an empty or unreadable
+            file, an unknown format.
     """
     if not has_files(source.feed):
-        frame = _load(spark, source, [])
-        return _mapped(frame, source.feed, {name: F.col(_quoted(name)) for name in frame.columns}, F.lit(None).cast("string"))
+        return _typed(_load(spark, source, []), source, source.path or source.where)
     files = [file for file in source.files or () if file.size != 0]
     if not files:
         return _no_rows(spark, source)
@@ -72,28 +76,10 @@ def read(spark: SparkSession, source: Source) -> DataFrame:
         return _read_csv(spark, source, files)
     if source.feed.format == "json" and not _is_true(source.feed.options, "multiLine"):
         return _read_json_lines(spark, source, files)
-    return _read_typed(spark, source, files)
-
-
-def fields_of(feed: Feed) -> dict[str, set[str]]:
-    """Our name -> the source's columns it is made of, for everything that the feed maps."""
-    wanted: dict[str, str | Expression] = {
-        **feed.columns,
-        **{f"attributes.{name}": theirs for name, theirs in feed.attributes.items()},
-    }
-    if isinstance(feed, Events):
-        wanted |= {f"wide.{name}": theirs for name, theirs in feed.wide.items()}
-    return {name: _referenced(theirs) for name, theirs in wanted.items()}
-
-
-def _referenced(theirs: str | Expression) -> set[str]:
-    if isinstance(theirs, str):
-        return {theirs}
-    try:
-        tree = sqlglot.parse_one(theirs.sql, dialect="spark")
-    except sqlglot.errors.ParseError as error:
-        raise ValueError(f"the mapping's SQL cannot be parsed: {theirs.sql}: {' '.join(str(error).split())}") from None
-    return {column.parts[0].name for column in tree.find_all(sql.Column)}
+    if source.feed.format == "parquet":
+        return _read_parquet(spark, source, files)
+    where = files[0].path if len(files) == 1 else f"{files[0].path} ... {files[-1].path}"
+    return _typed(_load(spark, source, [file.path for file in files]), source, where)
 
 
 def _read_csv(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
@@ -108,10 +94,15 @@ def _read_csv(spark: SparkSession, source: Source, files: Sequence[File]) -> Dat
     return reduce(DataFrame.unionByName, frames) if frames else _no_rows(spark, source)
 
 
+def empty(path: str) -> ValueError:
+    """A log that is one file, and nothing in it."""
+    return ValueError(f"{path} is empty: not even a header")
+
+
 def _no_rows(spark: SparkSession, source: Source) -> DataFrame:
     """An empty file in a landing folder is a day without rows; a CSV that is the log itself must have a header."""
     if source.feed.format == "csv" and source.files and source.files[0].day is None:
-        raise ValueError(f"{source.files[0].path} is empty: not even a header")
+        raise empty(source.files[0].path)
     return spark.createDataFrame([], _schema(source.feed))
 
 
@@ -148,41 +139,17 @@ def _header(head: bytes, source: Source, file: File) -> tuple[str, ...]:
     names = [name.strip() for name in names]
     if not _is_true(options, "header"):
         names = [f"_c{number}" for number in range(len(names))]
-    _check_columns(names, source, file.path, separator)
+    check_names(names, source.feed, file.path, separator)
+    source.saw(untyped(names), file.path)
     return tuple(names)
-
-
-def _check_columns(names: Sequence[str], source: Source, where: str, separator: str | None = None) -> None:
-    fields = fields_of(source.feed)
-    wanted = set().union(*fields.values())
-    if missing := sorted(wanted - set(names)):
-        needed_by = ", ".join(
-            f"{name} (for {', '.join(sorted(ours for ours in fields if name in fields[ours]))})" for name in missing
-        )
-        hint = ""
-        if separator is not None and len(names) == 1:
-            other = next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)
-            if other is not None:
-                hint = f"; the delimiter seems to be {other!r}: set options.sep in the mapping"
-        raise ValueError(f"{where}: no column {needed_by}; it has {', '.join(names)}{hint}")
-    if twice := sorted(name for name in wanted if list(names).count(name) > 1):
-        raise ValueError(f"{where}: column {', '.join(twice)} is there twice")
-    if extra := sorted(set(names) - wanted):
-        _note_extra(source.where, tuple(extra))
-
-
-_noted: set[tuple[str, tuple[str, ...]]] = set()
-
-
-def _note_extra(where: str, extra: tuple[str, ...]) -> None:
-    if (where, extra) not in _noted:
-        _noted.add((where, extra))
-        log.info("%s: columns that the mapping does not name are ignored: %s", where, ", ".join(extra))
 
 
 def _read_json_lines(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
     """JSON lines, read as text: so no line can vanish, and every field is seen without a pass to find them."""
-    _check_json(Landing(spark).head(files[0]), source, files[0])
+    landing = Landing(spark)
+    # Of a long history some, from the first to the last: each takes milliseconds to open.
+    for file in files[:: 1 + (len(files) - 1) // _MOST_HEADS]:
+        source.saw(json_columns(landing.head(file), source.feed, file, is_first=file is files[0]), file.path)
     encoding = {key: value for key, value in source.feed.options.items() if key in ("encoding", "lineSep")}
     lines = spark.read.format("text").options(**encoding, __globPaths__="false").load([file.path for file in files])
     # Bytes that are no UTF-8 would be stored as they are, and then break every reader but Spark.
@@ -191,62 +158,48 @@ def _read_json_lines(spark: SparkSession, source: Source, files: Sequence[File])
     frame = frame.where(F.trim("_line") != "")
     # The parser is content with a first value and looks at nothing behind it.
     whole = F.col("_map").isNotNull() & F.rtrim(F.col("_line")).endswith("}")
-    names = sorted(set().union(*fields_of(source.feed).values()))
+    names = sorted(named_by(source.feed))
     named = {name: F.try_element_at(F.col("_map"), F.lit(name)) for name in names}
     return _mapped(frame, source.feed, named, F.when(~whole, F.col("_line")), F.col("_map"))
 
 
-def _check_json(head: bytes, source: Source, file: File) -> None:
-    """Another format, or other field names throughout, is the mapping's mistake and not that of single lines."""
-    lines = [line for line in head.decode(errors="replace").splitlines() if line.strip()]
-    lines = lines[:-1] if len(head) == HEAD_BYTES else lines
-    read = [value for line in lines if isinstance(value := _parsed(line), dict)]
-    if len(lines) >= _SAMPLE_LINES and not read:
-        raise ValueError(
-            f"{file.path}: no line is a JSON object, it begins with {lines[0][:60]!r}; is the mapping's format right?"
-        )
-    found = sorted(set().union(*read))
-    needed = {
-        name: theirs
-        for name, theirs in fields_of(source.feed).items()
-        if name in ("user_id", "item_id", "event_time", "event_type")
-    }
-    missing = sorted(f"{theirs} (for {name})" for name, of in needed.items() for theirs in of if theirs not in found)
-    if len(read) >= _SAMPLE_LINES and missing:
-        raise ValueError(f"{file.path}: no column {', '.join(missing)}; it has {', '.join(found)}")
-    if extra := sorted(set(found) - set().union(*fields_of(source.feed).values())):
-        _note_extra(source.where, tuple(extra))
+def _read_parquet(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
+    """Files are grouped by their columns and types, which Spark could not merge where they differ."""
+    groups: dict[tuple[tuple[str, str], ...], list[File]] = {}
+    landing = Landing(spark)
+    for file in files:
+        types = landing.footer(file)
+        check_names(list(types), source.feed, file.path)
+        source.saw(types, file.path)
+        groups.setdefault(tuple(sorted(types.items())), []).append(file)
+    frames = [_load(spark, source, [file.path for file in group]) for group in groups.values()]
+    return reduce(DataFrame.unionByName, [_mapped_by_name(frame, source.feed) for frame in frames])
 
 
-def _parsed(line: str) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+def _typed(frame: DataFrame, source: Source, where: str) -> DataFrame:
+    check_names(frame.columns, source.feed, where)
+    source.saw({field.name: field.dataType.simpleString() for field in frame.schema}, where)
+    return _mapped_by_name(frame, source.feed)
 
 
-def _read_typed(spark: SparkSession, source: Source, files: Sequence[File]) -> DataFrame:
-    frame = _load(spark, source, [file.path for file in files])
-    _check_columns(frame.columns, source, files[0].path if len(files) == 1 else f"{files[0].path} ... {files[-1].path}")
-    return _mapped(frame, source.feed, {name: F.col(_quoted(name)) for name in frame.columns}, F.lit(None).cast("string"))
+def _mapped_by_name(frame: DataFrame, feed: Feed) -> DataFrame:
+    return _mapped(frame, feed, {name: F.col(_quoted(name)) for name in frame.columns}, F.lit(None).cast("string"))
 
 
 def _load(spark: SparkSession, source: Source, paths: list[str]) -> DataFrame:
     reader = spark.read.format(source.feed.format).options(**_options(source.feed))
     if source.feed.format == "json":
         reader = reader.option("primitivesAsString", "true")
-    if source.feed.format in ("parquet", "orc"):
+    if source.feed.format == "orc":
         reader = reader.option("mergeSchema", "true")
     try:
         if paths:
             return reader.option("__globPaths__", "false").load(paths)
-        frame = reader.load(source.path) if source.path else reader.load()
+        return reader.load(source.path) if source.path else reader.load()
     except Exception as error:
         place = ", ".join(paths[:1]) or source.path or source.where
         remedy = "; run `wherewhen doctor --fetch-jars` once" if source.feed.format == "delta" and not jars() else ""
         raise ValueError(f"{place}: cannot be read as {source.feed.format}: {_first_line(error)}{remedy}") from error
-    _check_columns(frame.columns, source, source.path or source.where)
-    return frame
 
 
 def _first_line(error: Exception) -> str:

@@ -41,9 +41,18 @@ class Feeding:
             return self.place.files if self.place is not None else ()
         return landing.files(self.place, self.pattern, days)
 
+    @property
+    def where(self) -> str:
+        return f"sources.{self.name}"
+
+    def source(self, files: tuple[File, ...]) -> Source:
+        """What is to be read, whatever the types of its columns."""
+        return Source(
+            feed=self.feed, where=self.where, path=self.path, files=None if self.place is None else files, accept=True
+        )
+
     def read(self, spark: SparkSession, files: tuple[File, ...]) -> DataFrame:
-        where = f"sources.{self.name}"
-        return read(spark, Source(feed=self.feed, where=where, path=self.path, files=files if self.place is not None else None))
+        return read(spark, self.source(files))
 
 
 def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:

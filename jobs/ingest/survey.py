@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs.ingest.columns import Types
 from jobs.ingest.reading import BROKEN, CONTENT
 from jobs.ingest.sources import EVENTS
 from jobs.lake.context import Context, Refused
@@ -35,13 +36,15 @@ NOTHING = Fingerprint()
 class Past:
     """What earlier runs of this step recorded of the days before the run's first.
 
-    `undated`: source name -> digest of its files, for sources without landing folders.
+    `undated`: source name -> digest of its files, for sources without landing folders. `columns`:
+    source name -> the columns ever found in it, each with its type.
     """
 
     days: tuple[date, ...] = ()
     newest: date | None = None
     prints: Mapping[date, Fingerprint] = field(default_factory=dict)
     undated: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Types] = field(default_factory=dict)
 
     @staticmethod
     def of(context: Context, *, dated: bool) -> Past:
@@ -60,6 +63,7 @@ class Past:
             newest=max(row["day"] for row in rows),
             prints=_recorded(rows),
             undated=earlier[-1].get("listings", {}) if earlier else {},
+            columns=json.loads(rows[-1]["details"]).get("columns", {}),
         )
 
     def changed_folders(self, listings: Mapping[date, str]) -> tuple[date, ...]:

@@ -90,14 +90,14 @@ class Context:
             return self._usable_state(name, self._state_before(name))
         yesterday = self.days.first - timedelta(days=1)
         if self.bootstrap:
-            return self._read(name, "false")
+            return self.lake.read(name, None)
         since = "" if lookback_days is None else f"day >= '{self.days.first - timedelta(days=lookback_days)}' AND "
         return self._usable_facts(name, self._read(name, f"{since}day <= '{yesterday}'"))
 
     def _state_before(self, name: str) -> DataFrame:
         yesterday = self.days.first - timedelta(days=1)
         if self.bootstrap or yesterday < self.first_day:
-            return self._read(name, "false").drop("gone", "day")
+            return self.lake.read(name, None).drop("gone", "day")
         reach = Days(first=keyframe_before(yesterday, self.first_day), last=yesterday)
         return newest(self._read(name, reach.where()), TABLES[name].owner)
 
@@ -160,7 +160,7 @@ class Context:
         replaced = self._replaced(name, days)
         if contract.keep_keyframes is not None:
             rows = rows.where(F.col("day") >= F.lit(self._kept_from(contract.keep_keyframes)))
-        written = self.lake.replace(name, rows, replaced)
+        written = self.lake.replace(name, rows, replaced, whole=self.bootstrap)
         self.outputs[name] = written.version
         self.rows_out[name] = self.rows_out.get(name, 0) + written.rows
         self.pins[name] = written.version

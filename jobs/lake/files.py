@@ -16,12 +16,13 @@ from urllib.parse import unquote
 
 import deltalake
 from deltalake.exceptions import CommitFailedError
+from deltalake.schema import Schema
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.contracts import Table
-from jobs.lake.schema import spark_schema
+from jobs.lake.schema import declare_checks, schema_json, spark_schema
 
 BROKEN_CONTRACT = "BROKEN_CONTRACT"
 
@@ -96,7 +97,39 @@ def committed(table: deltalake.DeltaTable, added: Iterable[File], where: str | N
     Raises:
         ValueError: another process wrote the table since `table` was loaded.
     """
-    adds = [
+    actions = [*_adds(added), *([] if where is None else _removed(table, where))]
+    return _commit(table, actions, "append", table.schema()) if actions else table.version()
+
+
+def recreated(table: deltalake.DeltaTable, added: Iterable[File], contract: Table) -> int:
+    """Replace all of the table, its columns and checks included; the version that holds the rows, in one commit.
+
+    Raises:
+        ValueError: another process wrote the table since `table` was loaded.
+    """
+    version = _commit(table, _adds(added), "overwrite", Schema.from_json(schema_json(contract)))
+    declare_checks(deltalake.DeltaTable(table.table_uri), contract)
+    return version
+
+
+def _commit(table: deltalake.DeltaTable, actions: list[AddAction | RemoveAction], mode: str, schema: Schema) -> int:
+    loaded = table.version()
+    try:
+        table.create_write_transaction(
+            actions,
+            mode=mode,
+            schema=schema,
+            partition_by=table.metadata().partition_columns,
+            # A second try would add to what another process wrote in between.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+    except CommitFailedError as error:
+        raise ValueError(f"{table.table_uri} was written by another process meanwhile; run the day again") from error
+    return loaded + 1
+
+
+def _adds(added: Iterable[File]) -> list[AddAction | RemoveAction]:
+    return [
         AddAction(
             path=file.path,
             size=file.size,
@@ -108,22 +141,6 @@ def committed(table: deltalake.DeltaTable, added: Iterable[File], where: str | N
         )
         for file in added
     ]
-    removes = [] if where is None else _removed(table, where)
-    loaded = table.version()
-    if not adds and not removes:
-        return loaded
-    try:
-        table.create_write_transaction(
-            [*adds, *removes],
-            mode="append",
-            schema=table.schema(),
-            partition_by=table.metadata().partition_columns,
-            # A second try would add to what another process wrote in between.
-            commit_properties=CommitProperties(max_commit_retries=0),
-        )
-    except CommitFailedError as error:
-        raise ValueError(f"{table.table_uri} was written by another process meanwhile; run the day again") from error
-    return loaded + 1
 
 
 def _removed(table: deltalake.DeltaTable, where: str) -> list[RemoveAction]:

@@ -12,7 +12,7 @@ from deltalake.exceptions import TableNotFoundError
 from conf.contracts import Column
 from conf.tables import TABLES
 from jobs.lake import commits
-from jobs.lake.schema import create
+from jobs.lake.schema import create, gained, migrate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +25,7 @@ def now() -> datetime:
 
 
 def table_path(root: str, name: str) -> str:
+    """Absolute, as Spark would else resolve it against its own working directory."""
     base = root if "://" in root else str(Path(root).absolute())
     return f"{base.rstrip('/')}/{name}"
 
@@ -40,6 +41,7 @@ def append(root: str, name: str, rows: list[Row]) -> int:
     if not deltalake.DeltaTable.is_deltatable(path):
         with commits.commit(root, f"the empty table {name}"):
             create(path, contract)
+    migrate(deltalake.DeltaTable(path), contract)
     # Here only: `query` reads logs and has no time to import pyarrow.
     import pyarrow as pa
 
@@ -56,7 +58,8 @@ def read(root: str, name: str, where: str = "true") -> list[Row]:
         table = deltalake.DeltaTable(table_path(root, name))
     except TableNotFoundError:
         return []
-    names = ", ".join(f'"{column}"' for column in TABLES[name].names)
+    new = gained(TABLES[name], table)
+    names = ", ".join(f'NULL AS "{column}"' if column in new else f'"{column}"' for column in TABLES[name].names)
     answer = deltalake.QueryBuilder().register(name, table).execute(f"SELECT {names} FROM {name} WHERE {where}").read_all()
     columns = {column: [_plain(value) for value in answer.column(column).to_pylist()] for column in TABLES[name].names}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -62,13 +62,16 @@ def pins(root: str) -> dict[str, int]:
 
 @cache
 def code_version() -> str:
-    """The release and a hash of every source file that takes part."""
+    """The release and a hash of every source file: of what no single step makes."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for path in sorted(path for folder in ("conf", "jobs", "models") for path in (root / folder).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return f"{release()}+{digest.hexdigest()[:12]}"
+
+
+def release() -> str:
     try:
-        release = metadata.version("wherewhen")
+        return metadata.version("wherewhen")
     except metadata.PackageNotFoundError:
-        release = "0"
-    return f"{release}+{digest.hexdigest()[:12]}"
+        return "0"

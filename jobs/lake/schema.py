@@ -6,10 +6,12 @@ import errno
 import json
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import deltalake
+from deltalake.exceptions import CommitFailedError
 from deltalake.schema import Schema
 
 from conf.contracts import Table
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # CHECK constraints and few small commits; a checkpoint every 100 commits keeps listing cheap.
 _PROPERTIES = {"delta.checkpointInterval": "100", "delta.enableDeletionVectors": "false"}
+_CONSTRAINT = "delta.constraints."
 _JSON_NAMES = {"int": "integer", "bigint": "long", "smallint": "short", "tinyint": "byte"}
 
 
@@ -120,11 +123,41 @@ def _create(path: str, contract: Table) -> None:
         table.alter.add_constraint(dict(contract.checks))
 
 
+def gained(contract: Table, table: deltalake.DeltaTable) -> list[str]:
+    """The nullable columns of the contract that a stored table lacks: its rows read as null there."""
+    stored = {field.name for field in table.schema().fields}
+    return [column.name for column in contract.columns if column.nullable and column.name not in stored]
+
+
+def migrate(table: deltalake.DeltaTable, contract: Table) -> deltalake.DeltaTable:
+    """Add the columns that the contract gained, in one commit; the table as it then is.
+
+    Who finds another process at it takes what that one made.
+    """
+    if names := gained(contract, table):
+        fields = [field for field in Schema.from_json(schema_json(contract)).fields if field.name in names]
+        with suppress(CommitFailedError):
+            table.alter.add_columns(fields)
+        table = deltalake.DeltaTable(table.table_uri)
+        assert not gained(contract, table), f"{table.table_uri} did not gain {', '.join(names)}"
+    return table
+
+
+def declare_checks(table: deltalake.DeltaTable, contract: Table) -> None:
+    """Replace the table's CHECK constraints by the contract's."""
+    for key in table.metadata().configuration:
+        if key.startswith(_CONSTRAINT):
+            table.alter.drop_constraint(key.removeprefix(_CONSTRAINT))
+    if contract.checks:
+        table.alter.add_constraint(dict(contract.checks))
+
+
 def differences(contract: Table, table: deltalake.DeltaTable) -> list[str]:
-    """How a stored table departs from its contract, a phrase each; comments do not count."""
+    """How a stored table departs from its contract, a phrase each; comments and columns gained do not count."""
     wanted = _plain(Schema.from_json(schema_json(contract)))
     stored = _plain(Schema.from_json(table.schema().to_json()))
-    found = [f"column {name} is missing" for name in wanted if name not in stored]
+    mended = gained(contract, table)
+    found = [f"column {name} is missing" for name in wanted if name not in stored and name not in mended]
     found += [f"column {name} is unknown" for name in stored if name not in wanted]
     return found + [
         f"{name} is {stored[name]}, not {wanted[name]}" for name in wanted if name in stored and stored[name] != wanted[name]

@@ -19,7 +19,8 @@ from pyspark.sql import functions as F
 from conf.contracts import Table
 from conf.tables import TABLES
 from jobs.lake import commits, files
-from jobs.lake.schema import create, differences, spark_schema
+from jobs.lake.logs import table_path
+from jobs.lake.schema import create, differences, migrate, spark_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,7 @@ class Lake:
         self.root = root.rstrip("/") or "/"
 
     def path(self, name: str) -> str:
-        """Absolute, as Spark would else resolve it against its own working directory."""
-        root = self.root if "://" in self.root else str(Path(self.root).absolute())
-        return f"{root}/{name}"
+        return table_path(self.root, name)
 
     def delta(self, name: str) -> deltalake.DeltaTable | None:
         """The table without Spark; None where it was never written."""
@@ -76,7 +75,7 @@ class Lake:
         return None if table is None else table.version()
 
     def ensure(self, name: str) -> deltalake.DeltaTable:
-        """The table without Spark: created under its contract, or checked that the stored one has it.
+        """The table without Spark: created under its contract, or with the nullable columns that it has gained since.
 
         Raises:
             ValueError: the stored table was written under another contract; lists every difference.
@@ -86,12 +85,17 @@ class Lake:
             with commits.commit(self.root, f"the empty table {name}"):
                 create(self.path(name), contract)
             return deltalake.DeltaTable(self.path(name))
+        self._check(contract, stored)
+        return migrate(stored, contract)
+
+    def _check(self, contract: Table, stored: deltalake.DeltaTable) -> None:
         if found := differences(contract, stored):
-            raise ValueError(
-                f"{self.path(name)} was written under another contract: {'; '.join(found)}; "
-                "use another lake, or move the folder away and run the backfill"
+            way = (
+                f"run `wherewhen rebuild {contract.name}`"
+                if contract.partitioned
+                else "its rows cannot be made again: use the release that wrote it, or another lake"
             )
-        return stored
+            raise ValueError(f"{self.path(contract.name)} was written under another contract: {'; '.join(found)}; {way}")
 
     def read(self, name: str, version: int | None, where: str | None = None) -> DataFrame:
         """The rows of a version, in the partitions of `where` (SQL over `day`); none where the table was never written.
@@ -101,9 +105,8 @@ class Lake:
         schema = spark_schema(TABLES[name])
         if version is None:
             return self.spark.createDataFrame([], schema)
-        table = self.ensure(name)
-        if table.version() != version:
-            table.load_as_version(version)
+        table = deltalake.DeltaTable(self.path(name), version=version)
+        self._check(TABLES[name], table)
         paths = files.paths(table, where)
         if not paths:
             return self.spark.createDataFrame([], schema)
@@ -112,28 +115,32 @@ class Lake:
         rows = reader.parquet(*[f"{root}/{path}" for path in paths]).select(*TABLES[name].names)
         return rows if where is None else rows.where(where)
 
-    def replace(self, name: str, rows: DataFrame, where: str) -> Written:
+    def replace(self, name: str, rows: DataFrame, where: str, *, whole: bool = False) -> Written:
         """Replace the partitions that fulfil `where` by `rows`, in one commit; the only way data is written.
+
+        `whole`: what is replaced is all there is, so the same commit may bring the table under another contract.
 
         Raises:
             ValueError: the rows break the contract (names every difference), or another process wrote the table meanwhile.
         """
         assert TABLES[name].partitioned, f"{name} is a log: append to it"
-        return self._write(name, rows, where)
+        return self._write(name, rows, where, whole=whole)
 
     def append(self, name: str, rows: DataFrame) -> Written:
         """Add rows to a log that Spark writes."""
         assert not TABLES[name].partitioned, f"{name} is no log: replace its partitions"
         return self._write(name, rows, None)
 
-    def _write(self, name: str, rows: DataFrame, where: str | None) -> Written:
+    def _write(self, name: str, rows: DataFrame, where: str | None, *, whole: bool = False) -> Written:
         contract = TABLES[name]
         conformed = conform(rows, contract)
         try:
-            table = self.ensure(name)
+            stored = self.delta(name) if whole else None
+            outdated = stored if stored is not None and differences(contract, stored) else None
+            table = outdated or self.ensure(name)
             added = files.write(files.assured(conformed, contract, where), self.path(name), contract)
             with commits.commit(self.root, name):
-                version = files.committed(table, added, where)
+                version = files.recreated(table, added, contract) if outdated else files.committed(table, added, where)
             return Written(version=version, rows=sum(file.rows for file in added))
         except Exception as error:
             if (said := files.broken_contract(error)) is not None:

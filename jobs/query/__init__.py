@@ -56,7 +56,7 @@ def _pseudonym(user: str, settings: Settings) -> str:
 def _run(statement: Statement, root: str, visible: Mapping[str, Seen]) -> Table:
     import deltalake
 
-    from jobs.lake.schema import differences
+    from jobs.lake.schema import differences, gained
 
     engine = deltalake.QueryBuilder()
     # As in any SQL, what is not quoted is lower case; delta-rs turns that off.
@@ -66,11 +66,13 @@ def _run(statement: Statement, root: str, visible: Mapping[str, Seen]) -> Table:
         if table is not None:
             engine = engine.register(f"{name}{HISTORY}", table)
             try:
-                engine.execute(f'CREATE VIEW "{name}" AS {view(TABLES[name], visible[name])}')
+                engine.execute(f'CREATE VIEW "{name}" AS {view(TABLES[name], visible[name], gained(TABLES[name], table))}')
             except deltalake.exceptions.DeltaError:
                 if not (found := differences(TABLES[name], table)):
                     raise
-                raise ValueError(f"{name} in {root} was written under another contract: {'; '.join(found)}") from None
+                raise ValueError(
+                    f"{name} in {root} was written under another contract: {'; '.join(found)}; run `wherewhen rebuild {name}`"
+                ) from None
         elif name not in statement.shadowed:
             raise ValueError(f"{name} has no finished rows in {root} yet; `wherewhen tables` shows what there is")
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from conf.contracts import Column, Table
 from jobs.query.statement import HISTORY
 from jobs.query.versions import Seen
@@ -9,26 +11,27 @@ from jobs.query.versions import Seen
 _NUMBERS = ("int", "bigint", "double", "float")
 
 
-def view(contract: Table, seen: Seen) -> str:
-    """The SELECT behind `name`, over `name_history`.
+def view(contract: Table, seen: Seen, gained: Collection[str] = ()) -> str:
+    """The SELECT behind `name`, over `name_history`. Columns that the stored table has yet to gain are null.
 
     A state is each owner's newest rows since the keyframe, aged to the end of the day, without the
     gone; a snapshot its newest partition; a fact or a log all rows.
     """
     history = f'"{contract.name}{HISTORY}"'
     if contract.kind == "state":
-        return _state(contract, seen, history)
-    columns = ", ".join(f'"{name}"' for name in contract.names)
+        return _state(contract, seen, history, gained)
+    columns = ", ".join(f'NULL AS "{name}"' if name in gained else f'"{name}"' for name in contract.names)
     if contract.kind == "snapshot":
         upto = f"day <= DATE '{seen.day}'"
         return f"SELECT {columns} FROM {history} WHERE day = (SELECT max(day) FROM {history} WHERE {upto})"
     return f"SELECT {columns} FROM {history}"
 
 
-def _state(contract: Table, seen: Seen, history: str) -> str:
+def _state(contract: Table, seen: Seen, history: str, gained: Collection[str]) -> str:
     keyframe = max(seen.day.replace(day=1), seen.first_day)
     owner = ", ".join(f'"{name}"' for name in contract.owner)
-    shown = ", ".join(_aged(column) for column in contract.columns if column.name != "gone")
+    columns = [column for column in contract.columns if column.name != "gone"]
+    shown = ", ".join(f'NULL AS "{column.name}"' if column.name in gained else _aged(column) for column in columns)
     reach = f"day >= DATE '{keyframe}' AND day <= DATE '{seen.day}'"
     # A semi join takes half the time of a window over all rows, and one owner's rows are found as fast.
     return (

@@ -32,7 +32,7 @@ from datetime import datetime, timedelta, timezone
 sys.path.append(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 from nightly import dag
 def execute(step="ingest", *, logical_date=None, run_after=None, **params):
-    given = {"day": "2024-06-16", "config": "conf/local.yaml", "overrides": [], **params}
+    given = {"day": "2024-06-16", "config": "conf/local.yaml", "accept": False, "overrides": [], **params}
     dag_run = SimpleNamespace(logical_date=logical_date, run_after=run_after)
     try:
         dag.get_task(step).execute({"params": given, "dag_run": dag_run})
@@ -99,7 +99,7 @@ def test_airflow_reads_the_graph_that_the_pipeline_has(airflow):
         assert step.does in said and all(table in said for table in (*step.reads, *step.writes))
     assert apart == [1, 4, False]
     assert all(word in doc for word in ("exit code 3", "backfill", "doctor", "clear the task", "ingest --> clean"))
-    assert params == {"day": None, "config": "conf/foursquare.yaml", "overrides": []}
+    assert params == {"day": None, "config": "conf/foursquare.yaml", "accept": False, "overrides": []}
 
 
 def test_a_task_runs_the_command_with_what_was_asked_for(airflow, stub):
@@ -117,6 +117,12 @@ def test_a_task_runs_the_command_with_what_was_asked_for(airflow, stub):
         "run", "--day", "2024-06-16", "--only", "clean",
     ]  # fmt: skip
     assert Path(stub["STUB_FILE"] + ".environment").read_text() == f"PYTHONPATH= key=0f at={ROOT}\n"
+
+
+def test_what_landed_is_accepted_by_ingest_alone(airflow, stub):
+    for step, asked in (("ingest", ["--accept"]), ("clean", [])):
+        assert airflow(f"print(json.dumps(execute('{step}', accept=True)))", **stub) == ["done", ""]
+        assert Path(stub["STUB_FILE"]).read_text().splitlines()[-2 - len(asked) :] == ["--only", step, *asked]
 
 
 def test_the_day_is_the_one_asked_for_or_the_day_before(airflow, stub):

@@ -10,7 +10,7 @@ import deltalake
 import pyarrow as pa
 import pytest
 
-from conf.settings import SettingsError
+from conf.settings import SettingsError, load_settings
 from conf.tables import TABLES
 from jobs.catalogue import description, recorded, summaries, write_description, write_runs, write_summaries
 from jobs.lake import logs
@@ -43,20 +43,28 @@ def lake(tmp_path):
     return root
 
 
+def over(root):
+    return load_settings(overrides=[f"lake={root}"])
+
+
 def record(root, **more):
     logs.append(root, "runs", [{**RUN, **more}])
 
 
 def test_every_table_is_listed_with_what_readers_see(lake):
-    found = {one.name: one for one in summaries(lake)}
+    found = {one.name: one for one in summaries(over(lake))}
     assert list(found) == list(TABLES)
     items = found["items"]
     assert (items.rows, items.newest_day, items.version) == (2, JAN30, 1), "the unfinished day is not seen"
     assert items.size == sum(path.stat().st_size for path in files(lake, "items", version=1))
     assert (found["users"].rows, found["users"].version) == (None, None)
     assert found["runs"].rows == 4
-    assert {one["name"]: one["rows"] for one in json.loads(write_summaries(summaries(lake), "json", width=None))}["items"] == 2
-    [line] = [line for line in write_summaries(summaries(lake), "table", width=None).splitlines() if line.startswith("items ")]
+    assert {one["name"]: one["rows"] for one in json.loads(write_summaries(summaries(over(lake)), "json", width=None))}[
+        "items"
+    ] == 2
+    [line] = [
+        line for line in write_summaries(summaries(over(lake)), "table", width=None).splitlines() if line.startswith("items ")
+    ]
     assert line.split()[:3] == ["items", "state", "2"] and "2024-01-30" in line
 
 
@@ -65,11 +73,11 @@ def files(root, name, version):
 
 
 def test_an_empty_table_and_a_lake_that_is_not_there(tmp_path):
-    assert all(one.version is None for one in summaries(str(tmp_path / "nowhere")))
+    assert all(one.version is None for one in summaries(over(tmp_path / "nowhere")))
     root = str(tmp_path / "lake")
     create(f"{root}/items", TABLES["items"])
     record(root, outputs={"items": 0})
-    items = next(one for one in summaries(root) if one.name == "items")
+    items = next(one for one in summaries(over(root)) if one.name == "items")
     assert (items.rows, items.size, items.newest_day, items.version) == (0, 0, None, 0)
 
 

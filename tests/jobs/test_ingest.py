@@ -229,6 +229,8 @@ def test_a_changed_folder_of_a_finished_day_stops_the_night(make_settings, make_
     run(make_context(FIRST, settings=made))
     second, third = FIRST + timedelta(days=1), FIRST + timedelta(days=2)
     land(landing, FIRST, [row(item_id="i2"), row()])  # written again, the same rows
+    for day in (second, third, third + timedelta(days=1)):
+        (landing / str(day)).mkdir()
     run(make_context(second, first_day=FIRST, settings=made))
     before = {name: len(list((tmp_path / "lake" / name / "_delta_log").glob("*.json"))) for name in ("raw_events", "items")}
 

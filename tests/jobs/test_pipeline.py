@@ -1,7 +1,7 @@
 import pytest
 
 from conf.tables import TABLES
-from jobs.pipeline import STEPS, Step, choose, dependencies, order
+from jobs.pipeline import STEPS, Step, choose, dependencies, downstream, order
 
 
 def step(name, reads=(), writes=()):
@@ -36,6 +36,16 @@ def test_two_writers_and_unknown_tables_are_errors():
         order([step("a", writes=("x",)), step("b", writes=("x",))])
     with pytest.raises(ValueError, match="a reads nothing_like_it, which no step writes"):
         order([step("a", reads=("nothing_like_it",))])
+
+
+def test_downstream_follows_what_is_read_of_the_day_and_of_days_before():
+    steps = [
+        step("a", writes=("x",)), step("b", reads=("x@-1",), writes=("y",)), step("c", reads=("y",), writes=("z",)),
+        step("d", reads=("z?",), writes=("w",)),
+    ]  # fmt: skip
+    assert [one.name for one in downstream("a", steps)] == ["a", "b", "c"], "what stands in a registry is not made again"
+    assert [one.name for one in downstream("label")] == ["label"]
+    assert [one.name for one in downstream("ingest")] == [one.name for one in STEPS]
 
 
 def test_choose_takes_ranges_and_lists_in_order():

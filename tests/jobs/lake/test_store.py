@@ -1,10 +1,17 @@
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
+import deltalake
 import pytest
 from pyspark.sql import functions as F
 
+from conf.contracts import column
 from conf.tables import TABLES
+from jobs.lake import logs
+from jobs.lake.schema import gained, migrate
 from jobs.lake.store import keyframe_copies, newest
+from jobs.query.versions import Seen
+from jobs.query.views import view
 
 ROW = {"user_id": "u", "attributes": {"a": "1"}, "gone": False, "changed_on": date(2024, 1, 30), "day": date(2024, 1, 30)}
 
@@ -88,3 +95,62 @@ def test_every_contract_makes_a_table(tmp_path, spark):
         create(str(tmp_path / name), contract)
         assert differences(contract, deltalake.DeltaTable(tmp_path / name)) == []
         assert spark.read.format("delta").load(str(tmp_path / name)).columns == list(contract.names)
+
+
+def with_columns(contract, *more, without=()):
+    kept = [column for column in contract.columns if column.name not in without]
+    return replace(contract, columns=(*kept[:1], *more, *kept[1:]))
+
+
+def test_a_contract_that_gains_a_nullable_column_migrates_its_table(make_context, spark, monkeypatch):
+    day = date(2024, 1, 30)
+    context = make_context(day)
+    context.write("users", users(spark, {}))
+    lake, old = context.lake, context.pins["users"]
+    monkeypatch.setitem(TABLES, "users", with_columns(TABLES["users"], column("score", "array<double>", "new")))
+    assert [row.score for row in lake.read("users", old).collect()] == [None], "before it is migrated"
+    assert lake.version("users") == old, "reading writes nothing"
+    sql = view(TABLES["users"], Seen(version=old, day=day, first_day=day), ["score"])
+    engine = deltalake.QueryBuilder().register("users_history", lake.delta("users"))
+    assert engine.execute(sql).read_all().column("score").to_pylist() == [None]
+
+    stale = lake.delta("users")
+    assert gained(TABLES["users"], lake.ensure("users")) == []
+    assert gained(TABLES["users"], migrate(stale, TABLES["users"])) == [], "another process did it meanwhile"
+    assert lake.version("users") == old + 1
+    more = users(spark, {"user_id": "v"}).withColumn("score", F.array(F.lit(1.5)))
+    context = make_context(date(2024, 1, 31), first_day=day)
+    context.write("users", more.withColumns({"day": F.lit(context.days.last), "changed_on": F.lit(context.days.last)}))
+    found = {row.user_id: row.score for row in lake.read("users", context.pins["users"]).collect()}
+    assert found == {"u": None, "v": [1.5]}
+
+
+def test_any_other_change_of_a_contract_is_refused_until_a_whole_history_brings_it(make_context, spark, monkeypatch):
+    day = date(2024, 1, 30)
+    context = make_context(day)
+    context.write("users", users(spark, {}))
+    old = context.pins["users"]
+    changed_contract = with_columns(TABLES["users"], column("attributes", "string", "x"), without=("attributes",))
+    monkeypatch.setitem(TABLES, "users", replace(changed_contract, checks={"one": "attributes = '1'"}))
+    rows = users(spark, {}).withColumn("attributes", F.lit("1"))
+    for attempt in (lambda: context.write("users", rows), lambda: context.lake.read("users", old)):
+        with pytest.raises(ValueError, match=r"lake/users .*attributes is .*run `wherewhen rebuild users`"):
+            attempt()
+    whole = make_context(day, bootstrap=True)
+    assert whole.before("users").count() == 0
+    whole.write("users", rows)
+    assert whole.pins["users"] == old + 1
+    assert [row.attributes for row in whole.lake.read("users", whole.pins["users"]).collect()] == ["1"]
+    table = whole.lake.delta("users")
+    assert table.metadata().configuration["delta.constraints.one"] == "attributes = '1'" and len(table.file_uris()) == 1
+    assert deltalake.DeltaTable(table.table_uri, version=old).schema() != table.schema(), "readers keep the old version"
+
+
+def test_a_log_that_gained_a_column_is_read_and_appended_to(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    row = {"user_id": "u", "sealed": b"x", "added_at": datetime(2024, 1, 1, tzinfo=UTC)}
+    logs.append(root, "vault", [row])
+    monkeypatch.setitem(TABLES, "vault", with_columns(TABLES["vault"], column("bucket", "bigint", "new")))
+    assert [one["bucket"] for one in logs.read(root, "vault")] == [None]
+    logs.append(root, "vault", [{**row, "bucket": 3}])
+    assert sorted(one["bucket"] or 0 for one in logs.read(root, "vault")) == [0, 3]

@@ -1,0 +1,191 @@
+"""Late rows, stale tables, rebuild and requarantine, over one small lake."""
+
+import json
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from conf.settings import SettingsError, load_settings
+from conf.tables import TABLES
+from jobs import provenance
+from jobs.lake import logs
+from jobs.lake.compare import compare
+from jobs.lake.context import Refused
+from jobs.lake.identities import load_key, pseudonym
+from jobs.lake.runs import pins
+from jobs.lake.store import Lake
+from jobs.pipeline import STEPS, choose
+from jobs.rebuild import rebuild, steps_of
+from jobs.requarantine import quarantined, requarantine
+from jobs.runner import run
+from jobs.staleness import stale
+
+FIRST, SECOND, THIRD = (date(2024, 1, 30) + timedelta(days=n) for n in range(3))
+EARLIER = SECOND - timedelta(days=5)
+LONG_AGO = SECOND - timedelta(days=40)
+STEPS_RUN = choose(only=("ingest", "clean", "sequences", "time_series"))
+QUIET = lambda step, report: None  # noqa: E731
+
+
+def event(user, item, day, hour=10):
+    # Views are no targets: there is nothing to learn, so nothing is trained.
+    at = f"{day}T{hour:02}:00:00Z"
+    return json.dumps({"user_id": user, "item_id": item, "event_type": "view", "event_timestamp": at}) + "\n"
+
+
+@pytest.fixture(scope="module")
+def landing(tmp_path_factory) -> Path:
+    """A late row and one that is too late on the second day; both again on the third, when item and user changed."""
+    root = tmp_path_factory.mktemp("rebuild") / "landing"
+    late, too_late = event("anna", "i1", EARLIER), event("anna", "i1", LONG_AGO)
+    files = {
+        FIRST: [event("anna", "i1", FIRST), event("anna", "i2", FIRST, 11), event("bert", "i1", FIRST)],
+        SECOND: [event("anna", "i3", SECOND), late, too_late],
+        THIRD: [event("anna", "i2", THIRD), event("bert", "i2", THIRD), late],
+    }
+    head = "item_id,title,description,category,brand,price,latitude,longitude\n"
+    for day, rows in files.items():
+        (root / str(day)).mkdir(parents=True)
+        (root / str(day) / "events.json").write_text("".join(rows))
+    for day, title, age in ((FIRST, "one", "young"), (THIRD, "two", "old")):
+        (root / str(day) / "items.csv").write_text(f"{head}i1,{title},,park,,,,\n")
+        (root / str(day) / "users.csv").write_text(f"user_id,age_band,gender,language\nanna,{age},,\n")
+    return root
+
+
+def settings_for(lake, landing, *more):
+    return load_settings(
+        overrides=[f"lake={lake}", f"sources.events.path={landing}", f"report.path={lake}.html", "sequences.length=3", *more]
+    )
+
+
+@pytest.fixture(scope="module")
+def made(spark, landing, tmp_path_factory):
+    """Settings over a lake of two days at once and a night."""
+    settings = settings_for(tmp_path_factory.mktemp("rebuild") / "lake", landing)
+    run(spark, settings, SECOND, steps=STEPS_RUN, bootstrap=True)
+    run(spark, settings, THIRD, steps=STEPS_RUN)
+    return settings
+
+
+def copied(made, tmp_path, *more):
+    shutil.copytree(made.lake, tmp_path / "lake")
+    return settings_for(tmp_path / "lake", made.sources["events"].path, *more)
+
+
+def rows(spark, settings, name):
+    return Lake(spark, settings.lake).read(name, pins(settings.lake).get(name))
+
+
+def test_a_late_row_is_kept_once_on_its_arrival_and_counts_for_its_own_date(spark, made):
+    anna = pseudonym("anna", load_key())
+    events = [(one.day, one.event_date) for one in rows(spark, made, "events").where(f"user_id = '{anna}'").collect()]
+    assert sorted(events) == [(FIRST, FIRST), (FIRST, FIRST), (SECOND, EARLIER), (SECOND, SECOND), (THIRD, THIRD)]
+    counted = {
+        (one.day, one.event_date): one.events
+        for one in rows(spark, made, "activity_daily").where(f"entity_id = '{anna}'").collect()
+    }
+    assert counted == {(FIRST, FIRST): 2, (SECOND, EARLIER): 1, (SECOND, SECOND): 1, (THIRD, THIRD): 1}
+    states = {
+        one.day: [event.event_timestamp.date() for event in one.events]
+        for one in rows(spark, made, "user_sequences").where(f"user_id = '{anna}'").collect()
+    }
+    assert states[SECOND] == [FIRST, FIRST, SECOND], "the last three by their own time, of which the late one is none"
+    assert states[THIRD] == [FIRST, SECOND, THIRD]
+    [total] = rows(spark, made, "user_sequences").where(f"user_id = '{anna}' AND day = '{SECOND}'").collect()
+    assert total.events_total == 4, "but the state knows of it"
+    [record] = logs.read(made.lake, "runs", f"step = 'clean' AND day = DATE '{THIRD}'")
+    assert json.loads(record["details"])["conservation"][str(THIRD)]["duplicates"] == 1, "delivered again it is a duplicate"
+    assert record["rows_in"] == 3
+
+
+def test_items_and_users_keep_their_history(spark, made):
+    titles = {one.day: one.title for one in rows(spark, made, "items").where("item_id = 'i1'").collect()}
+    assert titles == {FIRST: "one", THIRD: "two"}
+    ages = {one.day: one.attributes["age_band"] for one in rows(spark, made, "users").collect()}
+    assert ages == {FIRST: "young", THIRD: "old"}
+
+
+def test_a_changed_setting_makes_stale_what_depends_on_it_and_rebuild_mends_it(spark, made, landing, tmp_path):
+    assert stale(made) == {}
+    changed = copied(made, tmp_path, "sequences.length=2")
+    assert stale(changed) == {"user_sequences": "settings"}
+    run(spark, changed, THIRD, steps=choose(only=("sequences",)))
+    assert stale(changed) == {"user_sequences": "settings"}, "a night leaves the days before it as they were"
+    assert {step.name for step in steps_of("user_sequences")} >= {"sequences", "spatial", "train", "score", "report"}
+    rebuild(spark, changed, "user_sequences", QUIET)
+    assert "user_sequences" not in stale(changed)
+    fresh = settings_for(tmp_path / "fresh", landing, "sequences.length=2")
+    run(spark, fresh, THIRD, steps=choose(to_step="sequences"), bootstrap=True)
+    found = compare(rows(spark, fresh, "user_sequences"), rows(spark, changed, "user_sequences"), TABLES["user_sequences"])
+    assert found.equal and found.rows > 0, found
+
+
+def test_what_was_made_from_an_older_table_is_stale(spark, made, tmp_path):
+    again = copied(made, tmp_path)
+    run(spark, again, THIRD, steps=choose(only=("clean",)))
+    found = stale(again)
+    assert set(found) == {"user_sequences", "activity_daily", "time_series_features"}
+    assert set(found.values()) == {"reads events"}
+    other = stale(settings_for(made.lake, made.sources["events"].path, "ingest.lookback_days=29"))
+    assert other["events"] == "settings" and other["activity_daily"] == "reads events"
+
+
+def test_rebuild_says_what_it_cannot_do(spark, made, landing, tmp_path):
+    with pytest.raises(SettingsError, match="there is no table user_sequence; did you mean user_sequences"):
+        steps_of("user_sequence")
+    with pytest.raises(ValueError, match="vault is a log"):
+        steps_of("vault")
+    with pytest.raises(ValueError, match="nothing is finished"):
+        rebuild(spark, settings_for(tmp_path / "none", landing), "events", QUIET)
+    shutil.copytree(landing, tmp_path / "landing")
+    shutil.rmtree(tmp_path / "landing" / str(FIRST))
+    archived = settings_for(made.lake, tmp_path / "landing")
+    with pytest.raises(Refused, match=f"1 landing folders are gone, {FIRST} the first.*rebuild events"):
+        rebuild(spark, archived, "raw_events", QUIET)
+
+
+def test_rows_are_judged_again_after_a_rule_was_mended(spark, made, tmp_path):
+    mended = copied(made, tmp_path, "ingest.lookback_days=60")
+    with pytest.raises(ValueError, match=r"for to_late; did you mean too_late.*there are too_late \(1 rows\)"):
+        requarantine(spark, mended, "to_late", FIRST, QUIET)
+    with pytest.raises(ValueError, match=f"no row since {THIRD} is quarantined for too_late, or for anything else"):
+        requarantine(spark, mended, "too_late", THIRD, QUIET)
+
+    def stopped(step, report):
+        if step == "sequences":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        requarantine(spark, mended, "too_late", FIRST, stopped)
+    assert quarantined(mended.lake, FIRST) == {}, "the first day is mended; what follows from it is not"
+    assert requarantine(spark, mended, "too_late", FIRST, QUIET) == (1, 0)
+    ages = {(one.day, one.event_date) for one in rows(spark, mended, "events").collect()}
+    assert (SECOND, LONG_AGO) in ages
+    done = logs.read(mended.lake, "runs", "step = 'sequences' AND status = 'done'")
+    assert sorted(row["day"] for row in done) == [SECOND, SECOND, THIRD, THIRD]
+    with pytest.raises(ValueError, match="no row since"):
+        requarantine(spark, mended, "too_late", FIRST, QUIET)
+
+
+def test_a_step_is_made_by_the_modules_that_it_imports_and_the_settings_they_name():
+    by_name = {step.name: step for step in STEPS}
+    found = provenance.closure("jobs.spatial")
+    assert {"jobs.spatial.places", "jobs.spatial.sphere", "jobs.sequences", "jobs.lake.context"} <= set(found)
+    assert not {"jobs.label", "jobs.cli", "jobs.runner", "conf.tables"} & set(found)
+    assert {"models.training", "models.network", "jobs.train.cutting"} <= set(provenance.closure("jobs.train"))
+    expected = {
+        "clean": {"ingest"}, "sequences": {"sequences"}, "label": {"label"}, "spatial": {"spatial", "sequences"},
+        "interaction": {"interaction", "label"}, "text": {"text"}, "time_series": {"time_series"},
+    }  # fmt: skip
+    for name, sections in expected.items():
+        assert provenance.sections(by_name[name]) - {"mapping", "lake", "spark"} == sections, name
+    assert {"model", "train"} <= provenance.sections(by_name["train"])
+    assert {"score", "sequences"} <= provenance.sections(by_name["score"])
+    one, other = load_settings(), load_settings(overrides=["label.short_half_life_days=3", "completeness.days=21"])
+    changed = [
+        name for name, step in by_name.items() if provenance.settings_hash(step, one) != provenance.settings_hash(step, other)
+    ]
+    assert {"label", "interaction"} <= set(changed) and not {"ingest", "clean", "sequences", "train"} & set(changed)
