@@ -49,6 +49,7 @@ class Table:
     columns whose rows change together. `newest_only` marks what bootstrap writes for the last day
     alone. `unequal` lists columns left out when two lakes are compared (run ids, clock times).
     `keep_keyframes`, where given, is how many keyframes back the partitions of a state reach.
+    `retention_days`, where given, is how many days `maintain` leaves of a table; None: all.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Table:
     newest_only: bool = False
     unequal: tuple[str, ...] = ()
     keep_keyframes: int | None = None
+    retention_days: int | None = None
     personal: bool = False
 
     def __post_init__(self) -> None:

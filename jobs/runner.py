@@ -76,7 +76,10 @@ def run(
         day = NO_TIMES_DAY
     if not backfill:
         _check_order(records, chosen, day, bootstrap)
-    days, first_day = _days(spark, settings, records, day, bootstrap)
+    if bootstrap and "ingest" not in {step.name for step in chosen}:
+        days, first_day = _recorded_days(settings, records, day)
+    else:
+        days, first_day = _days(spark, settings, records, day, bootstrap)
     run_id = f"{day:%Y%m%d}-{uuid.uuid4().hex[:12]}"
     reports: list[StepReport] = []
     refusals: list[str] = []
@@ -174,6 +177,14 @@ def _days(
     if not settings.mapping.has_times:
         return Days(first=NO_TIMES_DAY, last=NO_TIMES_DAY), NO_TIMES_DAY
     first = import_module("jobs.ingest").first_day(spark, settings, day)
+    return Days(first=first, last=day), first
+
+
+def _recorded_days(settings: Settings, records: dict[str, list[logs.Row]], day: date) -> tuple[Days, date]:
+    """A whole history that is in the lake already: from the first day that was ingested."""
+    if not settings.mapping.has_times:
+        return Days(first=NO_TIMES_DAY, last=NO_TIMES_DAY), NO_TIMES_DAY
+    first = min([*[row["first_day"] for row in records.get("ingest", [])], day])
     return Days(first=first, last=day), first
 
 
