@@ -64,8 +64,9 @@ class Recorded:
 
     @property
     def is_bootstrap(self) -> bool:
-        """From the lake's first day on there is nothing before: a night and a bootstrap are the same there."""
-        return bool(self.row["first_day"] == self.lake_first_day)
+        """On the lake's first day there is nothing before, so a night and a bootstrap are the same there."""
+        covers_days = self.row["first_day"] != self.row["day"]
+        return bool(covers_days or self.row["day"] == self.lake_first_day)
 
 
 def replay(spark: SparkSession, settings: Settings, run_id: str) -> Iterator[Finding]:
@@ -108,7 +109,11 @@ def steps_of(root: str, run_id: str) -> list[Recorded]:
 
 
 def _first_day(rows: Sequence[logs.Row], of: logs.Row) -> date:
-    known = [row["first_day"] for row in rows if row["step"] == "ingest" and row["finished_at"] <= of["finished_at"]]
+    if of["first_day"] != of["day"]:
+        known = [of["first_day"]]  # a whole history begins the lake anew
+    else:
+        ingested = [row for row in rows if row["step"] == "ingest" and row["finished_at"] <= of["finished_at"]]
+        known = [row["first_day"] for row in ingested]
     return min([*known, of["day"]])
 
 

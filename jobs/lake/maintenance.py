@@ -70,7 +70,7 @@ def maintain(settings: Settings, *, dry_run: bool = False, now: datetime | None 
     days = [row["day"] for row in logs.read(root, "runs", "status = 'done'")]
     if not days:
         raise ValueError(f"nothing ran in {root} yet: there is nothing to maintain")
-    stored = [contract for contract in TABLES.values() if (Path(root) / contract.name / "_delta_log").is_dir()]
+    stored = [one for one in TABLES.values() if deltalake.DeltaTable.is_deltatable(logs.table_path(root, one.name))]
     log.info("maintain: %d tables in %s%s", len(stored), root, ", dry run" if dry_run else "")
     changed = [_changed(settings, contract, max(days), dry_run=dry_run) for contract in stored]
     if not dry_run:
