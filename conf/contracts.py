@@ -53,6 +53,7 @@ class Table:
     `keep_keyframes`, where given, is how many keyframes back the partitions of a state reach.
     `purpose`, of a state of users, is what a user must have allowed to have rows in it; `nothing`
     says in SQL what a gone row holds in columns where neither null nor '' nor 0 will do.
+    `retention_days`, where given, is how many days `maintain` leaves of a table; None: all.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Table:
     newest_only: bool = False
     unequal: tuple[str, ...] = ()
     keep_keyframes: int | None = None
+    retention_days: int | None = None
     personal: bool = False
     purpose: str | None = None
     nothing: Mapping[str, str] = field(default_factory=dict)

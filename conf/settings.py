@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conf.mapping import Mapping, load_mapping
+from conf.tables import TABLES
 
 CONF_DIR = Path(__file__).parent
 
@@ -184,6 +185,12 @@ class Report(Section):
     users: int = Field(5, ge=1)
 
 
+class Maintain(Section):
+    keep_days: int = Field(30, ge=1)
+    grace_hours: float = Field(24.0, ge=1)
+    retention: dict[str, Annotated[int, Field(ge=1)] | None] = {}
+
+
 class Settings(Section):
     lake: str = "lake"
     sources: dict[Literal["events", "items", "users", "consents"], Source]
@@ -205,6 +212,7 @@ class Settings(Section):
     score: Score = Score()
     sinks: dict[str, Postgres | Folder] = {}
     report: Report = Report()
+    maintain: Maintain = Maintain()
 
     @property
     def mapping(self) -> Mapping:
@@ -227,7 +235,7 @@ class Settings(Section):
 
     def hash(self, sections: Collection[str] | None = None) -> str:
         """Hash of `sections` (and `mapping`), all by default, but for where things lie and with what they are run."""
-        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources", "completeness"})
+        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources", "completeness", "maintain"})
         kept["mapping"] = {name: _mapping(source.mapping).model_dump(mode="json") for name, source in self.sources.items()}
         return digest(kept if sections is None else {name: value for name, value in kept.items() if name in sections})
 
@@ -278,7 +286,30 @@ def load_settings(config: str = "conf/local.yaml", overrides: Sequence[str] = ()
     except ValidationError as error:
         raise SettingsError(_readable(error, config)) from None
     settings.mapping  # noqa: B018  a wrong mapping is a wrong setting: say so before any work
+    _check_retention(settings)
     return settings
+
+
+# States reach back to the keyframe before the last; the gate looks at so many days of quality as well.
+_TWO_MONTHS = 62
+
+
+def _check_retention(settings: Settings) -> None:
+    """The next night needs what its windows look back at."""
+    windows = {
+        "ingest.lookback_days": settings.ingest.lookback_days,
+        "time_series.window_days": settings.time_series.window_days,
+        "spatial.hotspot_window_days": settings.spatial.hotspot_window_days,
+        "interaction.lift_window_days": settings.interaction.lift_window_days,
+    }
+    longest = max(windows, key=lambda name: windows[name])
+    for name, days in settings.maintain.retention.items():
+        if name not in TABLES or not TABLES[name].partitioned:
+            known = ", ".join(table for table, contract in TABLES.items() if contract.partitioned)
+            raise SettingsError(f"maintain.retention.{name}: no table with days; these are {known}")
+        if days is not None and days < max(_TWO_MONTHS, windows[longest]):
+            why = "two months" if windows[longest] <= _TWO_MONTHS else f"{longest}: {windows[longest]} days"
+            raise SettingsError(f"maintain.retention.{name}: {days} days are less than the nights look back at ({why})")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -101,6 +101,7 @@ _ARRIVED = (
         column("sealed", "binary", "AES-GCM nonce and ciphertext of the caller's id", nullable=False, personal=True),
         column("added_at", "timestamp", "when the row was added", nullable=False),
         key=("user_id",),
+        unequal=("sealed", "added_at"),
         personal=True,
     ),
 )
@@ -519,6 +520,7 @@ _LEARNING = (
         column("items", "bigint", "items in the vocabulary", nullable=False),
         column("created_at", "timestamp", "when", nullable=False),
         key=("model_version",),
+        unequal=("metrics", "created_at"),
     ),
     log(
         "training_runs",
@@ -535,6 +537,7 @@ _LEARNING = (
         column("validation_loss", "double", "best mean loss on the validation fold", unit="nat"),
         column("finished_at", "timestamp", "when", nullable=False),
         key=("run_id", "model_version"),
+        unequal=("epochs", "processes", "seconds", "train_loss", "validation_loss", "finished_at"),
     ),
     fact(
         "model_quality",
@@ -575,6 +578,7 @@ _LEARNING = (
         column("run_id", "string", "the run that decided", nullable=False),
         column("decided_at", "timestamp", "when", nullable=False),
         key=("day", "run_id"),
+        unequal=("decided_at",),
     ),
 )
 
@@ -620,7 +624,7 @@ _SERVED = (
         "runs",
         "One row per step of a run; the row with status done is the step's commit point.",
         column("run_id", "string", "the run", nullable=False),
-        column("step", "string", "the step; `night` closes a run of all steps", nullable=False),
+        column("step", "string", "the step; `night` closes a run of all steps, `maintain` drops days", nullable=False),
         column("day", "date", "run date", nullable=False),
         column("first_day", "date", "first day that the step covered (bootstrap: the log's first)", nullable=False),
         column("status", "string", "done, skipped, refused or failed", nullable=False),

@@ -70,10 +70,11 @@ def main() -> None:
 
 
 def register() -> None:
-    from jobs import cli_read, cli_run
+    from jobs import cli_keep, cli_read, cli_run
 
     cli_run.register(app)
     cli_read.register(app)
+    cli_keep.register(app)
 
 
 def guarded(command: Callable[[], Any]) -> int:

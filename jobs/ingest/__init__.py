@@ -188,10 +188,8 @@ def _event_type(feed: Events) -> Column:
 
 def _add_to_vault(context: Context, user_ids: DataFrame, key: bytes) -> None:
     """Seal the ids of users who are new. Read as it stands: what a killed run appended is not appended again."""
-    lake = context.lake
-    known = lake.read("vault", lake.version("vault")).select("user_id")
+    known = context.lake.read("vault", context.lake.version("vault")).select("user_id")
     ids = user_ids.where(F.col("user_id").isNotNull()).distinct().withColumnRenamed("user_id", "id")
     new = ids.withColumn("user_id", pseudonym_column(F.col("id"), key)).join(known, on="user_id", how="left_anti")
     rows = new.select("user_id", sealed_column(F.col("id"), key).alias("sealed"), F.current_timestamp().alias("added_at"))
-    version = lake.append("vault", rows).version
-    context.outputs["vault"] = context.pins["vault"] = version
+    context.append_rows("vault", rows)

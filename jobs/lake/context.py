@@ -143,7 +143,9 @@ class Context:
 
     def log_rows(self, name: str, where: str = "true") -> list[logs.Row]:
         """Rows of a log table, as it stands."""
-        return logs.read(self.lake.root, name, where)
+        version = self.lake.version(name)
+        self._read_from(name, version)
+        return logs.read(self.lake.root, name, where, version)
 
     def write(self, name: str, rows: DataFrame) -> None:
         """Replace the run's partitions of a fact, state or snapshot by `rows` (each with its `day`).
@@ -152,30 +154,40 @@ class Context:
         days are added here. Where the contract says `newest_only`, only the last day is replaced.
         """
         contract = TABLES[name]
-        days = Days(first=self.days.last, last=self.days.last) if contract.newest_only else self.days
+        days = self._written(name)
         if self._limited:
             rows = self._without_withdrawn(name, rows)
         if contract.kind == "state":
             rows = self._with_keyframes(name, rows, days)
-        replaced = self._replaced(name, days)
         if contract.keep_keyframes is not None:
             rows = rows.where(F.col("day") >= F.lit(self._kept_from(contract.keep_keyframes)))
-        written = self.lake.replace(name, rows, replaced, whole=self.bootstrap)
+        self._read_from(name, self.pins.get(name))
+        written = self.lake.replace(name, rows, self.replaced(name), whole=self.bootstrap)
         self.outputs[name] = written.version
         self.rows_out[name] = self.rows_out.get(name, 0) + written.rows
         self.pins[name] = written.version
 
     def append(self, name: str, rows: list[logs.Row]) -> None:
         """Append to a log table."""
+        self._read_from(name, self.lake.version(name))
         self.outputs[name] = logs.append(self.lake.root, name, rows)
         self.rows_out[name] = self.rows_out.get(name, 0) + len(rows)
         self.pins[name] = self.outputs[name]
 
+    def append_rows(self, name: str, rows: DataFrame) -> None:
+        """Append to a log table that Spark writes; it is counted by nobody."""
+        self._read_from(name, self.lake.version(name))
+        self.outputs[name] = self.pins[name] = self.lake.append(name, rows).version
+
     def _read(self, name: str, where: str) -> DataFrame:
         version = self.pins.get(name)
-        if version is not None:
-            self.inputs[name] = version
+        self._read_from(name, version)
         return self.lake.read(name, version, where)
+
+    def _read_from(self, name: str, version: int | None) -> None:
+        """Record what the step rests on: of a table that it writes itself, the version before its first write."""
+        if version is not None and name not in self.outputs:
+            self.inputs.setdefault(name, version)
 
     @property
     def _limited(self) -> bool:
@@ -242,14 +254,18 @@ class Context:
         every = before.unionByName(rows.select(*before.columns)).persist()
         return rows.unionByName(keyframe_copies(every, owner, frames).select(*rows.columns))
 
-    def _replaced(self, name: str, days: Days) -> str:
-        """The partitions that this write replaces; those past their keyframes go in the same commit."""
+    def replaced(self, name: str) -> str:
+        """The partitions that a write replaces (SQL over `day`); those past their keyframes go in the same commit."""
+        days = self._written(name)
         if self.bootstrap:
             return f"day <= '{days.last}'"
         keep = TABLES[name].keep_keyframes
         if keep is None:
             return days.where()
         return f"({days.where()}) OR day < '{self._kept_from(keep)}'"
+
+    def _written(self, name: str) -> Days:
+        return Days(first=self.days.last, last=self.days.last) if TABLES[name].newest_only else self.days
 
     def _kept_from(self, keep: int) -> date:
         start = keyframe_before(self.days.last, self.first_day)

@@ -52,10 +52,10 @@ def append(root: str, name: str, rows: list[Row]) -> int:
         return deltalake.DeltaTable(path).version()
 
 
-def read(root: str, name: str, where: str = "true") -> list[Row]:
-    """Rows of a log table; none where it was never written. `where` is SQL (DataFusion)."""
+def read(root: str, name: str, where: str = "true", version: int | None = None) -> list[Row]:
+    """Rows of a log table (of its newest version); none where it was never written. `where` is SQL (DataFusion)."""
     try:
-        table = deltalake.DeltaTable(table_path(root, name))
+        table = deltalake.DeltaTable(table_path(root, name), version=version)
     except TableNotFoundError:
         return []
     new = gained(TABLES[name], table)

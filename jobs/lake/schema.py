@@ -19,8 +19,13 @@ from conf.contracts import Table
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
-# CHECK constraints and few small commits; a checkpoint every 100 commits keeps listing cheap.
-_PROPERTIES = {"delta.checkpointInterval": "100", "delta.enableDeletionVectors": "false"}
+# CHECK constraints and few small commits; a checkpoint every 100 commits keeps listing cheap. Old commits are
+# cleaned by `maintain` alone: versions that a replay needs would else become unreadable with a checkpoint.
+_PROPERTIES = {
+    "delta.checkpointInterval": "100",
+    "delta.enableDeletionVectors": "false",
+    "delta.enableExpiredLogCleanup": "false",
+}
 _CONSTRAINT = "delta.constraints."
 _JSON_NAMES = {"int": "integer", "bigint": "long", "smallint": "short", "tinyint": "byte"}
 

@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import deltalake
@@ -19,10 +19,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import digest
-from conf.tables import TABLES
 from jobs.lake import commits, logs
 from jobs.lake.context import Context
-from jobs.lake.store import newest
 from jobs.train import cutting, lineage
 from jobs.train.catalogue import Catalogue, catalogues
 from jobs.train.cutting import EVENT, Plan, Sizes, midnight
@@ -39,6 +37,7 @@ WINDOWS = "training_windows"
 def run(context: Context) -> None:
     day, settings, targets = context.days.last, context.settings, context.mapping.target_events
     parent = None if context.bootstrap else lineage.parent(context)
+    context.note(parent=None if parent is None else parent.version)
     events, plans = _events(context, parent), _plans(context, parent)
     if context.mapping.has_times and parent is None:
         plans = cutting.with_validation(events, plans, targets, settings.train.validation_share)
@@ -117,12 +116,23 @@ def _events(context: Context, parent: lineage.Parent | None) -> DataFrame:
 
 
 def _items(context: Context) -> DataFrame:
-    """Items declared before the day: `item_id, category, known_on`."""
+    """What was declared of items before the day: `item_id, category, gone, known_on`, a row per change."""
     if not context.bootstrap:
-        return context.before("items").select("item_id", "category", F.col("changed_on").alias("known_on"))
+        state = context.before("items")
+        return state.select("item_id", "category", F.lit(False).alias("gone"), F.col("changed_on").alias("known_on"))
     rows = context.earlier("items") if context.mapping.has_times else context.history("items")
-    first = rows.groupBy("item_id").agg(F.min("day").alias("known_on"))
-    return newest(rows, TABLES["items"].owner).select("item_id", "category").join(first, on="item_id", how="inner")
+    return rows.where(F.col("day") == F.col("changed_on")).select("item_id", "category", "gone", F.col("day").alias("known_on"))
+
+
+def as_of(context: Context, day: date) -> tuple[DataFrame, Vocabulary]:
+    """Windows and names of a whole training for an earlier `day`, cut from all that is stored, as for a hold-out."""
+    targets, events = context.mapping.target_events, context.history("events").select(*EVENT)
+    plans = [Plan(name="as of", until=midnight(day))]
+    plans = cutting.with_validation(events, plans, targets, context.settings.train.validation_share)
+    [known] = catalogues(events, _items(context), plans, targets, None)
+    folded = cutting.folded(events, plans, targets, context.mapping.has_times)
+    made = cutting.windows(folded, plans, {plans[0].until: known.vocabulary}, context.settings.model.window + 1)
+    return made.withColumn("day", F.lit(day)), known.vocabulary
 
 
 def _make(context: Context, drafts: Sequence[Draft]) -> None:

@@ -31,8 +31,8 @@ def catalogues(
 ) -> list[Catalogue]:
     """One per plan: the names in what had arrived by then, appended to those known `before` (a warm start).
 
-    `events`: `cutting.EVENT`; `items`: `item_id, category, known_on`. Brings to the driver what the
-    catalogue bounds: a row per item and event type, a row per item.
+    `events`: `cutting.EVENT`; `items`: `item_id, category, gone, known_on`, a row per change. Brings to the
+    driver what the catalogue bounds: a row per item and event type, a row per item's change.
     """
     taken = _taken(events, plans, target_types)
     declared = [row.asDict() for row in items.collect()]
@@ -59,7 +59,9 @@ def _catalogue(
     plan: Plan, number: int, taken: list[dict[str, Any]], declared: list[dict[str, Any]], before: Vocabulary | None
 ) -> Catalogue:
     known = [row for row in taken if row[f"events_{number}"]]
-    items = [row for row in declared if _is_known(row["known_on"], plan)]
+    in_order = sorted(declared, key=lambda row: row["known_on"])
+    newest = {row["item_id"]: row for row in in_order if _is_known(row["known_on"], plan)}
+    items = [row for row in newest.values() if not row["gone"]]
     category: dict[str, str] = {}
     placed = [row for row in known if row["item_id"] is not None and row[f"newest_{number}"] is not None]
     for row in sorted(placed, key=lambda row: row[f"newest_{number}"]):

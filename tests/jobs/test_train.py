@@ -6,8 +6,11 @@ import pytest
 from pyspark.sql import functions as F
 
 from conf.tables import TABLES
-from jobs import sequences, train
+from jobs import runner, sequences, train
+from jobs.lake import logs
 from jobs.lake.schema import spark_schema
+from jobs.pipeline import choose
+from jobs.replay import replay
 from jobs.train import cutting
 from models.registry import load_ranker
 
@@ -262,3 +265,19 @@ def test_the_held_out_days_are_the_newest():
     assert cutting.held_out_from(days, 0.25) == date(2024, 1, 8)
     assert cutting.held_out_from(days, 0.01) == date(2024, 1, 10)
     assert cutting.held_out_from(days[:1], 0.1) is None
+
+
+def test_a_training_is_repeated_on_its_windows_and_has_the_same_name(spark, make_context, make_settings):
+    """Without the version that the run made: the lake holds it, the replay has to make it again."""
+    settings = make_settings("conf/local.yaml", *SMALL)
+    write_events(make_context(FIRST, LAST, first_day=FIRST, bootstrap=True, settings=settings), history())
+    given = {"run_id": "given", "step": "ingest", "day": LAST, "first_day": FIRST, "status": "done", "settings_hash": "x"}
+    given |= {"code_version": "x", "outputs": {"events": 2}, "details": "{}", "seconds": 0.0, "finished_at": logs.now()}
+    logs.append(settings.lake, "runs", [given | {"inputs": {}, "rows_out": {}}])
+    done = runner.run(spark, settings, LAST, steps=choose(only=("train",)))
+    folders = sorted(Path(settings.lake, "models").iterdir())
+    found = {one.what: one for one in replay(spark, settings, done.run_id)}
+    assert set(found) == {"training_windows", "training_runs", "model_versions", "model versions"}
+    assert all(one.equal for one in found.values()), [one.line() for one in found.values()]
+    assert folders[0].name in found["model versions"].said
+    assert sorted(Path(settings.lake, "models").iterdir()) == folders and len(folders) == 1
