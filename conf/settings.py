@@ -143,6 +143,10 @@ class Report(Section):
     users: int = Field(5, ge=1)
 
 
+class Privacy(Section):
+    erase_landing: bool = False
+
+
 class Settings(Section):
     lake: str = "lake"
     sources: dict[Literal["events", "items", "users"], Source]
@@ -161,6 +165,7 @@ class Settings(Section):
     score: Score = Score()
     sinks: dict[str, Postgres | Folder] = {}
     report: Report = Report()
+    privacy: Privacy = Privacy()
 
     @property
     def mapping(self) -> Mapping:
@@ -173,7 +178,7 @@ class Settings(Section):
 
     def hash(self) -> str:
         """Hash of everything but where things lie and with what they are run."""
-        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources"})
+        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources", "privacy"})
         kept["mapping"] = self.mapping.model_dump(mode="json")
         return digest(kept)
 

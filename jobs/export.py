@@ -34,7 +34,7 @@ _COLUMNS = {
         "user_id", "slot", "rank", "item_id", "score", "source", "reason", "model_version", "propensity", "day",
     ),
 }  # fmt: skip
-_NEVER = ("vault",)
+_NEVER = ("vault", "erasures")
 # Times of a log without times stand for an order only.
 _MADE_UP = ("event_timestamp", "event_date", "until")
 

@@ -14,9 +14,10 @@ from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items
 from jobs.ingest.landing import File, Landing, listing
 from jobs.ingest.reading import BROKEN, CONTENT
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
-from jobs.ingest.survey import Past, as_details, refuse_changed, survey
+from jobs.ingest.survey import ERASED, Past, as_details, marked, refuse_changed, survey
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, pseudonym_column, sealed_column
+from jobs.lake.tombstones import tombstones
 
 __all__ = ["first_day", "raw_events", "run"]
 
@@ -25,10 +26,10 @@ def run(context: Context) -> None:
     """Count everything, so that what cannot be read stops the run before it writes; then write.
 
     Raises:
-        ValueError: a source is missing, unreadable or not as its mapping says.
+        ValueError: a source is missing, unreadable or not as its mapping says; the key of the tombstones is another.
         Refused: a finished day's rows changed.
     """
-    key, landing = load_key(), Landing(context.spark)
+    key, erased, landing = load_key(), tombstones(context.lake.root), Landing(context.spark)
     sources = feedings(landing, context.settings)
     past = Past.of(context, dated=sources[EVENTS].dated)
     files = {name: _files(landing, source, [*past.days, *context.days], context) for name, source in sources.items()}
@@ -41,17 +42,20 @@ def run(context: Context) -> None:
     # Items and users without days are read again only where their files are no longer the same.
     files |= {name: () for name in sources if name != EVENTS and _same(past, undated, name)}
     wanted = {*suspects, *context.days}
-    rows = {name: _rows(context, source, files[name], wanted) for name, source in sources.items()}
+    rows = {name: marked(_rows(context, source, files[name], wanted), erased) for name, source in sources.items()}
     prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
     refuse_changed(past, prints, suspects)
 
-    days = set(context.days)
-    context.rows_in = sum(found.rows for day, found in prints.items() if day in days)
+    counted = [prints[day] for day in context.days if day in prints]
+    context.rows_in, left_out = sum(one.rows for one in counted), sum(one.erased for one in counted)
     context.note(fingerprints=as_details(prints, {day: folders.get(day, "") for day in wanted}), listings=undated)
-    _write(context, {name: frame.where(context.days.where()) for name, frame in rows.items()}, key)
-    if context.rows_out["raw_events"] != context.rows_in:
+    if left_out:
+        context.note(erased=left_out)
+    kept = {name: frame.where(context.days.where()).where(~F.col(ERASED)).drop(ERASED) for name, frame in rows.items()}
+    _write(context, kept, key)
+    if context.rows_out["raw_events"] + left_out != context.rows_in:
         raise ValueError(
-            f"{context.rows_in} source rows were counted, then {context.rows_out['raw_events']} read: "
+            f"{context.rows_in - left_out} source rows were counted, then {context.rows_out['raw_events']} read: "
             "a file changed meanwhile; run the day again"
         )
 

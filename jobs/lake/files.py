@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import deltalake
@@ -96,6 +97,15 @@ def committed(table: deltalake.DeltaTable, added: Iterable[File], where: str | N
     Raises:
         ValueError: another process wrote the table since `table` was loaded.
     """
+    return exchanged(table, added, [] if where is None else paths(table, where))
+
+
+def exchanged(table: deltalake.DeltaTable, added: Iterable[File], removed: Iterable[str]) -> int:
+    """Add files to the table, and take away those at the paths `removed`, in one commit; the new version.
+
+    Raises:
+        ValueError: another process wrote the table since `table` was loaded.
+    """
     adds = [
         AddAction(
             path=file.path,
@@ -108,7 +118,8 @@ def committed(table: deltalake.DeltaTable, added: Iterable[File], where: str | N
         )
         for file in added
     ]
-    removes = [] if where is None else _removed(table, where)
+    now = int(time.time() * 1000)
+    removes = [RemoveAction(path, True, now) for path in removed]
     loaded = table.version()
     if not adds and not removes:
         return loaded
@@ -126,9 +137,21 @@ def committed(table: deltalake.DeltaTable, added: Iterable[File], where: str | N
     return loaded + 1
 
 
-def _removed(table: deltalake.DeltaTable, where: str) -> list[RemoveAction]:
-    now = int(time.time() * 1000)
-    return [RemoveAction(path, True, now) for path in paths(table, where)]
+def listed(table: deltalake.DeltaTable) -> dict[str, File]:
+    """The files of the version that is loaded, by path."""
+    actions = table.get_add_actions(flatten=True)
+    # An empty table has no columns for its partitions here.
+    columns = {name: actions.column(name).to_pylist() for name in actions.schema.names}
+    days = columns.get("partition.day", [None] * len(columns["path"]))
+    files = zip(columns["path"], columns["size_bytes"], columns["num_records"], columns["modification_time"], days, strict=True)
+    return {
+        path: File(path=path, size=size, rows=rows, changed_at_ms=_in_ms(changed_at), day=None if day is None else str(day))
+        for path, size, rows, changed_at, day in files
+    }
+
+
+def _in_ms(moment: Any) -> int:
+    return moment if isinstance(moment, int) else int(moment.timestamp() * 1000)
 
 
 def paths(table: deltalake.DeltaTable, where: str | None = None) -> list[str]:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 # CHECK constraints and few small commits; a checkpoint every 100 commits keeps listing cheap.
-_PROPERTIES = {"delta.checkpointInterval": "100", "delta.enableDeletionVectors": "false"}
+# No least and greatest values in the log, which would outlive an erased person's rows.
+_PROPERTIES = {
+    "delta.checkpointInterval": "100",
+    "delta.enableDeletionVectors": "false",
+    "delta.dataSkippingNumIndexedCols": "0",
+}
 _JSON_NAMES = {"int": "integer", "bigint": "long", "smallint": "short", "tinyint": "byte"}
 
 
