@@ -87,21 +87,21 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "call"),
+    ("when", "place", "name", "call"),
     [
-        (files, "exchanged", 1),  # the first table
-        (files, "exchanged", 6),  # some table
-        (work, "save", 1),
-        (logs, "append", 2),  # the row in runs; the first call is the tombstone
-        (erasing, "delete", 1),
-        (erasing, "delete", 9),
-        (erasing, "_sinks_erased", 1),
-        (erasing, "scan", 1),
-        (logs, "append", 3),  # the row that closes the erasure
+        ("before", files, "exchanged", 1),  # the first table
+        ("after", files, "exchanged", 6),  # some table
+        ("after", work, "save", 1),
+        ("before", logs, "append", 2),  # the row in runs; the first call is the tombstone
+        ("after", logs, "append", 2),
+        ("after", erasing, "delete", 1),
+        ("before", erasing, "_sinks_erased", 1),
+        ("before", erasing, "scan", 1),
+        ("before", logs, "append", 3),  # the row that closes the erasure
+        ("after", logs, "append", 3),
     ],
 )
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_killed_erasure_certifies_nothing_and_the_same_command_finishes_it(plant, monkeypatch, place, name, call, when):
+def test_a_killed_erasure_certifies_nothing_and_the_same_command_finishes_it(plant, monkeypatch, when, place, name, call):
     lake, undisturbed, calls = plant(), getattr(place, name), []
 
     def kill(*args, **more):
