@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -120,8 +120,13 @@ def erase_rows(root: str, visible: Visible, person: Person, hashes: frozenset[st
         removal = removal_of(TABLES[name], person, hashes)
         table = stored(root, name)
         if removal is not None and table is not None:
-            versions = visible.versions(name) if isinstance(removal, RowsGo) else []
-            changes[name] = _erase(table, removal, versions or [table.version()])
+            versions = visible.versions(name) or [table.version()]
+            # A log holds only ever more: its newest version stands for all.
+            is_log = isinstance(removal, NamesBlotted)
+            change = _erase(table, removal, [table.version()] if is_log else versions)
+            if is_log and change.versions:
+                change = replace(change, versions=dict.fromkeys(versions, *change.versions.values()))
+            changes[name] = change
     return changes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -136,7 +136,9 @@ def owned(
     if "broken" in names:
         found = pc.or_(found, _each(rows.column("broken"), person.is_named_in))
     if "row" in names:
-        found = pc.or_(found, _each(rows.column("row"), lambda row: _is_broken_and_names(person, row)))
+        row = rows.column("row")
+        may_be = pc.fill_null(pc.match_substring(row, '"broken"'), False)
+        found = pc.or_(found, _each(pc.if_else(may_be, row, None), lambda text: _is_broken_and_names(person, text)))
     if "text_hash" in names:
         found = pc.or_(found, pc.is_in(rows.column("text_hash"), value_set=pa.array(sorted(text_hashes), pa.string())))
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
@@ -158,11 +160,16 @@ def _is(column: Any, value: str) -> Any:
     return pc.fill_null(pc.equal(column, value), False)
 
 
-def _each(column: Any, judge: Any) -> Any:
+def _each(column: Any, judge: Callable[[str], bool]) -> Any:
     """Broken lines are few: one by one."""
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    return pa.array([text is not None and judge(text) for text in column.to_pylist()], pa.bool_())
+    is_there = np.asarray(pc.is_valid(column))
+    found = np.zeros(len(column), dtype=bool)
+    found[is_there] = [judge(text) for text in pc.drop_null(column).to_pylist()]
+    return pa.array(found)
 
 
 def _is_broken_and_names(person: Person, row: str) -> bool:

@@ -57,7 +57,6 @@ class Planted:
     user: str
     rows: dict[str, list[dict]]
     mine: dict[str, int]
-    pins: dict[str, int]
 
     @property
     def root(self) -> str:
@@ -129,7 +128,7 @@ def plant(make_settings):
 
     def planted(user: str = "u000012") -> Planted:
         settings = make_settings()
-        lake = Planted(settings=settings, user=user, rows={}, mine={}, pins={})
+        lake = Planted(settings=settings, user=user, rows={}, mine={})
         night: dict[str, int] = {}
         for name, contract in TABLES.items():
             if name in ("runs", "erasures"):
@@ -145,7 +144,6 @@ def plant(make_settings):
             lake.mine[name] = sum(kind == user for kind, _ in rows)
         _plant_texts(lake, night)
         logs.append(lake.root, "runs", [done("ingest", night, DAYS[0]), done(NIGHT, night, DAYS[1], "night")])
-        lake.pins = dict(night)
         return lake
 
     return planted

@@ -139,7 +139,7 @@ def test_each_version_in_use_loses_the_person_and_what_a_killed_run_left_is_not_
     table = Path(table_path(lake.root, "events"))
     before = set(erasure.on_disk(table))
     for user in users:  # written, and never committed
-        orphan = Planted(settings=lake.settings, user=user, rows={}, mine={}, pins={})
+        orphan = Planted(settings=lake.settings, user=user, rows={}, mine={})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(files, "exchanged", lambda *_: 0)
             orphan.commit("events", [as_of(contract, row(contract, 60, day), user)])
@@ -166,13 +166,16 @@ def test_an_error_that_quotes_the_person_is_blotted_out_of_logs_and_their_statis
     lake = plant()
     failed = {**done("clean", {}, DAYS[1]), "status": "failed", "error": f"broken in {lake.pseudonym} or {lake.user}"}
     logs.append(lake.root, "runs", [failed])
+    delivered = logs.read(lake.root, "export_log")[0]
+    logs.append(lake.root, "export_log", [{**delivered, "error": f"user {lake.pseudonym}"}])  # after the night
     written = Path(lake.root) / "runs" / "_delta_log"
     assert not any(lake.pseudonym in path.read_text() for path in written.glob("*.json")), "no statistics of columns"
     [newest] = sorted(written.glob("*.json"))[-1:]
     newest.write_text(newest.read_text() + json.dumps({"commitInfo": {"before": lake.pseudonym}}) + "\n")  # an older lake's
 
+    lake.rows["export_log"] = sorted([*lake.rows["export_log"], {**delivered, "error": "user (erased)"}], key=repr)
     said = assert_gone(lake, erasing.erase(lake.settings, lake.user).certificate)
-    assert said["blotted_out_in_logs"] == {"runs": 1} and "runs" not in said["rows_removed"]
+    assert said["blotted_out_in_logs"] == {"export_log": 1, "runs": 1} and "runs" not in said["rows_removed"]
     [row] = logs.read(lake.root, "runs", "status = 'failed'")
     assert row["error"] == "broken in (erased) or (erased)" and row["run_id"] == "r"
 
