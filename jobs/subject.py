@@ -129,6 +129,5 @@ def _erasures(root: str, person: Person) -> list[Row]:
     if not rows:
         return []
     mine = tombstone_of(person.raw_id, load_tombstone_key())["tombstone"]
-    return [
-        {"status": row["status"], "recorded_at": row["recorded_at"].isoformat()} for row in rows if row["tombstone"] == mine
-    ]
+    known = sorted((row for row in rows if row["tombstone"] == mine), key=lambda row: row["recorded_at"])
+    return [{"status": row["status"], "recorded_at": row["recorded_at"].isoformat()} for row in known]
