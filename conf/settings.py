@@ -73,6 +73,7 @@ class Privacy(Section):
     ip_database: str | None = None
     coordinate_decimals: int | None = Field(None, ge=0, le=6)
     notice_versions: tuple[str, ...] = ()
+    erase_landing: bool = False
 
 
 class Completeness(Section):
@@ -191,6 +192,12 @@ class Maintain(Section):
     retention: dict[str, Annotated[int, Field(ge=1)] | None] = {}
 
 
+_CHANGES_NO_ROW: dict[str, Any] = {
+    **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain"), True),
+    "privacy": {"erase_landing"},
+}
+
+
 class Settings(Section):
     lake: str = "lake"
     sources: dict[Literal["events", "items", "users", "consents"], Source]
@@ -235,7 +242,7 @@ class Settings(Section):
 
     def hash(self, sections: Collection[str] | None = None) -> str:
         """Hash of `sections` (and `mapping`), all by default, but for where things lie and with what they are run."""
-        kept = self.model_dump(mode="json", exclude={"lake", "spark", "sinks", "report", "sources", "completeness", "maintain"})
+        kept = self.model_dump(mode="json", exclude=_CHANGES_NO_ROW)
         kept["mapping"] = {name: _mapping(source.mapping).model_dump(mode="json") for name, source in self.sources.items()}
         return digest(kept if sections is None else {name: value for name, value in kept.items() if name in sections})
 

@@ -643,10 +643,31 @@ _SERVED = (
     ),
 )
 
+_PRIVACY = (
+    log(
+        "erasures",
+        "Who was erased, so that their rows do not come back; and what each erasure removed.",
+        column("erasure_id", "string", "the erasure", nullable=False),
+        column(
+            "tombstone", "string", "HMAC-SHA256 of the caller's id under the second key, hex", nullable=False, personal=True
+        ),
+        column("key_check", "string", "tells whether a key is the one that made the tombstone", nullable=False),
+        column("pieces", "int", "of so many words and marks the id consists: what to look for in broken lines", nullable=False),
+        column(
+            "status", "string", "begun: the tombstone holds; done: nothing of the person was found any more", nullable=False
+        ),
+        column("rows_removed", "map<string,bigint>", "rows removed per table, at the end"),
+        column("details", "string", "JSON of the certificate, at the end"),
+        column("recorded_at", "timestamp", "when", nullable=False),
+        key=("erasure_id", "status"),
+        personal=True,
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for group in (
-        _ARRIVED, _CLEAN, _SEQUENCES, _TEXT, _LABEL, _TIME_SERIES, _SPATIAL, _INTERACTION, _LEARNING, _SERVED,
+        _ARRIVED, _CLEAN, _SEQUENCES, _TEXT, _LABEL, _TIME_SERIES, _SPATIAL, _INTERACTION, _LEARNING, _SERVED, _PRIVACY,
     )
     for table in group
 }  # fmt: skip

@@ -63,12 +63,7 @@ def maintain(
     Needed are the versions of the runs of the last `maintain.keep_days` days and of the newest night, and what a running
     reader could hold. Example: wherewhen --set 'maintain.retention={raw_events: 400}' maintain --dry-run
     """
-    from contextlib import nullcontext
-
-    from jobs.lake.lock import held
     from jobs.lake.maintenance import maintain as keep
 
-    loaded = settings()
-    with nullcontext() if dry_run else held(loaded.lake, "maintain"):
-        for done in keep(loaded, dry_run=dry_run):
-            sys.stdout.write(done.line() + "\n")
+    for done in keep(settings(), dry_run=dry_run):
+        sys.stdout.write(done.line() + "\n")

@@ -35,7 +35,7 @@ _COLUMNS = {
         "user_id", "slot", "rank", "item_id", "score", "source", "reason", "model_version", "propensity", "day",
     ),
 }  # fmt: skip
-_NEVER = ("vault",)
+_NEVER = ("vault", "erasures")
 EXPORT = "export"
 # Times of a log without times stand for an order only.
 _MADE_UP = ("event_timestamp", "event_date", "until")

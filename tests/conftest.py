@@ -19,6 +19,7 @@ from jobs.lake.runs import pins
 from jobs.lake.store import Days, Lake
 
 os.environ["WHEREWHEN_KEY"] = "0f" * 32
+os.environ["WHEREWHEN_TOMBSTONE_KEY"] = "f0" * 32
 # A first call imports or starts what later ones find there: times say nothing about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

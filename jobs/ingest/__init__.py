@@ -23,9 +23,10 @@ from jobs.ingest.landing import File, Landing, listing
 from jobs.ingest.privacy import limited
 from jobs.ingest.reading import BROKEN, CONTENT, Source, read
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
-from jobs.ingest.survey import NOTHING, Past, as_details, refuse_changed, survey
+from jobs.ingest.survey import ERASED, NOTHING, Past, as_details, marked, refuse_changed, survey
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, pseudonym_column, sealed_column
+from jobs.lake.tombstones import tombstones
 
 __all__ = ["first_day", "raw_events", "run"]
 
@@ -34,10 +35,11 @@ def run(context: Context) -> None:
     """Count everything, so that what cannot be read stops the run before it writes; then write.
 
     Raises:
-        ValueError: a source is missing, unreadable or not as its mapping says, a column changed its type, a purpose is unknown.
+        ValueError: a source is missing, unreadable or not as its mapping says, a column changed its type, a purpose is unknown;
+            the key of the tombstones is another.
         Refused: the day's folder is missing or holds too few or too many rows; a finished day's rows changed.
     """
-    key, landing = load_key(), Landing(context.spark)
+    key, erased, landing = load_key(), tombstones(context.lake.root), Landing(context.spark)
     sources = feedings(landing, context.settings)
     refuse_missing(context, sources.values())
     past = Past.of(context, dated=sources[EVENTS].dated)
@@ -52,30 +54,32 @@ def run(context: Context) -> None:
     files |= {name: () for name in sources if name != EVENTS and _same(past, undated, name)}
     wanted = {*suspects, *context.days}
     given = {name: _rows(context, source, files[name], wanted, past) for name, source in sources.items()}
-    rows = {name: frame for name, (frame, _) in given.items()}
+    rows = {name: marked(frame, erased) for name, (frame, _) in given.items()}
     columns = _drift(context, past, [source for _, source in given.values()])
     prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
     refuse_changed(past, prints, suspects)
     counts = {day: known.rows for day, known in {**past.prints, context.days.last: NOTHING, **prints}.items()}
     refuse_unusual(context, sources[EVENTS], landing, counts)
-    of_days = {name: frame.where(context.days.where()) for name, frame in rows.items()}
+    of_days = {name: frame.where(context.days.where()).where(~F.col(ERASED)).drop(ERASED) for name, frame in rows.items()}
     statements = _statements(context, of_days)
     if statements is not None:
         check_purposes(statements)
 
-    days = set(context.days)
-    context.rows_in = sum(found.rows for day, found in prints.items() if day in days)
+    counted = [prints[day] for day in context.days if day in prints]
+    context.rows_in, left_out = sum(one.rows for one in counted), sum(one.erased for one in counted)
     context.note(fingerprints=as_details(prints, {day: folders.get(day, "") for day in wanted}), listings=undated)
     context.note(columns=columns)
+    if left_out:
+        context.note(erased=left_out)
     _write(context, of_days, key)
     if statements is not None:
         hidden = statements.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         from_events = "consent" in context.mapping.events.columns
         accepted = context.settings.privacy.notice_versions
         context.write(CONSENTS, consents_by_day(hidden, context.before(CONSENTS), accepted, dated=from_events))
-    if context.rows_out["raw_events"] != context.rows_in:
+    if context.rows_out["raw_events"] + left_out != context.rows_in:
         raise ValueError(
-            f"{context.rows_in} source rows were counted, then {context.rows_out['raw_events']} read: "
+            f"{context.rows_in - left_out} source rows were counted, then {context.rows_out['raw_events']} read: "
             "a file changed meanwhile; run the day again"
         )
 

@@ -18,15 +18,23 @@ from jobs.ingest.columns import Types
 from jobs.ingest.reading import BROKEN, CONTENT
 from jobs.ingest.sources import EVENTS
 from jobs.lake.context import Context, Refused
+from jobs.lake.runs import ERASE
+from jobs.lake.tombstones import Tombstones, is_erased
+
+ERASED = "_erased"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """What a day held: rows of the main log, a checksum of all feeds' rows in any order, a digest of its folder."""
+    """What a day held: rows of the main log, a checksum of all feeds' rows in any order, a digest of its folder.
+
+    Rows of erased persons count, as long as they stand in the source: `erased` of the `rows` were left out.
+    """
 
     rows: int = 0
     checksum: str = "0"
     listing: str = ""
+    erased: int = 0
 
 
 NOTHING = Fingerprint()
@@ -49,10 +57,11 @@ class Past:
     @staticmethod
     def of(context: Context, *, dated: bool) -> Past:
         """A whole history starts from nothing. A log with folders is watched as far back as late rows are taken."""
-        rows = [] if context.bootstrap else context.log_rows("runs", "step = 'ingest' AND status = 'done'")
+        records = [] if context.bootstrap else context.log_rows("runs", f"step IN ('ingest', '{ERASE}') AND status = 'done'")
+        records.sort(key=lambda row: row["finished_at"])
+        rows = [row for row in records if row["step"] == "ingest"]
         if not rows:
             return Past()
-        rows.sort(key=lambda row: row["finished_at"])
         begin = context.first_day
         if dated:
             begin = max(begin, context.days.first - timedelta(days=context.settings.ingest.lookback_days))
@@ -61,7 +70,7 @@ class Past:
         return Past(
             days=days,
             newest=max(row["day"] for row in rows),
-            prints=_recorded(rows),
+            prints=recorded(records),
             undated=earlier[-1].get("listings", {}) if earlier else {},
             columns=json.loads(rows[-1]["details"]).get("columns", {}),
         )
@@ -74,8 +83,11 @@ class Past:
         return tuple(day for day in self.days if listings.get(day, "") not in ("", self.prints.get(day, NOTHING).listing))
 
 
-def _recorded(rows: Iterable[dict[str, Any]]) -> dict[date, Fingerprint]:
-    """The newest fingerprint of each day. Rows come oldest first; a whole history replaces all up to its day."""
+def recorded(rows: Iterable[dict[str, Any]]) -> dict[date, Fingerprint]:
+    """The newest fingerprint of each day, as ingest found it or an erasure left it.
+
+    Rows come oldest first; a whole history replaces all up to its day.
+    """
     found: dict[date, Fingerprint] = {}
     for row in rows:
         if row["first_day"] != row["day"]:
@@ -85,22 +97,34 @@ def _recorded(rows: Iterable[dict[str, Any]]) -> dict[date, Fingerprint]:
     return found
 
 
+def marked(frame: DataFrame, known: Tombstones | None) -> DataFrame:
+    """`frame` with `ERASED`: whether the row is that of a person who was erased."""
+    if known is None or "user_id" not in frame.columns:
+        return frame.withColumn(ERASED, F.lit(False))
+    return frame.withColumn(ERASED, is_erased(F.col("user_id"), F.col(BROKEN), known))
+
+
 def survey(feeds: Mapping[str, DataFrame], key: bytes, counted: Collection[str]) -> dict[date, Fingerprint]:
     """Read every feed in one job, and sum up those `counted` by `day`.
 
-    `feeds`: rows as `reading.read` gives them, with `day`. Items and users without days are read but
+    `feeds`: rows as `reading.read` gives them, with `day` and `ERASED`. Items and users without days are read but
     not counted: they are not read again with the day. Days without rows are not in the result.
     """
     # Salted: a sum over a day of one row would else be an unkeyed hash of its user.
     salt = hmac.new(key, b"wherewhen survey", hashlib.sha256).hexdigest()
     rows = [
-        frame.select("day", F.lit(name).alias("feed"), _hash(frame, name, salt).alias("hash")) for name, frame in feeds.items()
+        frame.select("day", ERASED, F.lit(name).alias("feed"), _hash(frame, name, salt).alias("hash"))
+        for name, frame in feeds.items()
     ]
     # Summed: order does not count, but equal rows do.
     totals = (
         reduce(DataFrame.unionByName, rows)
         .groupBy("day", "feed")
-        .agg(F.count("*").alias("rows"), F.sum(F.col("hash").cast("decimal(38,0)")).alias("checksum"))
+        .agg(
+            F.count("*").alias("rows"),
+            F.sum(F.col("hash").cast("decimal(38,0)")).alias("checksum"),
+            F.count_if(ERASED).alias("erased"),
+        )
     )
     found: dict[date, Fingerprint] = {}
     for row in totals.collect():
@@ -110,6 +134,7 @@ def survey(feeds: Mapping[str, DataFrame], key: bytes, counted: Collection[str])
         found[row.day] = Fingerprint(
             rows=known.rows + (row["rows"] if row.feed == EVENTS else 0),
             checksum=str(int(known.checksum) + int(row.checksum)),
+            erased=known.erased + (row.erased if row.feed == EVENTS else 0),
         )
     return found
 

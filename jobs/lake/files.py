@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import deltalake
@@ -97,7 +98,17 @@ def committed(table: deltalake.DeltaTable, added: Iterable[File], where: str | N
     Raises:
         ValueError: another process wrote the table since `table` was loaded.
     """
-    actions = [*_adds(added), *([] if where is None else _removed(table, where))]
+    return exchanged(table, added, [] if where is None else paths(table, where))
+
+
+def exchanged(table: deltalake.DeltaTable, added: Iterable[File], removed: Iterable[str]) -> int:
+    """Add files to the table, and take away those at the paths `removed`, in one commit; the new version.
+
+    Raises:
+        ValueError: another process wrote the table since `table` was loaded.
+    """
+    now = int(time.time() * 1000)
+    actions = [*_adds(added), *(RemoveAction(path, True, now) for path in removed)]
     return _commit(table, actions, "append", table.schema()) if actions else table.version()
 
 
@@ -143,9 +154,21 @@ def _adds(added: Iterable[File]) -> list[AddAction | RemoveAction]:
     ]
 
 
-def _removed(table: deltalake.DeltaTable, where: str) -> list[RemoveAction]:
-    now = int(time.time() * 1000)
-    return [RemoveAction(path, True, now) for path in paths(table, where)]
+def listed(table: deltalake.DeltaTable) -> dict[str, File]:
+    """The files of the version that is loaded, by path."""
+    actions = table.get_add_actions(flatten=True)
+    # An empty table has no columns for its partitions here.
+    columns = {name: actions.column(name).to_pylist() for name in actions.schema.names}
+    days = columns.get("partition.day", [None] * len(columns["path"]))
+    files = zip(columns["path"], columns["size_bytes"], columns["num_records"], columns["modification_time"], days, strict=True)
+    return {
+        path: File(path=path, size=size, rows=rows, changed_at_ms=_in_ms(changed_at), day=None if day is None else str(day))
+        for path, size, rows, changed_at, day in files
+    }
+
+
+def _in_ms(moment: Any) -> int:
+    return moment if isinstance(moment, int) else int(moment.timestamp() * 1000)
 
 
 def paths(table: deltalake.DeltaTable, where: str | None = None) -> list[str]:

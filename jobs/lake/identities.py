@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 KEY_VARIABLE = "WHEREWHEN_KEY"
+TOMBSTONE_KEY_VARIABLE = "WHEREWHEN_TOMBSTONE_KEY"
 _NONCE_BYTES = 12
 
 
@@ -40,15 +41,30 @@ def load_key(*, create: bool = True) -> bytes:
     Raises:
         ValueError: the key is not 64 hex digits, or the file can be read by others.
     """
-    if (given := os.environ.get(KEY_VARIABLE)) is not None:
-        return _parse(given, KEY_VARIABLE)
-    path = key_file()
+    return _load(KEY_VARIABLE, key_file(), create)
+
+
+def load_tombstone_key() -> bytes:
+    """The second key, under which erased persons are known again: `WHEREWHEN_TOMBSTONE_KEY`, else its file.
+
+    Apart from the first, so that whoever replaces the first (and so makes all pseudonyms anew) still
+    keeps out who was erased.
+
+    Raises:
+        ValueError: as `load_key`.
+    """
+    return _load(TOMBSTONE_KEY_VARIABLE, key_file().with_name("tombstone-key"), create=True)
+
+
+def _load(variable: str, path: Path, create: bool) -> bytes:
+    if (given := os.environ.get(variable)) is not None:
+        return _parse(given, variable)
     if path.exists():
         if path.stat().st_mode & 0o077:
             raise ValueError(f"{path} can be read by others: chmod 600 {path}")
         return _parse(path.read_text(), str(path))
     if not create:
-        raise ValueError(f"no key: set {KEY_VARIABLE} to 64 hex digits, or run a pipeline once to make {path}")
+        raise ValueError(f"no key: set {variable} to 64 hex digits, or run a pipeline once to make {path}")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Exclusive: of two first runs at once one makes the key and the other reads it.
     try:

@@ -10,6 +10,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from conf.contracts import Table
 from conf.settings import Settings
 from conf.tables import TABLES
 from jobs.lake import files, logs
+from jobs.lake.lock import held
 from jobs.lake.runs import code_version, pins
 from jobs.lake.scratch import FOLDER as SCRATCH
 from jobs.lake.scratch import orphans
@@ -59,10 +61,11 @@ class Done:
 
 
 def maintain(settings: Settings, *, dry_run: bool = False, now: datetime | None = None) -> list[Done]:
-    """All of it, table by table; nothing is changed by a dry run. Not while a run writes the lake.
+    """All of it, table by table; nothing is changed by a dry run.
 
     Raises:
         ValueError: the lake is not a folder of this machine, or nothing ran in it.
+        Refused: another process writes the lake.
     """
     root, moment = settings.lake, now or logs.now()
     if "://" in root:
@@ -70,13 +73,19 @@ def maintain(settings: Settings, *, dry_run: bool = False, now: datetime | None 
     days = [row["day"] for row in logs.read(root, "runs", "status = 'done'")]
     if not days:
         raise ValueError(f"nothing ran in {root} yet: there is nothing to maintain")
+    with nullcontext() if dry_run else held(root, "maintain"):
+        return _maintained(settings, max(days), moment, dry_run=dry_run)
+
+
+def _maintained(settings: Settings, newest: date, now: datetime, *, dry_run: bool) -> list[Done]:
+    root = settings.lake
     stored = [one for one in TABLES.values() if deltalake.DeltaTable.is_deltatable(logs.table_path(root, one.name))]
     log.info("maintain: %d tables in %s%s", len(stored), root, ", dry run" if dry_run else "")
-    changed = [_changed(settings, contract, max(days), dry_run=dry_run) for contract in stored]
+    changed = [_changed(settings, contract, newest, dry_run=dry_run) for contract in stored]
     if not dry_run:
-        _record(settings, max(days), changed)
-    done = list(_swept(settings, changed, moment, dry_run=dry_run))
-    done.append(Done(name=f"{MODELS}/", freed=_models(settings, max(days), moment, dry_run=dry_run)))
+        _record(settings, newest, changed)
+    done = list(_swept(settings, changed, now, dry_run=dry_run))
+    done.append(Done(name=f"{MODELS}/", freed=_models(settings, newest, now, dry_run=dry_run)))
     left = [file for folder in orphans(root) for file in folder.rglob("*") if file.is_file()]
     done.append(Done(name=f"{SCRATCH}/", freed=delete(left, Path(root) / SCRATCH, dry_run=dry_run)))
     return done

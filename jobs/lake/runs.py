@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.lake import logs
 
-NIGHT = "night"
+NIGHT, ERASE = "night", "erase"
 
 
 @dataclass(frozen=True, kw_only=True)

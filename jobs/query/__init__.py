@@ -112,6 +112,12 @@ def _explained(said: str, statement: Statement) -> ValueError:
         known = {column.name for table in statement.tables for column in TABLES[table].columns if column.name != "gone"}
         hint = nearest(name, sorted(known)) or f"; the columns are {', '.join(sorted(known))}"
         return QueryError(f"there is no column {name}{hint}")
+    gone = re.search(r"Object at location \S*?/(\w+)/batch=\S+ not found", said)
+    if gone is not None:
+        return ValueError(
+            f"this version of {gone[1]} cannot be read any more: an erasure removed files of it; "
+            "without --version or --at-run the newest night is read"
+        )
     line = " ".join(said.split())
     for prefix in ("Error during planning: ", "SQL error: "):
         line = line.replace(prefix, "")

@@ -12,15 +12,18 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Iterator, Mapping
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from conf.settings import Folder
-from jobs.lake import commits
+from jobs.lake import commits, parquet, records
+from jobs.lake.person import Person, owned, owns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -31,6 +34,7 @@ _ABANDONED_SECONDS = 86_400.0
 _CSV = {"header": "true", "quote": '"', "escape": '"', "emptyValue": '""', "nullValue": ""}
 _CSV |= {"ignoreLeadingWhiteSpace": "false", "ignoreTrailingWhiteSpace": "false"}
 _CSV |= {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
+_CSV_FORM = records.Csv(multiline=True)
 
 
 def deliver(rows: DataFrame, sink: Folder, day: date, run_id: str) -> int:
@@ -81,11 +85,61 @@ def _turn(path: Path, final: Path) -> None:
     os.replace(link, path)
 
 
+def erase(sink: Folder, person: Person, text_hashes: frozenset[str] = frozenset()) -> int:
+    """Take the person out of every delivery that is still there; gives the rows that went from the current one.
+
+    A reader who has a file open goes on reading the old one; whoever opens it then gets the new.
+
+    Raises:
+        ValueError: PATH is a URL.
+    """
+    path, current = Path(sink.path), 0
+    if "://" in sink.path:
+        raise ValueError(f"{sink.path}: a folder sink writes into a mounted folder, not to a URL")
+    for delivery in deliveries(path):
+        if delivery.is_symlink():
+            continue
+        if delivery.name.endswith(_UNFINISHED):
+            shutil.rmtree(delivery)
+            continue
+        for file in sorted(delivery.glob(f"*.{sink.kind}")):
+            removed = _without(file, sink, person, text_hashes)
+            current += removed if delivery == path.resolve() else 0
+    return current
+
+
+def rows_of(sink: Folder, person: Person) -> Iterator[dict[str, Any]]:
+    """What the current delivery holds of the person."""
+    path = Path(sink.path)
+    if not path.is_symlink():
+        return
+    for file in sorted(path.glob(f"*.{sink.kind}")):
+        if sink.kind == "csv":
+            yield from records.read(file, _CSV_FORM, person, partial(owns, person))
+        else:
+            for rows in parquet.groups(file):
+                yield from rows.filter(owned(person, rows, outside=True)).to_pylist()
+
+
+def _without(file: Path, sink: Folder, person: Person, text_hashes: frozenset[str]) -> int:
+    def is_mine(record: Mapping[str, str | None]) -> bool:
+        return owns(person, record) or record.get("text_hash") in text_hashes
+
+    if sink.kind == "csv":
+        return records.take_out(file, _CSV_FORM, person, is_mine)
+    return parquet.take_out(file, lambda rows: owned(person, rows, text_hashes, outside=True))
+
+
+def deliveries(path: Path) -> list[Path]:
+    """The folders beside PATH that deliveries made, unfinished ones and links included."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d{{4}}-\d\d-\d\d-|link-)")
+    return [left for left in path.parent.iterdir() if ours.match(left.name)] if path.parent.is_dir() else []
+
+
 def _clear(path: Path, keep: set[str]) -> None:
     """Remove older deliveries, and what killed ones left a day ago."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d{{4}}-\d\d-\d\d-|link-)")
-    for left in path.parent.iterdir():
-        if not ours.match(left.name) or left.name in keep:
+    for left in deliveries(path):
+        if left.name in keep:
             continue
         finished = not left.is_symlink() and not left.name.endswith(_UNFINISHED)
         if not finished and time.time() - left.lstat().st_mtime < _ABANDONED_SECONDS:

@@ -21,9 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 
 from conf.settings import Postgres
 from jobs.lake import commits
+from jobs.lake.person import Person, owns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -112,6 +114,81 @@ def deliver(rows: DataFrame, sink: Postgres, key: tuple[str, ...], comment: str)
             return count
     except psycopg.Error as error:
         raise ValueError(_refused(how, error)) from None
+
+
+def erase(sink: Postgres, person: Person, text_hashes: frozenset[str] = frozenset()) -> int:
+    """Delete the person's rows; gives how many. What the server's own logs, replicas and backups keep is its owner's.
+
+    Raises:
+        ValueError: as `deliver`.
+    """
+    how, table = login(sink), _Table.of(sink.table)
+    try:
+        with how.connect() as connection:
+            if not (where := _owned(connection, table)):
+                return 0
+            _claim(connection, table)
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table.staging))
+            values = _values(connection, table, person, text_hashes)
+            deleted = connection.execute(sql.SQL("DELETE FROM {} WHERE {}").format(table.name, where), values).rowcount
+            # The rows' bytes stay in the table's file until their space is given to others.
+            connection.execute(sql.SQL("VACUUM (FULL, ANALYZE) {}").format(table.name))
+            return deleted
+    except psycopg.Error as error:
+        raise ValueError(_refused(how, error)) from None
+
+
+def rows_of(sink: Postgres, person: Person) -> list[dict[str, Any]]:
+    """What the table holds of the person.
+
+    Raises:
+        ValueError: as `deliver`.
+    """
+    how, table = login(sink), _Table.of(sink.table)
+    try:
+        with how.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            if not (where := _owned(connection, table)):
+                return []
+            values = _values(connection, table, person, frozenset())
+            return cursor.execute(sql.SQL("SELECT * FROM {} WHERE {}").format(table.name, where), values).fetchall()
+    except psycopg.Error as error:
+        raise ValueError(_refused(how, error)) from None
+
+
+def _columns(connection: psycopg.Connection, table: _Table) -> set[str]:
+    """None where there is no such table."""
+    found = connection.execute("SELECT to_regclass(%s)", [table.name.as_string(connection)]).fetchone()
+    if found is None or found[0] is None:
+        return set()
+    return {
+        column.name for column in connection.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(table.name)).description or ()
+    }
+
+
+def _owned(connection: psycopg.Connection, table: _Table) -> sql.Composable | None:
+    """The condition of a person's rows, over the names of `_values`; None where the table can hold none."""
+    present = _columns(connection, table)
+    terms: list[sql.Composable] = []
+    if "user_id" in present:
+        terms.append(sql.SQL("user_id::text = %(id)s"))
+    if {"entity_type", "entity_id"} <= present:
+        terms.append(sql.SQL("(entity_type = 'user' AND entity_id = %(id)s)"))
+    judged = [name for name in ("broken", "row", "text_hash") if name in present]
+    terms += [sql.SQL("{} = ANY({})").format(sql.Identifier(name), sql.Placeholder(name)) for name in judged]
+    return sql.SQL(" OR ").join(terms) if terms else None
+
+
+def _values(connection: psycopg.Connection, table: _Table, person: Person, text_hashes: frozenset[str]) -> dict[str, Any]:
+    """Unreadable lines are judged here, one by one: they are few."""
+    values: dict[str, Any] = {"id": _stored(person.raw_id), "text_hash": sorted(text_hashes)}
+    present = _columns(connection, table)
+    for name in ("broken", "row"):
+        values[name] = []
+        if name in present:
+            query = sql.SQL("SELECT DISTINCT {0} FROM {1} WHERE {0} IS NOT NULL").format(sql.Identifier(name), table.name)
+            lines = (line for (line,) in connection.execute(query))
+            values[name] = [line for line in lines if owns(person, {name: line})]
+    return values
 
 
 def _refused(how: Login, error: psycopg.Error) -> str:
@@ -218,8 +295,13 @@ def _copy(batches: Iterable[pa.RecordBatch], how: Login, table: _Table, columns:
     return count
 
 
-def _storable(column: pa.Array) -> pa.Array:
+def _stored(text: str) -> str:
     """PostgreSQL stores no NUL characters: one in a title must not stop the night."""
+    return text.replace("\x00", "\ufffd")
+
+
+def _storable(column: pa.Array) -> pa.Array:
+    """`_stored` on a column."""
     return pc.replace_substring(column, pattern="\x00", replacement="\ufffd") if pa.types.is_string(column.type) else column
 
 

