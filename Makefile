@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 UV_VERSION := 0.13.9
 VENV := .venv
 AIRFLOW := .venv-airflow
+PEERS := .venv-bench
 BIN := $(VENV)/bin
 # The machine's own certificates, as pip uses them.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: setup demo test soak lint lock clean
+.PHONY: setup demo test soak bench lint lock clean
 
 setup: $(VENV)/.ready
 
@@ -41,6 +42,15 @@ test: setup $(VENV)/.jars $(AIRFLOW)/.ready
 soak: setup
 	$(BIN)/python -m pytest -m soak
 
+# One JSON line per peer; ARGS are the benchmark's own, as in: make bench BENCH=clean ARGS='--size 1000000'
+bench: setup $(PEERS)/.ready
+	@$(BIN)/python tests/benchmarks/$(BENCH).py $(ARGS)
+
+$(PEERS)/.ready: requirements-bench.lock $(VENV)/.ready
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --require-hashes -r requirements-bench.lock
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,6 +59,7 @@ lint: setup
 lock:
 	$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 	printf 'apache-airflow==3.3.2\npyyaml>=6\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-airflow.lock
+	printf 'duckdb==2.0.0\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-bench.lock
 
 clean:
-	rm -rf $(VENV) $(AIRFLOW) build *.egg-info
+	rm -rf $(VENV) $(AIRFLOW) $(PEERS) build *.egg-info

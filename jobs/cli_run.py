@@ -1,8 +1,9 @@
-"""The commands that work on Spark: run, backfill, rebuild, requarantine, simulate, demo, evaluate, export, report."""
+"""The commands that work on Spark: profile, run, backfill, rebuild, requarantine, simulate, demo, evaluate, export, report."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ DayOption = Annotated[str, typer.Option(help="Run date, YYYY-MM-DD (UTC).")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (demo, simulate, run, backfill, rebuild, requarantine, evaluate, export, report):
+    for command in (demo, profile, simulate, run, backfill, rebuild, requarantine, evaluate, export, report):
         app.command()(command)
 
 
@@ -39,6 +40,43 @@ def demo(
     from jobs.demo import run_demo
 
     run_demo(settings(), users=users, items=items, days=days, seed=seed, watch=Watch())
+
+
+def profile(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON lines or Parquet; .gz too.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(metavar="MAPPING.yaml", help="Write the proposed mapping here, else to stdout.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Look at so many rows, the first.")] = 100_000,
+) -> None:
+    """Show what a log's columns hold, propose its mapping, and count what cleaning would refuse.
+
+    Ids of users are masked, and the lake is neither read nor written. A mapping that cannot be proposed whole ends with 1.
+    Example: wherewhen profile checkins.csv.gz --output mine.source.yaml
+    """
+    from jobs.profiling import profile as look
+    from jobs.profiling.showing import heading, rules_table, table
+
+    if output is not None and output.exists():
+        raise ValueError(f"{output} exists: give another name, or remove it")
+    began = time.monotonic()
+    loaded, found = settings(), look(file, rows)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    sys.stdout.write(heading(found.sample) + "\n" + table(found.columns, found.proposal.uses(), width))
+    sys.stdout.write("" if output is not None else f"\n{found.proposal.as_yaml()}")
+    sys.stdout.flush()
+    if output is not None:
+        output.write_text(found.proposal.as_yaml())
+        log.info("wrote %s", output)
+    if found.proposal.missing:
+        where = f"add it to {output}" if output is not None else "write the mapping by hand"
+        raise ValueError(f"{file}: no column seems to be {' or '.join(found.proposal.missing)}: {where}")
+    from jobs.lake.session import start
+    from jobs.profiling.firing import firing
+
+    log.info("looked at %s rows in %.1f s; now the cleaning rules", f"{len(found.sample.rows):,}", time.monotonic() - began)
+    fired = firing(start(loaded), file, found.proposal.mapping(), loaded, len(found.sample.rows))
+    sys.stdout.write("\n" + rules_table(fired))
 
 
 def simulate(

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
-from functools import reduce
-from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf.mapping import Mapping
 from conf.tables import TABLES
-from jobs.clean.comparing import Compared, compared, owner, thin, views
+from jobs.clean.comparing import Compared
+from jobs.clean.counting import check, conservation
+from jobs.clean.judging import verdicts, with_verdicts
 from jobs.clean.places import geography, java_zones, with_gazetteer
-from jobs.clean.ranges import is_extreme, value_ranges, with_range
-from jobs.clean.rules import parsed, reasons, rules, set_flags, text_types
+from jobs.clean.ranges import value_ranges
+from jobs.clean.rules import parsed, set_flags, text_types
 from jobs.clean.times import slot_of
 from jobs.clean.wording import normalised, single_spaced
 from jobs.lake.consent import CONSENTS, LOCATION
-from jobs.lake.context import Context, Refused
+from jobs.lake.context import Context
 
 __all__ = ["run", "slot_of"]
 
-
-# Up to so many rows a join with what was found of them is made without moving all others.
-_BROADCAST_ROWS = 2_000_000
 _ROWS_PER_PARTITION = 1_000_000
 
 
@@ -38,39 +34,31 @@ def run(context: Context) -> None:
     mapping = context.mapping
     raw = context.arrivals("raw_events")
     arrived = {row.day: row["count"] for row in raw.groupBy("day").count().collect()}
-    verdicts = judged(context, raw, rows=sum(arrived.values()))
-    standing = with_verdicts(raw, verdicts)
+    found = judged(context, raw, rows=sum(arrived.values()))
+    standing = with_verdicts(raw, found)
     good = with_consents(parsed(standing.where(F.col("reasons").isNull()), mapping), known_consents(context))
     precision_m = context.settings.spatial.max_precision_m
     context.write("events", events(good, known_categories(context), mapping, java_zones(context.spark), precision_m))
     context.write("events_quarantine", quarantined(standing.where(F.col("reasons").isNotNull())))
-    counted = conservation(arrived, verdicts.rows, _accepted(context), context.arrivals("events_quarantine"))
+    counted = conservation(arrived, found.rows, _accepted(context), context.arrivals("events_quarantine"))
     context.rows_in = sum(day["rows"] for day in counted.values())
     context.note(conservation=counted)
     check(counted)
 
 
 def judged(context: Context, raw: DataFrame, rows: int) -> Compared:
-    """What is wrong with any of `raw`, by the rules on a row itself and by those that compare rows."""
-    mapping, clean = context.mapping, context.settings.clean
-    lookback_days = context.settings.ingest.lookback_days
-    found = rules(mapping, lookback_days, clean)
-    whole = parsed(raw, mapping)
-    if "value" in mapping.events.columns and "extreme_value" not in clean.disabled:
-        whole = with_range(whole, _ranges(context))
-        found["extreme_value"] = is_extreme(clean.value_deviations, clean.value_min_rows)
-
-    def thinned(of: DataFrame, why: Column) -> DataFrame:
-        return thin(of.withColumn("reasons", why), clean, has_times=mapping.has_times)
-
-    nothing = F.array().cast("array<string>")
-    yesterday, earlier = (thinned(parsed(context.before("raw_events", days), mapping), nothing) for days in (1, lookback_days))
-    both = views(thinned(whole, reasons(found)), yesterday, earlier, lookback_days)
-    partitions = max(context.settings.spark.shuffle_partitions, rows // _ROWS_PER_PARTITION)
-    has_places = {"latitude", "longitude"} <= set(mapping.events.columns)
-    spread = both.repartition(partitions, "owner")
-    verdicts = compared(spread, clean, has_times=mapping.has_times, has_places=has_places)
-    return replace(verdicts, rows=verdicts.rows.persist(), bots=verdicts.bots.persist())
+    """What is wrong with any of `raw`; `rows`: how many there are."""
+    settings = context.settings
+    has_ranges = "value" in context.mapping.events.columns and "extreme_value" not in settings.clean.disabled
+    return verdicts(
+        raw,
+        context.before("raw_events", settings.ingest.lookback_days),
+        context.mapping,
+        settings,
+        first_day=context.days.first,
+        ranges=_ranges(context) if has_ranges else None,
+        partitions=max(settings.spark.shuffle_partitions, rows // _ROWS_PER_PARTITION),
+    )
 
 
 def _ranges(context: Context) -> DataFrame:
@@ -83,27 +71,6 @@ def _ranges(context: Context) -> DataFrame:
     rows = parsed(context.history("raw_events", lookback_days + len(list(context.days))), context.mapping)
     context.write("value_ranges", value_ranges(rows, fits, lookback_days))
     return before.unionByName(context.arrivals("value_ranges"))
-
-
-def with_verdicts(raw: DataFrame, verdicts: Compared) -> DataFrame:
-    """`raw` without the copies too many, with `reasons` (null for a good row)."""
-    total = verdicts.rows.agg(F.count("*").alias("rows"), F.sum("duplicates").alias("copies")).first()
-    assert total is not None
-    small = total["rows"] <= _BROADCAST_ROWS
-    known = verdicts.rows.withColumnRenamed("reasons", "_row_reasons")
-    rows = raw.join(F.broadcast(known) if small else known, on=["day", "row_hash"], how="left")
-    why = F.col("_row_reasons")
-    if not verdicts.bots.isEmpty():
-        bots = F.broadcast(verdicts.bots.withColumnRenamed("reasons", "_bot_reasons"))
-        rows = rows.withColumn("owner", owner()).join(bots, on=["owner", "day"], how="left").drop("owner")
-        both = F.flatten(F.array_compact(F.array("_row_reasons", "_bot_reasons")))
-        why = F.when(F.size(both) > 0, both)
-    once = rows.where(F.coalesce("duplicates", F.lit(0)) == 0)
-    if total.copies:
-        # Equal rows cannot be told apart, so any one of them stays.
-        again = rows.where((F.col("duplicates") > 0) & F.col("survives")).dropDuplicates(["day", "row_hash"])
-        once = once.unionByName(again)
-    return once.withColumn("reasons", why)
 
 
 def _accepted(context: Context) -> DataFrame:
@@ -225,48 +192,3 @@ def quarantined(bad: DataFrame) -> DataFrame:
     """The refused rows whole, as JSON, with the names of the rules they broke."""
     raw = [column.name for column in TABLES["raw_events"].columns if column.name not in ("row_hash", "day")]
     return bad.select("row_hash", "reasons", "user_id", F.to_json(F.struct(*raw)).alias("row"), "day")
-
-
-def conservation(
-    arrived: dict[date, int], verdicts: DataFrame, accepted: DataFrame, refused: DataFrame
-) -> dict[str, dict[str, Any]]:
-    """Per arrival day: rows, duplicates, accepted, quarantined, events and reasons.
-
-    `arrived`: rows that came; `verdicts`: day, duplicates; `accepted` (rows with `events`, how many each became) and
-    `refused`: the tables as they were written, so that the counts are independent.
-    """
-    marks = F.transform("reasons", lambda reason: F.concat(F.lit("reason:"), reason))
-    every = [
-        verdicts.select("day", F.lit("duplicates").alias("what"), F.col("duplicates").cast("bigint").alias("n")),
-        accepted.select("day", F.lit("accepted").alias("what"), F.col("events").cast("bigint").alias("n")),
-        refused.select(
-            "day", F.explode(F.array_append(marks, F.lit("quarantined"))).alias("what"), F.lit(0).cast("bigint").alias("n")
-        ),
-    ]
-    counts = reduce(DataFrame.unionByName, every).groupBy("day", "what").agg(F.count("*").alias("rows"), F.sum("n").alias("n"))
-    days: dict[str, dict[str, Any]] = {
-        str(day): {"rows": rows, "accepted": 0, "quarantined": 0, "duplicates": 0, "events": 0, "reasons": {}}
-        for day, rows in sorted(arrived.items())
-    }
-    for row in sorted(counts.collect(), key=lambda row: (row.day, row.what)):
-        day = days[str(row.day)]
-        if row.what == "duplicates":
-            day["duplicates"] = row.n
-        elif row.what == "accepted":
-            day |= {"accepted": row["rows"], "events": row.n}
-        elif row.what == "quarantined":
-            day["quarantined"] = row["rows"]
-        else:
-            day["reasons"][row.what.removeprefix("reason:")] = row["rows"]
-    return days
-
-
-def check(counted: dict[str, dict[str, Any]]) -> None:
-    """Rows = accepted + quarantined + duplicates, on every day.
-
-    Raises:
-        Refused: names the days and their counts.
-    """
-    wrong = {day: of for day, of in counted.items() if of["rows"] != of["accepted"] + of["quarantined"] + of["duplicates"]}
-    if wrong:
-        raise Refused(f"rows were lost or made up while cleaning, which must never happen; please report it: {wrong}")

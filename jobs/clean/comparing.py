@@ -9,6 +9,7 @@ kind, for the second the day on which the late rows came.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import reduce
 from operator import add
 
@@ -20,7 +21,7 @@ from conf.settings import Clean
 EARTH_RADIUS_M = 6_371_008.8
 _MICROS = 1_000_000
 _NO_DATE = "0001-01-01"
-# Bots give themselves away by rows, not by what a row says: a row's values as they came.
+PAIR_RULES = ("near_duplicate", "impossible_speed")
 BOT_RULES = ("bot_rate", "bot_regularity", "bot_breadth")
 
 
@@ -66,15 +67,17 @@ def owner() -> Column:
     return F.xxhash64(F.coalesce("user_id", "row_hash")).alias("owner")
 
 
-def views(arrived: DataFrame, yesterday: DataFrame, earlier: DataFrame, lookback_days: int) -> DataFrame:
+def views(arrived: DataFrame, earlier: DataFrame, first_day: date, lookback_days: int) -> DataFrame:
     """`arrived` (judged) and what each of its rows is compared with; all are `thin` rows.
 
-    yesterday: rows that arrived on the day before the first; earlier: on the `lookback_days` before it.
+    earlier: rows that arrived in the `lookback_days` before `first_day`; of those on time only the day before can be near.
     """
     is_on_time = F.col("date") == F.col("day")
     nobody = F.lit(None).cast("date").alias("view")
     on_time = arrived.where(is_on_time).select("*", nobody, F.lit(True).alias("judged"))
-    before = yesterday.where(is_on_time).select("*", nobody, F.lit(False).alias("judged"))
+    before = earlier.where(is_on_time & (F.col("day") >= F.lit(first_day - timedelta(days=1)))).select(
+        "*", nobody, F.lit(False).alias("judged")
+    )
     late = arrived.where(~is_on_time).persist()
     if late.isEmpty():
         return on_time.unionByName(before)
@@ -117,7 +120,7 @@ def compared(rows: DataFrame, clean: Clean, *, has_times: bool, has_places: bool
 
 
 def _pairwise(clean: Clean) -> list[str]:
-    return [rule for rule in ("near_duplicate", "impossible_speed") if rule not in clean.disabled]
+    return [rule for rule in PAIR_RULES if rule not in clean.disabled]
 
 
 def _named(rule: str) -> Column:
