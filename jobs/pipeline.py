@@ -48,7 +48,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="clean",
         does="parses, checks and places every row; quarantines what is wrong, with the reasons",
-        reads=("raw_events", "raw_events@-1", "items", "consents", "value_ranges@-1"),
+        reads=("raw_events", "raw_events@-1", "items", "consents", "value_ranges@-1", "item_positions@-1"),
         writes=("events", "events_quarantine", "value_ranges"),
     ),
     Step(

@@ -11,6 +11,7 @@ from conf.mapping import Mapping
 from conf.tables import TABLES
 from jobs.clean.comparing import Compared
 from jobs.clean.counting import check, conservation
+from jobs.clean.filling import known_positions, own_positions, with_item_positions
 from jobs.clean.judging import verdicts, with_verdicts
 from jobs.clean.places import geography, java_zones, with_gazetteer
 from jobs.clean.ranges import value_ranges
@@ -37,8 +38,12 @@ def run(context: Context) -> None:
     found = judged(context, raw, rows=sum(arrived.values()))
     standing = with_verdicts(raw, found)
     good = with_consents(parsed(standing.where(F.col("reasons").isNull()), mapping), known_consents(context))
+    placed = typed(good, mapping)
     precision_m = context.settings.spatial.max_precision_m
-    context.write("events", events(good, known_categories(context), mapping, java_zones(context.spark), precision_m))
+    if mapping.has_places:
+        own = own_positions(where_allowed(placed), is_precise(precision_m))
+        placed = with_item_positions(placed, known_positions(context, own))
+    context.write("events", events(placed, known_categories(context), mapping, java_zones(context.spark), precision_m))
     context.write("events_quarantine", quarantined(standing.where(F.col("reasons").isNotNull())))
     counted = conservation(arrived, found.rows, _accepted(context), context.arrivals("events_quarantine"))
     context.rows_in = sum(day["rows"] for day in counted.values())
@@ -133,17 +138,25 @@ def where_allowed(rows: DataFrame) -> DataFrame:
     return rows.withColumns({name: F.when(is_allowed, F.col(name)) for name in names})
 
 
+def typed(good: DataFrame, mapping: Mapping) -> DataFrame:
+    """Accepted rows: one for each event, or as many as a wide row's flags say; where places are names, with positions."""
+    return with_gazetteer(fan_out(good, mapping), mapping.events.place_gazetteer)
+
+
+def is_precise(max_precision_m: float) -> Column:
+    return F.col("position_precision_m").isNull() | (F.col("position_precision_m") <= max_precision_m)
+
+
 def events(
-    good: DataFrame, categories: DataFrame, mapping: Mapping, zones: frozenset[str], max_precision_m: float
+    typed_rows: DataFrame, categories: DataFrame, mapping: Mapping, zones: frozenset[str], max_precision_m: float
 ) -> DataFrame:
-    """Accepted rows as events: one each, or as many as a wide row's flags say; in local time and space.
+    """`typed` rows as events in local time and space.
 
     A position less precise than `max_precision_m` gives a time zone and a region, but is no place.
     """
-    typed = where_allowed(with_gazetteer(fan_out(good, mapping), mapping.events.place_gazetteer))
-    is_fix = F.col("position_precision_m").isNull() | (F.col("position_precision_m") <= max_precision_m)
+    allowed, is_fix = where_allowed(typed_rows), is_precise(max_precision_m)
     at = geography(F.col("latitude_"), F.col("longitude_"), zones) if mapping.has_places else F.lit(None).cast(_GEOGRAPHY)
-    placed = typed.withColumn("at", at)
+    placed = allowed.withColumn("at", at)
     zone = F.coalesce(F.col("at.time_zone"), F.lit(mapping.events.time_zone))
     local = F.from_utc_timestamp("timestamp", zone) if mapping.has_times else F.lit(None).cast("timestamp")
     timed = placed.withColumn("local_timestamp", local)

@@ -169,7 +169,9 @@ def _lines(context: Context, events: Path) -> tuple[DataFrame, DataFrame]:
     )
     consents = clean.consents_as_of(context, _LONG_AGO)
     distinct = clean.with_consents(good.dropDuplicates(["row_hash"]), consents)
-    made = clean.events(distinct, categories, mapping, java_zones(spark), settings.spatial.max_precision_m)
+    made = clean.events(
+        clean.typed(distinct, mapping), categories, mapping, java_zones(spark), settings.spatial.max_precision_m
+    )
     each = made.join(good.select("row", "row_hash"), on="row_hash", how="inner")
     asks = _is_target(mapping)
     if mapping.events.wide:

@@ -28,7 +28,9 @@ def run(context: Context) -> None:
     context.write("user_places", user_places(dwelt))
     context.write("user_mobility", user_mobility(dwelt))
     is_placed = F.col("item_id").isNotNull() & F.col("latitude").isNotNull() & F.col("longitude").isNotNull()
-    context.write("item_positions", item_positions(events.where(is_placed), context.before("item_positions")))
+    # What was filled in from an item's position says nothing of it.
+    is_own = ~F.col("position_source").eqNullSafe("item")
+    context.write("item_positions", item_positions(events.where(is_placed & is_own), context.before("item_positions")))
     context.write("cell_daily", cell_daily(events))
     context.write("hotspots", _hotspots(context))
 

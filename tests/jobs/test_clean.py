@@ -12,10 +12,12 @@ from pyspark.sql import functions as F
 from conf.mapping import Mapping
 from conf.settings import Clean
 from conf.tables import TABLES
-from jobs import clean
+from jobs import clean, spatial
 from jobs.clean.places import _gazetteer, java_zones, regions
 from jobs.clean.rules import parsed, reasons, rules
 from jobs.clean.times import event_timestamp, slot_of
+from jobs.clean.wording import normalised
+from jobs.lake.compare import compare
 from jobs.lake.context import Refused
 from jobs.lake.schema import spark_schema
 
@@ -236,7 +238,7 @@ def test_slots_are_half_open_and_a_night_belongs_to_the_day_it_begins(spark):
 def events_of(spark, rows, of, categories=()):
     frame = parsed(raw(spark, rows), of)
     known = spark.createDataFrame(list(categories), "item_id string, item_category string, since date, until date")
-    return clean.events(clean.with_consents(frame, None), known, of, java_zones(spark), max_precision_m=500.0)
+    return clean.events(clean.typed(clean.with_consents(frame, None), of), known, of, java_zones(spark), max_precision_m=500.0)
 
 
 def test_events_stand_in_the_time_and_space_of_their_place(spark):
@@ -385,3 +387,100 @@ def test_lost_rows_are_noticed(spark):
     assert counted[str(DAY)] == {"rows": 3, "accepted": 1, "quarantined": 0, "duplicates": 1, "events": 1, "reasons": {}}
     with pytest.raises(Refused, match="rows were lost"):
         clean.check(counted)
+
+
+def test_a_missing_position_is_where_the_item_always_is(spark, make_context, make_settings, tmp_path):
+    """Known from the day after; not of an item that is found all over town, nor of one hardly seen. A night says the same."""
+    again = DAY + timedelta(days=1)
+    tomorrow = {"day": again, "event_time": "2024-02-02T10:00:00Z"}
+    nowhere = {"latitude": None, "longitude": None}
+    rows = [{"item_id": "cafe", "latitude": f"40.75000{n}", "session_id": f"c{n}", "user_id": f"u{n}"} for n in range(5)]
+    rows += [{"item_id": "bus", "latitude": f"40.{70 + n}", "session_id": f"b{n}", "user_id": f"u{n}"} for n in range(5)]
+    rows += [{"item_id": "new", "session_id": "n"}, {"item_id": "cafe", "session_id": "same day", "user_id": "v", **nowhere}]
+    rows += [{"item_id": item, "session_id": item, **tomorrow, **nowhere} for item in ("cafe", "bus", "new", "unknown")]
+    whole = make_context(DAY, again, bootstrap=True)
+    whole.write("raw_events", raw(spark, rows))
+    clean.run(whole)
+    found = {row.session_id: row for row in whole.arrivals("events").collect()}
+    placed = {name for name in ("cafe", "bus", "new", "unknown", "same day") if found[name].latitude is not None}
+    assert placed == {"cafe"}
+    cafe = found["cafe"]
+    assert abs(cafe.latitude - 40.750002) < 1e-9 and cafe.position_source == "item" and cafe.position_precision_m < 1
+    assert (cafe.cell, cafe.region, cafe.time_zone) == (found["c2"].cell, found["c2"].region, "America/New_York")
+
+    settings = make_settings("conf/local.yaml", f"lake={tmp_path / 'nightly'}")
+    first = make_context(DAY, bootstrap=True, settings=settings)
+    first.write("raw_events", raw(spark, rows).where(F.col("day") == DAY))
+    clean.run(first)
+    spatial.run(first)
+    night = make_context(again, first_day=DAY, settings=settings)
+    night.write("raw_events", raw(spark, rows).where(F.col("day") == again))
+    clean.run(night)
+    of_night = whole.arrivals("events").where(F.col("day") == again)
+    assert compare(of_night, night.arrivals("events"), TABLES["events"]).equal
+
+
+def test_words_are_brought_into_one_form(spark):
+    written = {
+        "  two\t\n words\u00a0": "two words",
+        "cafe\u0301": "caf\u00e9",
+        "\uff21\uff22": "AB",
+        "a\u200bb": "ab",
+        " \u2003": None,
+    }
+    frame = spark.createDataFrame([(text,) for text in written], "text string")
+    found = {row.text: row.made for row in frame.select("text", normalised(F.col("text")).alias("made")).collect()}
+    assert found == written
+
+
+def test_rows_are_compared_as_of_their_arrival(spark, make_context):
+    """Hand-made: near duplicates within a day, over midnight, and by late rows; a jump there and back; a bot; rules off."""
+    again = DAY + timedelta(days=1)
+
+    def at(time, day=DAY, **more):
+        return {"event_time": time, "day": day, "session_id": time + str(day) + str(sorted(more.items())), **more}
+
+    rows = [
+        at("2024-02-01T10:00:00Z"),
+        at("2024-02-01T10:00:02Z"),  # within two seconds
+        at("2024-02-01T10:00:02Z", item_id="j"),  # another item
+        at("2024-02-01T10:00:05Z"),  # three seconds after the last
+        at("2024-02-01T23:59:59Z", user_id="v"),
+        at("2024-02-02T00:00:01Z", again, user_id="v"),  # over midnight
+        at("2024-02-01T10:00:04Z", again),  # late, between two that were there
+        at("2024-02-01T09:59:59Z", again),  # late, a second before the first
+        at("2024-02-01T12:00:00Z", again),  # late and alone
+        *[at(f"2024-02-01T{hour}:00:00Z", user_id="w", item_id=hour) for hour in ("08", "09", "11", "12")],
+        at("2024-02-01T10:00:00Z", user_id="w", latitude="-33.86", longitude="151.2", item_id="far"),
+        *[at(f"2024-02-01T10:{n:02d}:07Z", user_id="bot", item_id=f"b{n}") for n in range(25)],
+    ]
+    context = make_context(DAY, again, bootstrap=True)
+    context.write("raw_events", raw(spark, rows))
+    clean.run(context)
+    refused = {
+        (row.user_id, json.loads(row.row)["event_time"], str(row.day), *row.reasons)
+        for row in context.arrivals("events_quarantine").collect()
+        if row.user_id != "bot"
+    }
+    assert refused == {
+        ("u", "2024-02-01T10:00:02Z", str(DAY), "near_duplicate"),
+        ("v", "2024-02-02T00:00:01Z", str(again), "near_duplicate"),
+        ("u", "2024-02-01T10:00:04Z", str(again), "near_duplicate"),
+        ("u", "2024-02-01T09:59:59Z", str(again), "near_duplicate"),
+        ("w", "2024-02-01T10:00:00Z", str(DAY), "impossible_speed"),
+    }
+    reasons_found = context.details["conservation"][str(DAY)]["reasons"]
+    assert reasons_found == {"near_duplicate": 1, "impossible_speed": 1, "bot_regularity": 25}
+
+
+def test_values_far_from_what_is_usual_are_refused_once_it_is_known(spark, make_context):
+    again = DAY + timedelta(days=1)
+    values = [{"value": str(1 + n % 5), "user_id": f"u{n}", "session_id": f"{n}"} for n in range(200)]
+    rows = [*values, {"value": "5000", "session_id": "too early to tell"}]
+    rows += [{"value": value, "session_id": value, "day": again, "event_time": "2024-02-02T10:00:00Z", "user_id": value}
+             for value in ("5", "5000", "-5000", "12")]  # fmt: skip
+    context = make_context(DAY, again, bootstrap=True)
+    context.write("raw_events", raw(spark, rows))
+    clean.run(context)
+    refused = {json.loads(row.row)["value"]: row.reasons for row in context.arrivals("events_quarantine").collect()}
+    assert refused == {"5000": ["extreme_value"], "-5000": ["extreme_value"]}
