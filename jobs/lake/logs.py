@@ -11,6 +11,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from conf.contracts import Column
 from conf.tables import TABLES
+from jobs.lake.disk import named_when_full
 from jobs.lake.schema import create, gained, migrate
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def append(root: str, name: str, rows: list[Row]) -> int:
 
     schema = pa.schema([_field(column) for column in contract.columns])
     arrow = pa.Table.from_pylist([{name: row.get(name) for name in contract.names} for row in rows], schema=schema)
-    deltalake.write_deltalake(path, arrow, mode="append")
+    with named_when_full(path):
+        deltalake.write_deltalake(path, arrow, mode="append")
     return deltalake.DeltaTable(path).version()
 
 
