@@ -12,6 +12,7 @@ from deltalake.exceptions import TableNotFoundError
 from conf.contracts import Column
 from conf.tables import TABLES
 from jobs.lake import commits
+from jobs.lake.disk import named_when_full
 from jobs.lake.schema import create, gained, migrate
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def append(root: str, name: str, rows: list[Row]) -> int:
 
     schema = pa.schema([_field(column) for column in contract.columns])
     arrow = pa.Table.from_pylist([{name: row.get(name) for name in contract.names} for row in rows], schema=schema)
-    with commits.commit(root, name):
+    with named_when_full(path), commits.commit(root, name):
         deltalake.write_deltalake(path, arrow, mode="append")
         return deltalake.DeltaTable(path).version()
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from pathlib import Path
 
 import deltalake
 from deltalake.exceptions import TableNotFoundError
@@ -19,6 +15,7 @@ from pyspark.sql import functions as F
 from conf.contracts import Table
 from conf.tables import TABLES
 from jobs.lake import commits, files
+from jobs.lake.disk import named_when_full
 from jobs.lake.logs import table_path
 from jobs.lake.schema import create, differences, migrate, spark_schema
 
@@ -135,27 +132,18 @@ class Lake:
         contract = TABLES[name]
         conformed = conform(rows, contract)
         try:
-            stored = self.delta(name) if whole else None
-            outdated = stored if stored is not None and differences(contract, stored) else None
-            table = outdated or self.ensure(name)
-            added = files.write(files.assured(conformed, contract, where), self.path(name), contract)
-            with commits.commit(self.root, name):
-                version = files.recreated(table, added, contract) if outdated else files.committed(table, added, where)
-            return Written(version=version, rows=sum(file.rows for file in added))
+            with named_when_full(self.path(name), tempfile.gettempdir()):
+                stored = self.delta(name) if whole else None
+                outdated = stored if stored is not None and differences(contract, stored) else None
+                table = outdated or self.ensure(name)
+                added = files.write(files.assured(conformed, contract, where), self.path(name), contract)
+                with commits.commit(self.root, name):
+                    version = files.recreated(table, added, contract) if outdated else files.committed(table, added, where)
+                return Written(version=version, rows=sum(file.rows for file in added))
         except Exception as error:
             if (said := files.broken_contract(error)) is not None:
                 raise ValueError(f"{name}: {said}; a step wrote rows that its contract forbids") from error
-            if os.strerror(errno.ENOSPC) in str(error):
-                raise OSError(
-                    errno.ENOSPC, os.strerror(errno.ENOSPC), fullest(self.path(name), tempfile.gettempdir())
-                ) from error
             raise
-
-
-def fullest(*folders: str) -> str:
-    """The folder on whose disk the least is free; what is no folder of this machine does not count."""
-    here = [folder for folder in folders if Path(folder).is_dir()]
-    return min(here or folders, key=lambda folder: shutil.disk_usage(folder).free if here else 0)
 
 
 def newest(rows: DataFrame, owner: Sequence[str]) -> DataFrame:
