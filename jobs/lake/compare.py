@@ -89,7 +89,9 @@ def _equal(name: str, kind: DataType, tolerance: float) -> Column:
         return one.eqNullSafe(other)
     if isinstance(kind, ArrayType):
         near = F.forall(
-            F.zip_with(one, other, lambda a, b: F.coalesce(F.abs(a - b) <= tolerance, a.eqNullSafe(b))), lambda ok: ok
+            # Not-a-number is no distance away from itself, but equal to it.
+            F.zip_with(one, other, lambda a, b: a.eqNullSafe(b) | F.coalesce(F.abs(a - b) <= tolerance, F.lit(False))),
+            lambda ok: ok,
         )
         return F.coalesce(near, one.isNull() & other.isNull())
     near = F.abs(one - other) <= tolerance * F.greatest(F.abs(one), F.abs(other))

@@ -281,3 +281,23 @@ def test_a_training_is_repeated_on_its_windows_and_has_the_same_name(spark, make
     assert all(one.equal for one in found.values()), [one.line() for one in found.values()]
     assert folders[0].name in found["model versions"].said
     assert sorted(Path(settings.lake, "models").iterdir()) == folders and len(folders) == 1
+
+
+def test_a_hold_out_knows_what_was_declared_before_its_cut_only(spark, make_context, make_settings):
+    context = make_context(FIRST, LAST, first_day=FIRST, bootstrap=True, settings=make_settings("conf/local.yaml", *SMALL))
+    write_events(context, history())
+    changes = [("i0", "before", FIRST, False), ("i0", "after", date(2024, 1, 31), False), ("i1", "x", FIRST, False)]
+    changes += [("i1", None, date(2024, 1, 28), True), ("bar", "y", FIRST, False), ("later", "z", date(2024, 1, 31), False)]
+    schema = spark_schema(TABLES["items"])
+    empty = dict.fromkeys(schema.names)
+    rows = [
+        {**empty, "item_id": item, "category": category, "gone": gone, "changed_on": day, "day": day}
+        for item, category, day, gone in changes
+    ]
+    context.write("items", spark.createDataFrame([tuple(row.values()) for row in rows], schema))
+    _, names = train.as_of(context, date(2024, 1, 30))
+    assert dict(zip(names.items, names.item_categories, strict=True))["i0"] == "before"
+    assert "later" not in names.items and not {"after", "z"} & set(names.categories)
+    _, names = train.as_of(context, LAST)
+    known = dict(zip(names.items, names.item_categories, strict=True))
+    assert known["i0"] == "after" and known["later"] == "z" and known["i1"] == "x", "of what is gone its events still tell"
