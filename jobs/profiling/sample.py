@@ -117,7 +117,8 @@ def _blank_is_null(value: str | None) -> str | None:
 
 
 def _text(path: Path, rows: int, *, packed: bool) -> Sample:
-    content, whole, notes = _content(path, packed=packed)
+    # A row may go over several lines, and some lines are none.
+    content, whole, notes = _content(path, 3 * rows + 1000, packed=packed)
     _refuse_binary(path, content[:_HEAD])
     content = content.removeprefix(b"\xef\xbb\xbf")
     lines = _lines(path, content, whole=whole)
@@ -168,20 +169,23 @@ def _of_delimited(path: Path, table: Delimited, options: dict[str, str], notes: 
     )
 
 
-def _content(path: Path, *, packed: bool) -> tuple[bytes, bool, list[str]]:
-    """The first MAX_BYTES of text, whether that is all, and what was wrong with the compression."""
+def _content(path: Path, lines: int, *, packed: bool) -> tuple[bytes, bool, list[str]]:
+    """The first `lines` lines and some more, up to MAX_BYTES; whether that is all; what was wrong with the compression."""
     parts: list[bytes] = []
     size, notes = 0, []
     with gzip.open(path) if packed else path.open("rb") as file:
         try:
-            while size <= MAX_BYTES and (part := file.read(1 << 20)):
+            while part := file.read(1 << 20):
+                if size > MAX_BYTES or lines < 0:
+                    return b"".join(parts), False, notes
                 parts.append(part)
                 size += len(part)
+                lines -= part.count(b"\n")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             if not parts:
                 raise ValueError(f"{path} is gzip, but damaged: {error}; fetch it again") from None
             notes.append(f"the gzip file is truncated or damaged ({error}): a night would stop here; fetch it again")
-    return b"".join(parts)[:MAX_BYTES], size <= MAX_BYTES, notes
+    return b"".join(parts), True, notes
 
 
 def _refuse_binary(path: Path, head: bytes) -> None:
