@@ -32,9 +32,13 @@ RULES = {
     "bad_time": "event_time is not null and ts is null",
     "bad_value": "value is not null and (value_ is null or isnan(value_) or isinf(value_))",
     "future": "ts::date > day",
+    "clock_skew": "ts::date > day and ts - (day + 1) <= interval 26 hours",
     "too_late": f"ts::date < day - {LOOKBACK_DAYS}",
     "bad_event_type": f"event_type is null or event_type not in {EVENT_TYPES}",
 }
+
+
+EXTREME = "case when n >= 200 and abs(asinh(value_) - center) > 8 * spread then 'extreme_value' end"
 
 
 def script(landing: Path, output: Path) -> list[str]:
@@ -67,14 +71,44 @@ def script(landing: Path, output: Path) -> list[str]:
                    arg_min(category, (day, event_time)) filter (category is not null) as category
             from raw where item_id is not null group by item_id""",
         f"copy items to '{output}/items.parquet' (format parquet)",
-        f"""create temp table judged as
-            select *, case when broken is not null then ['broken']
-                      else list_filter([{reasons}], lambda r: r is not null) end as reasons
+        f"""create temp table ranges as
+            with bins as (select coalesce(event_type, '') as kind, round(asinh(try_cast(value as double)) * 100) as bin
+                          from raw where day = (select min(day) from raw) and try_cast(value as double) is not null),
+                 centers as (select kind, quantile_disc(bin, 0.5) as center, count(*) as n from bins group by kind)
+            select kind, center / 100 as center, any_value(n) as n,
+                   greatest(quantile_disc(abs(bin - center), 0.5) * 1.4826 / 100, 0.25) as spread
+            from bins join centers using (kind) group by kind, center""",
+        f"""create temp table alone as
+            select f.*, case when broken is not null then ['broken']
+                        else list_filter([{reasons}, {EXTREME}], lambda r: r is not null) end as own,
+                   epoch_us(ts) as at, coalesce(user_id, row_hash) as owner
             from (select *, try_cast(value as double) as value_,
                          case when regexp_full_match(event_time, '{ISO}') then try_cast(event_time as timestamp) end as ts,
                          lag(day) over (partition by row_hash order by day) as last_day
-                  from raw)
+                  from raw) f
+            left join ranges r on coalesce(event_type, '') = kind and day > (select min(day) from raw)
             where last_day is null or last_day < day - {LOOKBACK_DAYS}""",
+        # Rows that arrived on their own date, as nearly all do; those that did not are left out of the comparisons.
+        """create temp table compared as
+            select row_hash, day, owner,
+                   coalesce(at - lag(at) over pairs <= 2000000, false) as near,
+                   coalesce(lag(day) over pairs = day, false) as known,
+                   at - lag(at) over moves as gap, lag(at) over moves - lag(at, 2) over moves as gap_before,
+                   coalesce(at - lag(at, 60) over moves <= 60000000, false) as is_burst
+            from alone where ts::date = day
+            window pairs as (partition by owner, item_id, event_type order by at, row_hash),
+                   moves as (partition by owner order by at, row_hash)""",
+        """create temp table bots as
+            select owner, day, list_filter([case when bool_or(is_burst) then 'bot_rate' end,
+                       case when count(*) filter (gap_before > 0) >= 20
+                            and count(*) filter (gap_before > 0 and abs(gap - gap_before) <= 0.05 * gap_before)
+                                >= 0.8 * count(*) filter (gap_before > 0) then 'bot_regularity' end,
+                       case when count(*) filter (not known) >= 1000 then 'bot_breadth' end], lambda r: r is not null) as bot
+            from compared group by owner, day having len(bot) > 0""",
+        """create temp table judged as
+            select a.*, own || case when near then ['near_duplicate'] else [] end || coalesce(bot, []) as reasons
+            from alone a left join (select distinct row_hash, day, near from compared where near) using (row_hash, day)
+            left join bots using (owner, day)""",
         f"""copy (select j.row_hash, sha256(concat_ws('\x1e', j.row_hash, event_type)) as event_id, user_id, j.item_id,
                          event_type, ts as event_timestamp, ts::date as event_date, ts as local_timestamp,
                          ts::date as local_date,
