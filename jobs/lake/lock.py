@@ -214,11 +214,15 @@ def _store(place: Path, holders: list[Holder]) -> None:
         (place / FILE).unlink(missing_ok=True)
         return
     scratch = place / _SCRATCH
-    with scratch.open("w") as file:
-        json.dump({"holders": [asdict(one) for one in holders]}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(place / FILE)
+    try:
+        with scratch.open("w") as file:
+            json.dump({"holders": [asdict(one) for one in holders]}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(place / FILE)
+    except OSError as error:
+        # Of a full disk the system does not say where it is.
+        raise OSError(error.errno, error.strerror, str(scratch)) from error
 
 
 @contextmanager

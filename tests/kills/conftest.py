@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -24,7 +23,7 @@ from jobs.lake.compare import compare
 from jobs.lake.runs import newest_night, pins
 from jobs.lake.store import Lake
 from jobs.pipeline import choose
-from jobs.runner import run
+from jobs.runner import Watcher, run
 from jobs.simulate import World, simulate
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +35,14 @@ TINY += ("evaluate.bootstrap_samples=20", "spark.driver_memory=1g", f"spark.conf
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """`folder` holds the lake `before` the night and the one that was left `undisturbed`."""
+    """`folder` holds the lake `before` the night and the one that was left `undisturbed`.
+
+    `points` are the commit points that each step reached in it, in order.
+    """
 
     spark: SparkSession
     folder: Path
+    points: dict[str, list[str]]
 
     def overrides(self, name: str) -> list[str]:
         place = self.folder / name
@@ -56,8 +59,8 @@ class Night:
         shutil.copytree(self.folder / like, self.folder / name, symlinks=True)
         return load_settings(overrides=self.overrides(name))
 
-    def run(self, settings: Settings, **which: object) -> None:
-        run(self.spark, settings, DAY, steps=choose(**which))
+    def run(self, settings: Settings, watch: Watcher = lambda step, report: None, **which: object) -> None:
+        run(self.spark, settings, DAY, steps=choose(**which), watch=watch)
 
     def command(self, name: str, *words: str, kill_at: int | None = None) -> subprocess.Popen[str]:
         """`wherewhen run` of the night on the lake `name` in a process of its own, in a group of its own."""
@@ -75,22 +78,22 @@ class Night:
         assert process.returncode == -signal.SIGKILL, said
         return said.strip().splitlines()[-1].removeprefix(f"{commits.KILL_AT}: ")
 
-    def differences(self, settings: Settings) -> dict[str, str]:
-        """Where the lake differs from the undisturbed one; and what was delivered."""
+    def differences(self, settings: Settings, **which: object) -> dict[str, str]:
+        """Where what these steps wrote (all, if none are named) differs from what the undisturbed ones did."""
         other = load_settings(overrides=self.overrides("undisturbed"))
         ours, theirs = pins(settings.lake), pins(other.lake)
         found = {}
-        if set(ours) != set(theirs):
-            found["tables"] = f"{sorted(ours)}, not {sorted(theirs)}"
-        for name in sorted(set(ours) & set(theirs)):
-            if TABLES[name].kind != "log" and rows_of(settings, name, ours[name]) != rows_of(other, name, theirs[name]):
-                # Perhaps sums in another order.
-                both = (Lake(self.spark, one.lake).read(name, pins(one.lake)[name]) for one in (settings, other))
-                if not (comparison := compare(*both, TABLES[name])).equal:
-                    found[name] = str(comparison)
-        told = {"what logs say": logged, "delivered": delivered}
-        found |= {name: f"{look(settings)}, not {look(other)}" for name, look in told.items() if look(settings) != look(other)}
-        return found
+        for name in [name for step in choose(**which) for name in step.writes if name in theirs]:
+            if TABLES[name].kind == "log" or rows_of(settings, name, ours[name]) == rows_of(other, name, theirs[name]):
+                continue
+            # Perhaps sums in another order.
+            both = (Lake(self.spark, one.lake).read(name, pins(one.lake)[name]) for one in (settings, other))
+            if not (comparison := compare(*both, TABLES[name])).equal:
+                found[name] = str(comparison)
+        told = {"the vault": in_vault} if which else {"the vault": in_vault, "the registry": registered, "the rest": delivered}
+        return found | {
+            name: f"{look(settings)}, not {look(other)}" for name, look in told.items() if look(settings) != look(other)
+        }
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
@@ -108,13 +111,17 @@ def rows_of(settings: Settings, name: str, version: int) -> list[str]:
     return sorted(map(repr, zip(*[answer.column(column).to_pylist() for column in names], strict=True)))
 
 
-def logged(settings: Settings) -> dict[str, object]:
-    """What of the logs must not depend on kills: nobody twice in the vault, the same versions, decision and night."""
+def in_vault(settings: Settings) -> list[str]:
+    """Nobody is there twice."""
+    return sorted(row["user_id"] for row in logs.read(settings.lake, "vault"))
+
+
+def registered(settings: Settings) -> dict[str, object]:
+    """What of the other logs must not depend on kills: each version once, the decisions, the night."""
     decided = sorted(logs.read(settings.lake, "publications"), key=lambda row: row["decided_at"])
     newest = {row["day"]: (row["decision"], row["model_version"], row["candidate"]) for row in decided}
     night = newest_night(settings.lake)
     return {
-        "vault": sorted(row["user_id"] for row in logs.read(settings.lake, "vault")),
         "versions": sorted(row["model_version"] for row in logs.read(settings.lake, "model_versions")),
         "decisions": newest,
         "night": (night.day, night.versions == pins(settings.lake)) if night is not None else None,
@@ -128,25 +135,13 @@ def delivered(settings: Settings) -> tuple[list[str], bool]:
 
 @pytest.fixture(scope="session")
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Night:
-    made = Night(spark=spark, folder=tmp_path_factory.mktemp("kills"))
+    made = Night(spark=spark, folder=tmp_path_factory.mktemp("kills"), points={})
     simulate(spark, made.folder / "world", World(users=25, items=40, days=8, end_day=DAY, seed=3))
     (made.folder / "world" / "landing").rename(made.folder / "landing")
     (made.folder / "before").mkdir()
-    settings = load_settings(overrides=made.overrides("before"))
-    run(spark, settings, DAY - timedelta(days=1), bootstrap=True)
-    made.run(made.lake("undisturbed"))
+    run(spark, load_settings(overrides=made.overrides("before")), DAY - timedelta(days=1), bootstrap=True)
+    under_way = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commits, "reached", lambda point: made.points.setdefault(under_way[-1], []).append(point))
+        made.run(made.lake("undisturbed"), lambda name, report: under_way.append(name))
     return made
-
-
-@pytest.fixture
-def points(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """points(body): the commit points that it reaches, in order."""
-
-    def reached_in(body: Callable[[], object]) -> list[str]:
-        found: list[str] = []
-        with monkeypatch.context() as patch:
-            patch.setattr(commits, "reached", found.append)
-            body()
-        return found
-
-    return reached_in

@@ -8,16 +8,16 @@ that too is tried, here once and in `make soak` (test_sweep.py) at every point.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import deltalake
 import psutil
 import pytest
 
-from conf.settings import load_settings
 from jobs.lake import commits, lock, logs
 from jobs.lake.runs import pins
-from jobs.pipeline import STEPS
+from jobs.pipeline import STEPS, order
 from jobs.runner import one_line
 
 # Before and after the commits of every way to write.
@@ -53,19 +53,26 @@ class SimulatedKill(BaseException):
 
 @pytest.fixture
 def simulated_kill(night, monkeypatch):
-    """simulated_kill(settings, step, point): the night from `step` on ends at the first such point."""
+    """simulated_kill(settings, step, point): the night from its first unfinished step on ends at this point of `step`."""
 
     def kill(settings, step, point):
+        under_way = []
+
         def reached(name):
-            if name == point:
+            if (under_way[-1:], name) == ([step], point):
                 raise SimulatedKill(point)
 
         with monkeypatch.context() as patch:
             patch.setattr(commits, "reached", reached)
             with pytest.raises(SimulatedKill):
-                night.run(settings, from_step=step)
+                night.run(settings, lambda name, report: under_way.append(name), from_step=unfinished(settings))
 
     return kill
+
+
+def unfinished(settings):
+    done = {row["step"] for row in logs.read(settings.lake, "runs", "status = 'done' AND day = date '2024-07-01'")}
+    return next((step.name for step in order() if step.name not in done), "report")
 
 
 def assert_complete(settings, step, before):
@@ -85,70 +92,73 @@ def test_a_night_that_is_killed_simulated_around_every_kind_of_commit_is_finishe
     for step, point in SIMULATED:
         simulated_kill(settings, step, point)
         assert_complete(settings, step, before)
-    night.run(settings, from_step="report")
+    night.run(settings, from_step=unfinished(settings))
     assert night.differences(settings) == {}
 
 
-def test_a_night_whose_driver_got_a_sigkill_is_finished_by_the_next_and_its_lock_holds_nobody_up(night, points, caplog):
-    settings = night.lake("sigkill")
-    night.run(settings, to_step="sequences")
-    before = pins(settings.lake)
-    found = points(lambda: night.run(night.lake("counted", like="sigkill"), only=("label",)))
-    at = found.index("before user_interests")
-    assert night.killed("sigkill", at + 1, "--only", "label") == "before user_interests"
+@pytest.fixture(scope="module")
+def cleaned(night):
+    """A lake on which a second run, a process of its own, was started while the first was about to commit; what it said."""
+    settings, ended = night.lake("cleaned"), []
+
+    def reached(point):
+        if point == "before raw_events":
+            process = night.command("cleaned", "--to-step", "clean")
+            ended.append((process.communicate(timeout=300)[1], process.returncode))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commits, "reached", reached)
+        night.run(settings, to_step="clean")
+    return settings, *ended
+
+
+def test_of_two_runs_of_a_day_at_once_one_wins_and_the_other_says_so(night, cleaned):
+    settings, (said, code) = cleaned
+    assert code == 3, said
+    [line] = said.strip().splitlines()
+    assert line.startswith(f"refused: {settings.lake} is held by run of 2024-07-01: ingest, clean (pid "), line
+    assert "since 20" in line and "wait until it has ended" in line
+    assert night.differences(settings, to_step="clean") == {}
+
+
+def test_a_driver_that_got_a_sigkill_leaves_tables_whole_and_a_lock_that_holds_nobody_up(night, cleaned, caplog):
+    settings, _ = cleaned
+    before, at = pins(settings.lake), night.points["label"].index("before user_interests")
+    assert night.killed("cleaned", at + 1, "--only", "label") == "before user_interests"
     assert_complete(settings, "label", before)
     assert (Path(settings.lake) / lock.FILE).exists(), "nobody gave the lake back"
     with caplog.at_level("INFO"):
-        night.run(settings, from_step="text")
+        night.run(settings, only=("label",))
     assert "was held by run of 2024-07-01: label" in caplog.text and "taken over" in caplog.text
-    assert night.differences(settings) == {}
+    assert night.differences(settings, only=("label",)) == {}
 
 
 def test_a_step_whose_python_workers_are_killed_fails_in_one_line_and_the_next_run_finishes(night):
     settings = night.lake("workers")
-    night.run(settings, to_step="clean")
     before, stop = pins(settings.lake), threading.Event()
+    [daemon] = [one for one in psutil.Process().children(recursive=True) if is_daemon(one) and not is_daemon(one.parent())]
 
     def kill_workers():
-        """Children of Spark's Python daemon, again and again."""
-        while not stop.wait(0.02):
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    if all("daemon" in " ".join(one.cmdline()) for one in (process, process.parent())):
-                        process.kill()
-                except (psutil.Error, AttributeError):
-                    continue
+        """Each as soon as it is there."""
+        while not stop.is_set():
+            for process in daemon.children():
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     killer = threading.Thread(target=kill_workers)
     killer.start()
     try:
-        with pytest.raises(Exception) as raised:
-            night.run(settings, only=("label",))
+        with pytest.raises(Exception, match="Python worker") as raised:
+            night.run(settings, to_step="ingest")
     finally:
         stop.set()
         killer.join()
     assert "\n" not in one_line(raised.value)
-    assert_complete(settings, "label", before)
-    night.run(settings, from_step="sequences")
-    assert night.differences(settings) == {}
+    assert_complete(settings, "ingest", before)
+    night.run(settings, to_step="clean")
+    assert night.differences(settings, to_step="clean") == {}
 
 
-def test_of_two_runs_of_a_day_at_once_one_wins_and_the_other_says_so(night, monkeypatch):
-    """The second is a process of its own, started when the first is about to commit."""
-    settings, ended = night.lake("twice"), []
-
-    def reached(point):
-        if point == "before raw_events":
-            process = night.command("twice", "--to-step", "clean")
-            ended.append((process.communicate(timeout=300)[1], process.returncode))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(commits, "reached", reached)
-        night.run(settings)
-    [(said, code)] = ended
-    assert code == 3, said
-    [line] = said.strip().splitlines()
-    assert line.startswith(f"refused: {settings.lake} is held by run of 2024-07-01 (pid "), line
-    assert "since 20" in line and "wait until it has ended" in line
-    assert night.differences(settings) == {}
-    assert load_settings(overrides=night.overrides("twice")).lake == settings.lake
+def is_daemon(process):
+    """Spark's, from which Python workers are forked."""
+    return "daemon" in " ".join(process.cmdline())
