@@ -58,7 +58,10 @@ def refuse_missing(context: Context, sources: Collection[Feeding]) -> None:
     Raises:
         Refused: names the folder and both remedies.
     """
-    roots = {source.place.root: source for source in sources if source.place is not None and source.dated}
+    roots: dict[str, Feeding] = {}
+    for source in sources:
+        if source.place is not None and source.dated:
+            roots.setdefault(source.place.root, source)
     for root, source in roots.items():
         assert source.place is not None and source.place.days is not None
         there = set(source.place.days)

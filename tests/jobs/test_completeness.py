@@ -101,7 +101,7 @@ def test_a_night_without_its_folder_or_with_too_few_rows_writes_nothing(make_con
     landed(landing, DAY, 3)
     for rows, said in ((3, "3 rows"), (4000, "4000 rows")):
         (landing / str(DAY) / "events.json").write_text(ROW % DAY * rows)
-        with pytest.raises(Refused, match=rf"{DAY} has {said}, 28 days before it lead to expect 14 to 109.*wait.*--accept"):
+        with pytest.raises(Refused, match=rf"{DAY} has {said}, 28 days before it lead to expect 20 to 80.*wait.*--accept"):
             ingest.run(night(lake))
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "lake").glob("*/_delta_log/*")}
     ingest.run(accepted := night(lake.accepting()))
