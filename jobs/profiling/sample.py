@@ -172,7 +172,8 @@ def _of_delimited(path: Path, table: Delimited, options: dict[str, str], notes: 
 def _content(path: Path, lines: int, *, packed: bool) -> tuple[bytes, bool, list[str]]:
     """The first `lines` lines and some more, up to MAX_BYTES; whether that is all; what was wrong with the compression."""
     parts: list[bytes] = []
-    size, notes = 0, []
+    notes: list[str] = []
+    size = 0
     with gzip.open(path) if packed else path.open("rb") as file:
         try:
             while part := file.read(1 << 20):

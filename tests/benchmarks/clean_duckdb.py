@@ -71,7 +71,7 @@ def script(landing: Path, output: Path) -> list[str]:
                    arg_min(category, (day, event_time)) filter (category is not null) as category
             from raw where item_id is not null group by item_id""",
         f"copy items to '{output}/items.parquet' (format parquet)",
-        f"""create temp table ranges as
+        """create temp table ranges as
             with bins as (select coalesce(event_type, '') as kind, round(asinh(try_cast(value as double)) * 100) as bin
                           from raw where day = (select min(day) from raw) and try_cast(value as double) is not null),
                  centers as (select kind, quantile_disc(bin, 0.5) as center, count(*) as n from bins group by kind)
