@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from conf.mapping import Mapping
 from conf.tables import TABLES
-from jobs.clean.comparing import Compared
+from jobs.clean.comparing import rows_of
 from jobs.clean.counting import check, conservation
 from jobs.clean.filling import known_positions, own_positions, with_item_positions
 from jobs.clean.judging import verdicts, with_verdicts
@@ -45,14 +45,14 @@ def run(context: Context) -> None:
         placed = with_item_positions(placed, known_positions(context, own))
     context.write("events", events(placed, known_categories(context), mapping, java_zones(context.spark), precision_m))
     context.write("events_quarantine", quarantined(standing.where(F.col("reasons").isNotNull())))
-    counted = conservation(arrived, found.rows, _accepted(context), context.arrivals("events_quarantine"))
+    counted = conservation(arrived, rows_of(found), _accepted(context), context.arrivals("events_quarantine"))
     context.rows_in = sum(day["rows"] for day in counted.values())
     context.note(conservation=counted)
     check(counted)
 
 
-def judged(context: Context, raw: DataFrame, rows: int) -> Compared:
-    """What is wrong with any of `raw`; `rows`: how many there are."""
+def judged(context: Context, raw: DataFrame, rows: int) -> DataFrame:
+    """What is wrong with any of `raw` (see `judging.verdicts`); `rows`: how many there are."""
     settings = context.settings
     has_ranges = "value" in context.mapping.events.columns and "extreme_value" not in settings.clean.disabled
     return verdicts(

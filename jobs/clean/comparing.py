@@ -8,10 +8,8 @@ kind, for the second the day on which the late rows came.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
-from operator import add
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -23,15 +21,6 @@ _MICROS = 1_000_000
 _NO_DATE = "0001-01-01"
 PAIR_RULES = ("near_duplicate", "impossible_speed")
 BOT_RULES = ("bot_rate", "bot_regularity", "bot_breadth")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """`rows`: one row per (day, row_hash) that is not simply good: reasons (maybe none), duplicates (copies too many),
-    survives (whether one copy is left). `bots`: owner, day, reasons."""
-
-    rows: DataFrame
-    bots: DataFrame
 
 
 def thin(judged: DataFrame, clean: Clean, *, has_times: bool) -> DataFrame:
@@ -72,15 +61,14 @@ def views(arrived: DataFrame, earlier: DataFrame, first_day: date, lookback_days
 
     earlier: rows that arrived in the `lookback_days` before `first_day`; of those on time only the day before can be near.
     """
+    # Read for each of the three: what is on time, what is late, what late rows are compared with.
+    arrived = arrived.persist()
     is_on_time = F.col("date") == F.col("day")
     nobody = F.lit(None).cast("date").alias("view")
     on_time = arrived.where(is_on_time).select("*", nobody, F.lit(True).alias("judged"))
-    before = earlier.where(is_on_time & (F.col("day") >= F.lit(first_day - timedelta(days=1)))).select(
-        "*", nobody, F.lit(False).alias("judged")
-    )
-    late = arrived.where(~is_on_time).persist()
-    if late.isEmpty():
-        return on_time.unionByName(before)
+    yesterday = is_on_time & (F.col("day") >= F.lit(first_day - timedelta(days=1)))
+    before = earlier.where(yesterday).select("*", nobody, F.lit(False).alias("judged"))
+    late = arrived.where(~is_on_time)
     around = F.when(F.col("date") > F.lit(_NO_DATE), F.array(*[F.date_add("date", n) for n in (-1, 0, 1)]))
     dates = F.explode(F.coalesce(around, F.array("date"))).alias("date")
     touched = late.select("owner", F.col("day").alias("view"), dates).distinct()
@@ -95,20 +83,27 @@ def views(arrived: DataFrame, earlier: DataFrame, first_day: date, lookback_days
     return reduce(DataFrame.unionByName, [on_time, before, judged, context])
 
 
-def compared(rows: DataFrame, clean: Clean, *, has_times: bool, has_places: bool) -> Compared:
-    """Verdicts on the judged rows of `views`."""
+def compared(rows: DataFrame, clean: Clean, *, has_times: bool, has_places: bool) -> DataFrame:
+    """Verdicts on the judged rows of `views`, per owner and day on which anything is wrong: owner, day, rows, bot.
+
+    `rows`: structs of row_hash, reasons (null: none), is_duplicate, of_context. `bot`: reasons why the owner is one.
+    """
     copies = _with_copies(rows, clean, has_times)
     moves = _with_moves(copies, clean, has_places) if has_times else _without_moves(copies)
-    reasons = F.array_compact(
-        F.concat(F.coalesce("own", F.array().cast("array<string>")), F.array(*[_named(rule) for rule in _pairwise(clean)]))
-    )
-    kept = F.when(~F.col("is_duplicate") & (F.size(reasons) > 0), reasons)
-    is_notable = F.col("is_duplicate") | kept.isNotNull()
-    needed = ("owner", "day", "is_duplicate", "of_context", "is_burst", "is_even", "is_paired", "is_new_pair")
-    named = F.when(is_notable, F.col("row_hash")).alias("row_hash")
-    facts = moves.where("judged").select(*needed, named, kept.alias("reasons")).persist()
-    found = (
-        facts.where(F.col("row_hash").isNotNull())
+    pairwise = [F.when(F.col(rule), F.lit(rule)) for rule in PAIR_RULES if rule not in clean.disabled]
+    reasons = F.array_compact(F.concat(F.coalesce("own", F.array().cast("array<string>")), F.array(*pairwise)))
+    kept = F.when(~F.col("is_duplicate") & (F.size(reasons) > 0), reasons).alias("reasons")
+    row = F.struct("row_hash", kept, "is_duplicate", "of_context")
+    is_notable = F.col("is_duplicate") | row["reasons"].isNotNull()
+    by_owner = moves.where("judged").groupBy("owner", "day")
+    found = by_owner.agg(F.collect_list(F.when(is_notable, row)).alias("rows"), _bot(clean, has_times).alias("bot"))
+    return found.where((F.size("rows") > 0) | (F.size("bot") > 0))
+
+
+def rows_of(found: DataFrame) -> DataFrame:
+    """Of `compared`: day, row_hash, reasons, duplicates (copies too many), survives (whether one copy is left)."""
+    return (
+        found.select("day", F.inline("rows"))
         .groupBy("day", "row_hash")
         .agg(
             F.first("reasons", ignorenulls=True).alias("reasons"),
@@ -116,15 +111,11 @@ def compared(rows: DataFrame, clean: Clean, *, has_times: bool, has_places: bool
             (~F.bool_or(F.col("is_duplicate") & F.col("of_context"))).alias("survives"),
         )
     )
-    return Compared(rows=found, bots=bots(facts.where(F.lit(has_times) & ~F.col("is_duplicate")), clean))
 
 
-def _pairwise(clean: Clean) -> list[str]:
-    return [rule for rule in PAIR_RULES if rule not in clean.disabled]
-
-
-def _named(rule: str) -> Column:
-    return F.when(F.col(rule), F.lit(rule))
+def bots_of(found: DataFrame) -> DataFrame:
+    """Of `compared`: owner, day, reasons of those who are bots on the day."""
+    return found.where(F.size("bot") > 0).select("owner", "day", F.col("bot").alias("reasons"))
 
 
 def _with_copies(rows: DataFrame, clean: Clean, has_times: bool) -> DataFrame:
@@ -167,7 +158,7 @@ def _with_moves(rows: DataFrame, clean: Clean, has_places: bool) -> DataFrame:
     """
     is_timed = F.coalesce(F.col("at") % (86_400 * _MICROS) != 0, F.lit(False))
     order = Window.partitionBy("owner", "view", "is_duplicate", "is_timed").orderBy("at", "row_hash", "judged")
-    here = F.struct("at", "date", "day", "x", "y", "z")
+    here = F.struct("at", "date", "day", *(("x", "y", "z") if has_places else ()))
     near = {f"before{n}": F.lag(here, n).over(order) for n in ((1, 2, 3) if has_places else (1, 2))}
     near |= {f"after{n}": F.lead(here, n).over(order) for n in ((1, 2, 3) if has_places else ())}
     # In a view all had arrived; in the other order a later day's row had not.
@@ -179,62 +170,63 @@ def _with_moves(rows: DataFrame, clean: Clean, has_places: bool) -> DataFrame:
         for name in near
     }
     nth = F.lag("at", clean.bot_events_per_minute).over(order)
-    ordered = rows.withColumn("is_timed", is_timed).withColumns({**near, "_nth": nth}).withColumns(seen)
+    ordered = rows.withColumn("is_timed", is_timed).withColumns({**near, "_nth": nth}).withColumns({**seen, "own_at": here})
     gap, gap_before = F.col("at") - F.col("before1.at"), F.col("before1.at") - F.col("before2.at")
     is_paired = F.coalesce(F.col("is_timed") & (gap_before > 0), F.lit(False))
     is_even = is_paired & (F.abs(gap - gap_before) <= clean.bot_even_tolerance * gap_before)
     is_burst = F.coalesce(F.col("is_timed") & (F.col("at") - F.col("_nth") <= 60 * _MICROS), F.lit(False))
     speed = F.coalesce(F.col("is_timed") & _is_culprit(clean), F.lit(False)) if has_places else F.lit(False)
     made = {"impossible_speed": speed, "is_burst": is_burst, "is_even": is_even, "is_paired": is_paired}
-    return ordered.withColumns(made).drop(*near, "_nth", "is_timed")
+    return ordered.withColumns(made).drop(*near, "_nth", "own_at", "is_timed")
 
 
 def _is_culprit(clean: Clean) -> Column:
     """No way leads from the row before, or to the row after, in that time; and of the two it is this one that is off.
 
     Of two rows that cannot both be true the one is off that lies farther from most of up to four rows around them.
-    Without any other row, or with as many for one as for the other, neither is blamed.
+    Without any other row, or with as many for one as for the other, neither is blamed. In SQL, as a tree of so many
+    columns takes longer to put together than a small night to judge.
     """
-    own = F.struct("at", "x", "y", "z")
-    before1, before2, before3 = (F.col(f"before{n}") for n in (1, 2, 3))
-    after1, after2, after3 = (F.col(f"after{n}") for n in (1, 2, 3))
-    since = _is_impossible(before1, own, clean) & (_votes(own, before1, [before3, before2, after1, after2]) > 0)
-    until = _is_impossible(own, after1, clean) & (_votes(own, after1, [before2, before1, after2, after3]) > 0)
-    return F.coalesce(since, F.lit(False)) | F.coalesce(until, F.lit(False))
+    since = (
+        f"{_is_impossible('before1', 'own_at', clean)} AND {_votes('before1', ('before3', 'before2', 'after1', 'after2'))} > 0"
+    )
+    until = (
+        f"{_is_impossible('own_at', 'after1', clean)} AND {_votes('after1', ('before2', 'before1', 'after2', 'after3'))} > 0"
+    )
+    return F.expr(f"coalesce({since}, false) OR coalesce({until}, false)")
 
 
-def _is_impossible(one: Column, other: Column, clean: Clean) -> Column:
+def _is_impossible(one: str, other: str, clean: Clean) -> str:
     """Distances are compared as squared chords of the unit sphere; unknown positions are null."""
-    seconds = (other["at"] - one["at"]) / _MICROS
-    reach_m = F.greatest(F.lit(clean.min_jump_m), clean.max_speed_m_s * seconds)
-    chord = 2 * F.sin(F.least(reach_m / (2 * EARTH_RADIUS_M), F.lit(3.141592653589793 / 2)))
-    return _squared_chord(one, other) > chord * chord
+    reach_m = f"greatest({clean.min_jump_m}D, {clean.max_speed_m_s}D * ({other}.at - {one}.at) / {_MICROS})"
+    return f"{_squared_chord(one, other)} > pow(2 * sin(least({reach_m} / {2 * EARTH_RADIUS_M}D, pi() / 2)), 2)"
 
 
-def _votes(own: Column, other: Column, thirds: list[Column]) -> Column:
-    """How many more of `thirds` lie nearer to `other` than to `own`."""
-    return reduce(
-        add, [F.coalesce(F.signum(_squared_chord(third, own) - _squared_chord(third, other)), F.lit(0.0)) for third in thirds]
+def _votes(other: str, thirds: tuple[str, ...]) -> str:
+    """How many more of `thirds` lie nearer to `other` than to the row itself."""
+    return " + ".join(
+        f"coalesce(signum({_squared_chord(third, 'own_at')} - {_squared_chord(third, other)}), 0)" for third in thirds
     )
 
 
-def _squared_chord(one: Column, other: Column) -> Column:
-    return reduce(add, [(one[axis] - other[axis]) * (one[axis] - other[axis]) for axis in ("x", "y", "z")])
+def _squared_chord(one: str, other: str) -> str:
+    return "(" + " + ".join(f"({one}.{axis} - {other}.{axis}) * ({one}.{axis} - {other}.{axis})" for axis in "xyz") + ")"
 
 
-def bots(facts: DataFrame, clean: Clean) -> DataFrame:
-    """owner, day, reasons: who sent rows on that day as no person does.
+def _bot(clean: Clean, has_times: bool) -> Column:
+    """Why the rows of a user's day are no person's, from all of them but exact duplicates.
 
     bot_rate: so many within some minute; bot_regularity: gaps that are equal to the gap before them; bot_breadth: so many
     distinct pairs of item and event type.
     """
-    paired, new = F.count_if("is_paired"), F.count_if("is_new_pair")
+    counts = F.lit(has_times) & ~F.col("is_duplicate")
+    paired = F.count_if(counts & F.col("is_paired"))
     found = {
-        "bot_rate": F.bool_or("is_burst"),
-        "bot_regularity": (paired >= clean.bot_min_gaps) & (F.count_if("is_even") >= clean.bot_even_share * paired),
-        "bot_breadth": new >= clean.bot_items_per_day,
+        "bot_rate": F.bool_or(counts & F.col("is_burst")),
+        "bot_regularity": (paired >= clean.bot_min_gaps)
+        & (F.count_if(counts & F.col("is_even")) >= clean.bot_even_share * paired),
+        "bot_breadth": F.count_if(counts & F.col("is_new_pair")) >= clean.bot_items_per_day,
     }
-    names = F.array_compact(
+    return F.array_compact(
         F.array(*[F.when(is_bot, F.lit(name)) for name, is_bot in found.items() if name not in clean.disabled])
     )
-    return facts.groupBy("owner", "day").agg(names.alias("reasons")).where(F.size("reasons") > 0)

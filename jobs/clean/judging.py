@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from conf.mapping import Mapping
 from conf.settings import Settings
-from jobs.clean.comparing import Compared, compared, owner, thin, views
+from jobs.clean.comparing import bots_of, compared, owner, rows_of, thin, views
 from jobs.clean.ranges import is_extreme, with_range
 from jobs.clean.rules import parsed, reasons, rules
 
@@ -26,8 +26,8 @@ def verdicts(
     first_day: date,
     ranges: DataFrame | None,
     partitions: int,
-) -> Compared:
-    """What is wrong with any of `raw`.
+) -> DataFrame:
+    """What is wrong with any of `raw`, as `comparing.compared` says it; kept until the cache is cleared.
 
     earlier: raw rows that arrived in the lookback before `first_day`, which is the first of `raw`.
     ranges: see `jobs.clean.ranges`; None: no value is too extreme.
@@ -45,26 +45,26 @@ def verdicts(
     both = views(thinned(whole, reasons(found)), thinned(before, F.array().cast("array<string>")), first_day, lookback_days)
     has_places = {"latitude", "longitude"} <= set(mapping.events.columns)
     spread = both.repartition(partitions, "owner")
-    made = compared(spread, clean, has_times=mapping.has_times, has_places=has_places)
-    return Compared(rows=made.rows.persist(), bots=made.bots.persist())
+    return compared(spread, clean, has_times=mapping.has_times, has_places=has_places).persist()
 
 
-def with_verdicts(raw: DataFrame, found: Compared) -> DataFrame:
-    """`raw` without the copies too many, with `reasons` (null for a good row)."""
-    total = found.rows.agg(F.count("*").alias("rows"), F.sum("duplicates").alias("copies")).first()
-    assert total is not None
-    small = total["rows"] <= _BROADCAST_ROWS
-    known = found.rows.withColumnRenamed("reasons", "_row_reasons")
-    rows = raw.join(F.broadcast(known) if small else known, on=["day", "row_hash"], how="left")
+def with_verdicts(raw: DataFrame, found: DataFrame) -> DataFrame:
+    """`raw` without the copies too many, with `reasons` (null for a good row). `found`: see `verdicts`."""
+    copies = F.aggregate("rows", F.lit(0), lambda n, row: n + row["is_duplicate"].cast("int"))
+    count = found.agg(F.sum(F.size("rows")), F.sum(copies), F.count_if(F.size("bot") > 0)).first()
+    assert count is not None
+    rows, copies_left_out, bots = (n or 0 for n in count)
+    known = rows_of(found).withColumnRenamed("reasons", "_row_reasons")
+    judged = raw.join(F.broadcast(known) if rows <= _BROADCAST_ROWS else known, on=["day", "row_hash"], how="left")
     why = F.col("_row_reasons")
-    if not found.bots.isEmpty():
-        bots = F.broadcast(found.bots.withColumnRenamed("reasons", "_bot_reasons"))
-        rows = rows.withColumn("owner", owner()).join(bots, on=["owner", "day"], how="left").drop("owner")
+    if bots:
+        named = F.broadcast(bots_of(found).withColumnRenamed("reasons", "_bot_reasons"))
+        judged = judged.withColumn("owner", owner()).join(named, on=["owner", "day"], how="left").drop("owner")
         both = F.flatten(F.array_compact(F.array("_row_reasons", "_bot_reasons")))
         why = F.when(F.size(both) > 0, both)
-    once = rows.where(F.coalesce("duplicates", F.lit(0)) == 0)
-    if total.copies:
+    once = judged.where(F.coalesce("duplicates", F.lit(0)) == 0)
+    if copies_left_out:
         # Equal rows cannot be told apart, so any one of them stays.
-        again = rows.where((F.col("duplicates") > 0) & F.col("survives")).dropDuplicates(["day", "row_hash"])
+        again = judged.where((F.col("duplicates") > 0) & F.col("survives")).dropDuplicates(["day", "row_hash"])
         once = once.unionByName(again)
     return once.withColumn("reasons", why)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from conf.mapping import Mapping
 from conf.settings import Privacy, Settings
-from jobs.clean.comparing import BOT_RULES, PAIR_RULES
+from jobs.clean.comparing import BOT_RULES, PAIR_RULES, rows_of
 from jobs.clean.judging import verdicts, with_verdicts
 from jobs.clean.rules import rules
 from jobs.ingest import raw_events
@@ -46,7 +46,7 @@ def firing(spark: SparkSession, path: Path, mapping: Mapping, settings: Settings
     nothing, first_day = raw.where(F.lit(False)), arrived["first"] or _NO_DAY
     partitions = settings.spark.shuffle_partitions
     found = verdicts(raw, nothing, mapping, settings, first_day=first_day, ranges=None, partitions=partitions)
-    copies = found.rows.agg(F.sum("duplicates")).first()
+    copies = rows_of(found).agg(F.sum("duplicates")).first()
     reasons = with_verdicts(raw, found).groupBy("reasons").count().collect()
     fires = dict.fromkeys(["broken", *rules(mapping, settings.ingest.lookback_days, settings.clean), *COMPARING], 0)
     for row in reasons:
