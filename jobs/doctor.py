@@ -49,6 +49,8 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield _key(settings)
     yield _lake(settings.lake)
     yield _master(settings.spark.master)
+    if settings.privacy.ip_database is not None:
+        yield _ip_database(settings)
     for source, feed in settings.sources.items():
         yield _source(source, feed.mapping, feed.path)
     for name, sink in settings.sinks.items():
@@ -187,6 +189,16 @@ def _master(master: str) -> Check:
     if match is None:
         return Check(name="Spark", found=master)
     return _reachable("Spark", match[1], int(match[2]), "start the master, or --set spark.master=local[*]")
+
+
+def _ip_database(settings: Settings) -> Check:
+    try:
+        from jobs.ingest.privacy import read_database
+
+        read_database(settings.privacy)
+    except (ImportError, ValueError) as error:
+        return Check(name="IP database", problem=str(error))
+    return Check(name="IP database", found=str(settings.privacy.ip_database))
 
 
 def _source(name: str, mapping: str, path: str | None) -> Check:

@@ -28,6 +28,7 @@ _METRES_PER_DEGREE = 111_195.0
 _RADIUS_KM = 50.0
 _PREFIX = {4: 24, 6: 48}
 _POSITION = "latitude double, longitude double, precision_m double"
+_NO_POSITION = "struct<latitude:double,longitude:double,precision_m:double>"
 _IPV4 = r"\b\d{1,3}(?:\.\d{1,3}){3}\b"
 _IPV6 = r"(?i)(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}|[0-9a-f]{1,4}::[0-9a-f]{0,4}"
 _NOWHERE = (None, None, None)
@@ -46,7 +47,7 @@ def limited(rows: DataFrame, privacy: Privacy) -> DataFrame:
         F.col(name) if name in rows.columns else F.lit(None).cast("string") for name in ("latitude", "longitude", "ip")
     )
     has_own = latitude.isNotNull() | longitude.isNotNull()
-    looked_up = F.lit(None).cast(f"struct<{_POSITION.replace(' ', ':').replace(',:', ',')}>")
+    looked_up = F.lit(None).cast(_NO_POSITION)
     if "ip" in rows.columns and (database := read_database(privacy)) is not None:
         held = rows.sparkSession.sparkContext.broadcast(database)
         looked_up = ip_positions(F.when(~has_own, ip), held, hashlib.sha256(database).hexdigest())

@@ -22,9 +22,11 @@ from jobs.lake.schema import spark_schema
 from jobs.lake.store import Lake
 from jobs.pipeline import STEPS, choose
 from jobs.runner import run
+from jobs.spatial.windows import in_windows
 
 FIRST = date(2024, 6, 29)  # a Saturday: the third day is a Monday and a month's first
-DAYS = [FIRST + timedelta(days=n) for n in range(5)]
+DAYS = [FIRST + timedelta(days=n) for n in range(4)]
+NEXT = FIRST + timedelta(days=4)
 ALL = "|".join(PURPOSES)
 # User -> what is stated on which day, under which notice.
 SAID = {
@@ -141,10 +143,10 @@ def test_nothing_is_made_of_people_for_what_they_do_not_allow(spark, bootstrappe
     labelled = table(spark, bootstrapped, "event_labels")
     assert users_of(labelled) == everybody - forbid - {"unlabelled"}
     days = {row.day for row in labelled.where(F.col("user_id") == me("wavers")).collect()}
-    assert days == {DAYS[0], DAYS[1], DAYS[3], DAYS[4]}
+    assert days == {DAYS[0], DAYS[1], DAYS[3]}
     begun = [row for row in table(spark, bootstrapped, "user_interests").collect() if row.user_id == me("wavers")]
     events = {row.day: row.events for row in begun if row.category == "c1"}
-    assert events == {DAYS[0]: 3, DAYS[1]: 6, DAYS[3]: 3, DAYS[4]: 6}, "who allows it again begins anew"
+    assert events == {DAYS[0]: 3, DAYS[1]: 6, DAYS[3]: 3}, "who allows it again begins anew"
     [gone] = [row for row in begun if row.gone]
     assert gone.day == gone.changed_on == DAYS[2] and gone.category == "" and gone.events == 0
 
@@ -153,9 +155,9 @@ def test_positions_are_those_of_people_who_allow_them(spark, bootstrapped):
     events = table(spark, bootstrapped, "events")
     placed = events.where("latitude IS NOT NULL OR cell IS NOT NULL OR region IS NOT NULL OR time_zone IS NOT NULL")
     assert users_of(placed) == {"all", "unlabelled", "untaught", "unlisted", "quits", "wavers", "idle"}
-    assert {row.day for row in placed.where(F.col("user_id") == me("wavers")).collect()} == {DAYS[n] for n in (0, 1, 3, 4)}
+    assert {row.day for row in placed.where(F.col("user_id") == me("wavers")).collect()} == {DAYS[n] for n in (0, 1, 3)}
     counted = table(spark, bootstrapped, "cell_daily").agg(F.sum("events").alias("n")).first().n
-    assert counted == placed.count() == 4 * (4 * 5 + 3 + 4 + 2)
+    assert counted == placed.count() == 4 * (4 * 4 + 3 + 3 + 2)
     held = {row.item_id for row in table(spark, bootstrapped, "item_positions").collect()}
     assert not held & {"i-unplaced", "i-silent", "i-never", "i-outdated"} and "i-all" in held
 
@@ -164,17 +166,17 @@ def test_events_say_what_was_allowed_when_they_arrived(spark, bootstrapped):
     rows = table(spark, bootstrapped, "events").select("user_id", "day", "consents").distinct().collect()
     held = {(row.user_id, (row.day - FIRST).days): row.consents for row in rows}
     everything = sorted(PURPOSES)
-    assert [held[me("wavers"), n] for n in range(5)] == [everything, everything, ["export"], everything, everything]
-    assert held[me("silent"), 0] == held[me("outdated"), 4] == [] and held[me("unplaced"), 0] == [
+    assert [held[me("wavers"), n] for n in range(4)] == [everything, everything, ["export"], everything]
+    assert held[me("silent"), 0] == held[me("outdated"), 3] == [] and held[me("unplaced"), 0] == [
         "export",
         "labels",
         "training",
     ]
 
 
-def seen(make_context, settings, step, number=4):
-    chosen = next(one for one in STEPS if one.name == step)
-    return make_context(DAYS[number], first_day=FIRST, settings=settings).seen_by(chosen)
+def seen(make_context, settings, step):
+    """What a step of the day after would see."""
+    return make_context(NEXT, first_day=FIRST, settings=settings).seen_by(choose(only=(step,))[0])
 
 
 def test_training_sees_nobody_who_forbids_it_and_nothing_of_before_a_withdrawal(spark, bootstrapped, make_context):
@@ -196,23 +198,32 @@ def test_lists_are_made_without_places_that_were_withdrawn(spark, bootstrapped, 
     for user in ("quits", "unplaced", "idle"):
         assert all(event.latitude is None and event.region is None for event in sequences[me(user)]), user
     placed = {event.arrived_on for event in sequences[me("wavers")] if event.latitude is not None}
-    assert len(sequences[me("wavers")]) == 20 and placed == {DAYS[3], DAYS[4]}
+    assert len(sequences[me("wavers")]) == 16 and placed == {DAYS[3]}
     stored = {row.user_id: row.events for row in table(spark, bootstrapped, "user_sequences").collect()}
     assert any(event.latitude is not None for event in stored[me("quits")]), "the step's own state is as it arrived"
 
 
 def test_other_notices_accepted_later_end_what_was_made_under_the_old(spark, bootstrapped, make_context):
     settings = bootstrapped.model_copy(update={"privacy": bootstrapped.privacy.model_copy(update={"notice_versions": ("v3",)})})
-    context = seen(make_context, settings, "label", 4)
+    context = seen(make_context, settings, "label")
     assert context.before("user_interests").isEmpty()
     gone = context._without_withdrawn("user_interests", context.lake.read("user_interests", None))
     assert users_of(gone.where("gone")) == {"all", "unplaced", "untaught", "unlisted", "wavers"}
 
 
+def test_a_snapshot_holds_no_row_that_may_no_longer_be_used(spark):
+    rows = spark.createDataFrame(
+        [("kept", DAYS[0], None), ("withdrawn", DAYS[0], DAYS[2]), ("late", DAYS[3], None)],
+        "cell string, day date, allowed_until date",
+    )
+    found = {(row.cell, row.snapshot_day) for row in in_windows(rows, DAYS[1:], 30).collect()}
+    assert found == {("kept", day) for day in DAYS[1:]} | {("withdrawn", DAYS[1]), ("late", DAYS[3])}
+
+
 def test_lists_of_people_who_forbid_it_are_not_delivered(spark, bootstrapped, make_context, tmp_path):
     context = seen(make_context, bootstrapped, "export")
     entry = {"slot": "any", "rank": 1, "item_id": "i", "score": 1.0, "source": "s", "reason": "r", "model_version": "m"}
-    entry |= {"policy_version": None, "propensity": 1.0, "gone": False, "changed_on": DAYS[4], "day": DAYS[4]}
+    entry |= {"policy_version": None, "propensity": 1.0, "gone": False, "changed_on": NEXT, "day": NEXT}
     names = TABLES["recommendations"].names
     rows = [tuple({**entry, "user_id": me(user)}[name] for name in names) for user in SAID]
     context.write("recommendations", spark.createDataFrame(rows, spark_schema(TABLES["recommendations"])))

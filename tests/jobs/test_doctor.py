@@ -137,6 +137,12 @@ def test_folders_that_cannot_be_written_and_sources_that_are_not_there(look, tmp
     assert "sinks.files.path" in found["sink: files"].problem
 
 
+def test_a_database_of_addresses_that_is_none(look, tmp_path):
+    assert "IP database" not in look()
+    (tmp_path / "cities.mmdb").write_text("nothing")
+    assert "is not a database" in look(f"privacy.ip_database={tmp_path / 'cities.mmdb'}")["IP database"].problem
+
+
 def test_a_master_that_does_not_answer(look):
     assert "127.0.0.1:1 does not answer" in look("spark.master=spark://127.0.0.1:1")["Spark"].problem
 
