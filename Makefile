@@ -38,8 +38,8 @@ demo: setup
 test: setup $(VENV)/.jars $(AIRFLOW)/.ready
 	$(BIN)/python -m pytest
 
-# Hours: a SIGKILL at every commit point of a night, a line each.
-soak: setup
+# Hours: a SIGKILL at every commit point of a night, a line each; a whole night by Airflow.
+soak: setup $(VENV)/.jars $(AIRFLOW)/.ready
 	$(BIN)/python -m pytest -m soak
 
 # One JSON line per peer; ARGS are the benchmark's own, as in: make bench BENCH=clean ARGS='--size 1000000'

@@ -14,7 +14,7 @@ import pytest
 from conf.settings import load_settings
 from jobs.lake import logs
 from jobs.lake.runs import newest_night
-from jobs.pipeline import STEPS, dependencies
+from jobs.pipeline import STEPS, choose, dependencies
 from jobs.query import answer, render
 from jobs.runner import run
 from jobs.simulate import World, simulate
@@ -162,38 +162,50 @@ def test_a_task_that_must_stop_leaves_no_process(airflow, tmp_path):
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
-@pytest.mark.timeout(1800)
-def test_a_whole_night(airflow, spark, tmp_path):
-    """Every task is the real command in a process of its own; about two minutes on two cores."""
-    simulate(spark, tmp_path / "world", World(users=25, items=30, days=14, end_day=DAY, seed=5))
+def by_airflow(airflow, spark, folder, *to_airflow, to_step):
+    """A night by `dags test`, each task the real command in a process of its own: settings, its steps in `runs`, overrides."""
+    simulate(spark, folder / "world", World(users=25, items=30, days=14, end_day=DAY, seed=5))
     overrides = [
-        f"lake={tmp_path / 'lake'}",
-        f"sources.events.path={tmp_path / 'world' / 'landing'}",
-        f"report.path={tmp_path / 'report.html'}",
-        f"sinks.files={{kind: csv, path: {tmp_path / 'lists'}}}",
+        f"lake={folder / 'lake'}",
+        f"sources.events.path={folder / 'world' / 'landing'}",
+        f"report.path={folder / 'report.html'}",
+        f"sinks.files={{kind: csv, path: {folder / 'lists'}}}",
         "spark.driver_memory=1g",
         "spark.conf={spark.driver.extraJavaOptions: -XX:TieredStopAtLevel=1 -XX:+UseSerialGC}",
         "train.epochs=1",
     ]
     settings = load_settings(overrides=overrides)
-    run(spark, settings, DAY - timedelta(days=1), bootstrap=True)
-    before = newest_night(settings.lake)
-    assert before is not None and before.day == DAY - timedelta(days=1)
+    run(spark, settings, DAY - timedelta(days=1), steps=choose(to_step=to_step), bootstrap=True)
     variables = {**airflow.variables, "WHEREWHEN_COMMAND": f"{sys.executable} -m jobs.cli"}
     subprocess.run([str(AIRFLOW / "airflow"), "db", "migrate"], check=True, capture_output=True, env=variables)
     asked = json.dumps({"day": str(DAY), "overrides": overrides})
-    command = [str(AIRFLOW / "airflow"), "dags", "test", "nightly", "--conf", asked]
+    command = [str(AIRFLOW / "airflow"), "dags", "test", "nightly", "--conf", asked, *to_airflow]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    night = newest_night(settings.lake)
-    assert night is not None and night.day == DAY
     steps = logs.read(settings.lake, "runs", f"day = DATE '{DAY}' AND status IN ('done', 'skipped')")
-    assert {row["step"] for row in steps} == {"night", *(step.name for step in STEPS)}
-    assert len({row["run_id"] for row in steps if row["step"] != "night"}) == len(STEPS), "a process a task"
-    [served] = json.loads(render(answer(settings, "select count(*) as lists from recommendations"), "json"))
-    assert served["lists"] > 0 and (tmp_path / "report.html").exists()
+    return settings, steps, overrides
+
+
+def test_a_night_goes_through_airflow_and_a_day_out_of_order_is_refused(airflow, spark, tmp_path):
+    """The first two steps; Airflow itself takes the others as done. The whole night is in `make soak`."""
+    _, steps, overrides = by_airflow(
+        airflow, spark, tmp_path, "--mark-success-pattern", "^(?!(ingest|clean)$)", to_step="clean"
+    )
+    assert sorted(row["step"] for row in steps) == ["clean", "ingest"]
+    assert len({row["run_id"] for row in steps}) == 2, "a process a task"
     skipped = airflow(
         f"print(json.dumps(execute('ingest', day='{DAY + timedelta(days=2)}', overrides={overrides!r})))",
         WHEREWHEN_COMMAND=f"{sys.executable} -m jobs.cli",
     )
     assert skipped[0] == "AirflowFailException" and f"backfill --start {DAY + timedelta(days=1)}" in skipped[1]
+
+
+@pytest.mark.soak
+def test_a_whole_night(airflow, spark, tmp_path):
+    settings, steps, _ = by_airflow(airflow, spark, tmp_path, to_step=None)
+    night = newest_night(settings.lake)
+    assert night is not None and night.day == DAY
+    assert {row["step"] for row in steps} == {"night", *(step.name for step in STEPS)}
+    assert len({row["run_id"] for row in steps if row["step"] != "night"}) == len(STEPS), "a process a task"
+    [served] = json.loads(render(answer(settings, "select count(*) as lists from recommendations"), "json"))
+    assert served["lists"] > 0 and (tmp_path / "report.html").exists()
