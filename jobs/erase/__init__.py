@@ -53,10 +53,10 @@ def erase(settings: Settings, raw_id: str, output: Path | None = None) -> Erased
         ValueError: no such lake, another key, a sink that cannot be reached, or the scan still finds the person.
         Refused: another process writes the lake.
     """
-    root = lake_folder(settings)
+    root, person = lake_folder(settings), Person.of(raw_id)
     check_key(root)
     with held(root, "erase"):
-        return _erase(settings, root, Person.of(raw_id), output)
+        return _erase(settings, root, person, output)
 
 
 def _erase(settings: Settings, root: str, person: Person, output: Path | None) -> Erased:

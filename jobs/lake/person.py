@@ -27,6 +27,7 @@ WITHOUT_PERSONS = {
     "cell_daily": "counts of events and users per cell and slot, the person counted among them; they name nobody",
     "hotspots": "counts per cell, as above",
     "region_slot_lift": "counts per region, as above",
+    "value_ranges": "medians and spreads of values per event type; they name nobody",
     "model_versions": "the registry; versions trained on the person are listed in the certificate",
     "training_runs": "counts per training",
     "model_quality": "means over events",
