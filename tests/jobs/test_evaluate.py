@@ -64,7 +64,7 @@ def circle(days=DAYS, users=USERS):
 
 def frame(spark, rows):
     schema = spark_schema(TABLES["events"])
-    return spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
+    return spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
 
 
 def write_events(make_context, spark, rows, settings, days=DAYS):

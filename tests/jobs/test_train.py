@@ -65,7 +65,7 @@ def history(users=4, days=8):
 
 def write_events(context, rows, partitions=1):
     schema = spark_schema(TABLES["events"])
-    table = context.spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
+    table = context.spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
     context.write("events", table.repartition(partitions))
 
 

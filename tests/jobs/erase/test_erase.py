@@ -50,7 +50,7 @@ def server():
 def world(spark, tmp_path_factory, server) -> Settings:
     """A lake after every step, delivered to PostgreSQL and to folders, over landing folders that go on for a day more."""
     root = tmp_path_factory.mktemp("erasing")
-    simulate(spark, root / "world", World(users=12, items=25, days=8, end_day=END, seed=5))
+    simulate(spark, root / "world", World(users=12, items=25, days=8, end_day=END, seed=5, bot_rate=0.0))
     small = ["train.epochs=1", "model.width=16", "model.layers=1", "evaluate.bootstrap_samples=20", "score.slots=false"]
     settings = load_settings(
         overrides=[f"lake={root / 'lake'}", f"sources.events.path={root / 'world' / 'landing'}",
