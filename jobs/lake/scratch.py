@@ -74,12 +74,12 @@ def copy_tables(lake: str, versions: Mapping[str, int], root: Path) -> dict[str,
 
 def _copy_table(source: Path, version: int, target: Path) -> int:
     copied = _files(source, version)
+    create(str(target), TABLES[source.name])
     for file in copied:
         try:
             link(source / file.path, target / file.path)
         except FileNotFoundError:
             raise _gone(source.name, version) from None
-    create(str(target), TABLES[source.name])
     return files.committed(deltalake.DeltaTable(str(target)), copied, None)
 
 
