@@ -177,8 +177,8 @@ def test_a_step_is_made_by_the_modules_that_it_imports_and_the_settings_they_nam
     assert not {"jobs.label", "jobs.cli", "jobs.runner", "conf.tables"} & set(found)
     assert {"models.training", "models.network", "jobs.train.cutting"} <= set(provenance.closure("jobs.train"))
     expected = {
-        "clean": {"clean", "ingest", "spatial"}, "sequences": {"sequences"}, "label": {"label"},
-        "spatial": {"spatial", "sequences"}, "interaction": {"interaction", "label"}, "text": {"text"}, "time_series": {"time_series"},
+        "clean": {"clean", "ingest", "spatial"}, "sequences": {"sequences"}, "label": {"label"}, "text": {"text"},
+        "spatial": {"spatial", "sequences"}, "interaction": {"interaction", "label"}, "time_series": {"time_series"},
     }  # fmt: skip
     for name, sections in expected.items():
         assert provenance.sections(by_name[name]) - {"mapping", "privacy", "lake", "spark"} == sections, name
