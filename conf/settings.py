@@ -57,6 +57,7 @@ class Clean(Section):
     near_duplicate_s_by_type: dict[str, Annotated[float, Field(ge=0, le=3600)]] = {}
     max_speed_m_s: float = Field(340.0, gt=0)
     min_jump_m: float = Field(5000.0, ge=0)
+    time_slack_s: float = Field(60.0, ge=0)
     bot_events_per_minute: int = Field(60, ge=2)
     bot_min_gaps: int = Field(20, ge=3)
     bot_even_share: float = Field(0.8, gt=0, le=1)

@@ -198,7 +198,8 @@ def _is_culprit(clean: Clean) -> Column:
 
 def _is_impossible(one: str, other: str, clean: Clean) -> str:
     """Distances are compared as squared chords of the unit sphere; unknown positions are null."""
-    reach_m = f"greatest({clean.min_jump_m}D, {clean.max_speed_m_s}D * ({other}.at - {one}.at) / {_MICROS})"
+    seconds = f"(({other}.at - {one}.at) / {_MICROS} + {clean.time_slack_s}D)"
+    reach_m = f"greatest({clean.min_jump_m}D, {clean.max_speed_m_s}D * {seconds})"
     return f"{_squared_chord(one, other)} > pow(2 * sin(least({reach_m} / {2 * EARTH_RADIUS_M}D, pi() / 2)), 2)"
 
 
