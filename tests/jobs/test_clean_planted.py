@@ -26,7 +26,7 @@ RATES = {
 }
 
 
-@pytest.fixture(scope="module", params=list(RATES))
+@pytest.fixture(scope="module", params=[pytest.param("few", marks=pytest.mark.soak), "many"])
 def caught(request, spark, tmp_path_factory):
     """Reason -> (precision, recall, planted) in a world with these rates."""
     folder = tmp_path_factory.mktemp(request.param) / "world"
