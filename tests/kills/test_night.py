@@ -160,5 +160,7 @@ def test_a_step_whose_python_workers_are_killed_fails_in_one_line_and_the_next_r
 
 
 def is_daemon(process):
-    """Spark's, from which Python workers are forked."""
-    return "daemon" in " ".join(process.cmdline())
+    """Spark's, from which Python workers are forked; the JVM, which starts it, names its module among its options too."""
+    with suppress(psutil.ZombieProcess):
+        return process.cmdline()[1:3] == ["-m", "jobs.lake.daemon"]
+    return False
