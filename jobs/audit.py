@@ -19,11 +19,11 @@ from conf.contracts import Table
 from conf.settings import Settings
 from conf.tables import TABLES
 from jobs import train
-from jobs.lake import logs
+from jobs.lake import logs, runs
 from jobs.lake.compare import compare
 from jobs.lake.context import Context, Refused
 from jobs.lake.maintenance import dropped_before
-from jobs.lake.runs import Night, code_version, newest_night
+from jobs.lake.runs import Night, newest_night
 from jobs.lake.scratch import copy_tables, scratch
 from jobs.lake.store import Days, Lake
 from jobs.pipeline import AS_IT_STANDS, BEFORE, STEPS, Step, choose
@@ -120,12 +120,8 @@ def _copy_changed(spark: SparkSession, settings: Settings, lake: Lake, night: Ni
         rows, where = lake.read(name, versions[name]), f"day >= '{cut}'"
         versions[name] = lake.replace(name, scrambled(rows.where(where), TABLES[name]), where).version
     for step in [step for step in STEPS if set(step.writes) & set(versions)]:
-        row = {
-            "run_id": "audit", "step": step.name, "day": night.day, "first_day": night.first_day, "status": "done",
-            "settings_hash": settings.hash(), "code_version": code_version(), "inputs": {},
-            "outputs": {name: versions[name] for name in step.writes if name in versions}, "rows_out": {},
-            "details": "{}", "seconds": 0.0, "finished_at": logs.now(),
-        }  # fmt: skip
+        outputs = {name: versions[name] for name in step.writes if name in versions}
+        row = runs.row("audit", step.name, night.day, first_day=night.first_day, outputs=outputs)
         logs.append(lake.root, "runs", [row])
 
 

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
-from jobs.lake import lock, logs
+from jobs.lake import lock, logs, runs
 from jobs.lake.context import Refused
 from jobs.lake.runs import code_version
 from jobs.pipeline import Step
@@ -62,9 +62,4 @@ def _resume_from(root: str, ident: str, start: date, end: date) -> date:
 
 
 def _record(settings: Settings, ident: str, day: date) -> None:
-    row = {
-        "run_id": ident, "step": STEP, "day": day, "first_day": day, "status": "done", "settings_hash": settings.hash(),
-        "code_version": code_version(), "inputs": {}, "outputs": {}, "rows_out": {}, "details": "{}", "seconds": 0.0,
-        "finished_at": logs.now(),
-    }  # fmt: skip
-    logs.append(settings.lake, "runs", [row])
+    logs.append(settings.lake, "runs", [runs.row(ident, STEP, day, settings_hash=settings.hash())])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,6 +16,7 @@ from pyspark.sql import functions as F
 from conf.contracts import ANY_SLOT
 from jobs.lake import commits, logs
 from jobs.lake.context import Context
+from jobs.lake.disk import write_whole
 from jobs.pipeline import STEPS
 
 Row = dict[str, Any]
@@ -252,14 +251,3 @@ def _moment(value: datetime | None) -> str:
 
 def _slot(slot: str) -> str:
     return "any time" if slot == ANY_SLOT else slot.replace("_", " ") + "s"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Readers find the old page or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

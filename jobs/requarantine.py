@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from jobs import backfill
-from jobs.lake import logs
-from jobs.lake.runs import code_version, pins
+from jobs.lake import logs, runs
+from jobs.lake.runs import pins
 from jobs.pipeline import choose
 from jobs.query.statement import nearest
 from jobs.runner import Watcher
@@ -83,9 +83,7 @@ def _begun(root: str, reason: str) -> logs.Row | None:
 
 
 def _record(settings: Settings, status: str, reason: str, days: tuple[date, date], before: int) -> None:
-    row = {
-        "run_id": f"{STEP}/{reason}", "step": STEP, "day": days[1], "first_day": days[0], "status": status,
-        "settings_hash": settings.hash(), "code_version": code_version(), "inputs": {}, "outputs": {}, "rows_out": {},
-        "details": json.dumps({"reason": reason, "before": before}), "seconds": 0.0, "finished_at": logs.now(),
-    }  # fmt: skip
+    details = json.dumps({"reason": reason, "before": before})
+    more = {"first_day": days[0], "status": status, "settings_hash": settings.hash(), "details": details}
+    row = runs.row(f"{STEP}/{reason}", STEP, days[1], **more)
     logs.append(settings.lake, "runs", [row])

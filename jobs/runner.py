@@ -20,9 +20,9 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from jobs import provenance
-from jobs.lake import lock, logs
+from jobs.lake import lock, logs, runs
 from jobs.lake.context import NO_TIMES_DAY, Context, Refused, Skipped
-from jobs.lake.runs import NIGHT, code_version, pins
+from jobs.lake.runs import NIGHT, pins
 from jobs.lake.store import Days, Lake
 from jobs.pipeline import STEPS, Step, dependencies, order
 
@@ -129,25 +129,21 @@ def _run_step(step: Step, context: Context) -> StepReport:
             context.spark.catalog.clearCache()
     seconds = time.monotonic() - began
     details = {**context.details, "note": message} if message else context.details
-    row = _row(context, step, status=status, seconds=seconds)
-    row |= {"details": json.dumps(details, default=str), "peak_memory_mb": memory.peak_mb}
-    row |= {"error": message if failure is not None else None}
+    made = {"inputs": context.inputs, "outputs": context.outputs, "rows_in": context.rows_in, "rows_out": context.rows_out}
+    by = {
+        "settings_hash": provenance.settings_hash(step, context.settings),
+        "code_version": provenance.code_version(step),
+    }
+    took = {"seconds": seconds, "peak_memory_mb": memory.peak_mb}
+    how = {"status": status, "details": json.dumps(details, default=str), "error": message if failure is not None else None}
+    days = context.days
+    row = runs.row(context.run_id, step.name, days.last, first_day=days.first, **made, **by, **took, **how)
     if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
         raise failure  # there is no room for its row in the record either
     logs.append(context.lake.root, "runs", [row])
     if failure is not None:
         raise failure
     return StepReport(step=step.name, status=status, seconds=seconds, rows_out=context.rows_out, message=message)
-
-
-def _row(context: Context, step: Step, *, status: str, seconds: float) -> logs.Row:
-    return {
-        "run_id": context.run_id, "step": step.name, "day": context.days.last, "first_day": context.days.first,
-        "status": status, "settings_hash": provenance.settings_hash(step, context.settings),
-        "code_version": provenance.code_version(step),
-        "inputs": context.inputs, "outputs": context.outputs, "rows_out": context.rows_out,
-        "rows_in": context.rows_in, "details": "{}", "seconds": seconds, "finished_at": logs.now(),
-    }  # fmt: skip
 
 
 def _records(root: str) -> dict[str, list[logs.Row]]:
@@ -215,13 +211,12 @@ def _close_night(settings: Settings, run_id: str, days: Days, first_day: date) -
     if NIGHT in newest and newest[NIGHT]["finished_at"] >= max(newest[step.name]["finished_at"] for step in STEPS):
         return
     steps = [newest[step.name] for step in STEPS]
-    row = {
-        "run_id": run_id, "step": NIGHT, "day": days.last, "first_day": first_day, "status": "done",
-        "settings_hash": settings.hash(), "code_version": code_version(), "inputs": {},
-        "outputs": pins(settings.lake), "rows_out": {}, "rows_in": steps[0]["rows_in"], "details": "{}",
-        "seconds": sum(step["seconds"] for step in steps), "finished_at": logs.now(),
+    sums = {
+        "seconds": sum(step["seconds"] for step in steps),
         "peak_memory_mb": max(step["peak_memory_mb"] or 0.0 for step in steps),
-    }  # fmt: skip
+    }
+    known = {"first_day": first_day, "settings_hash": settings.hash(), "outputs": pins(settings.lake)}
+    row = runs.row(run_id, NIGHT, days.last, rows_in=steps[0]["rows_in"], **known, **sums)
     logs.append(settings.lake, "runs", [row])
 
 

@@ -19,8 +19,8 @@ from conf.settings import Postgres, Settings
 from conf.tables import TABLES
 from jobs.erase import lake_folder
 from jobs.erase.trained import PRECISION, versions_trained
-from jobs.lake import files, logs, parquet
-from jobs.lake.erasure import Visible, stored, text_hashes
+from jobs.lake import logs, parquet
+from jobs.lake.erasure import Visible, newest_files, text_hashes
 from jobs.lake.identities import load_tombstone_key
 from jobs.lake.logs import table_path
 from jobs.lake.person import WITHOUT_PERSONS, Person, check_key, identifying, owned
@@ -74,9 +74,8 @@ def document(found: dict[str, Any]) -> str:
 
 def _texts_of(root: str, visible: Visible, person: Person) -> frozenset[str]:
     """Hashes of all texts that the person wrote, those that others have too included."""
-    table = stored(root, "events", next(reversed(visible.versions("events")), None))
     found: set[str] = set()
-    for path in [] if table is None else files.paths(table):
+    for path in newest_files(root, "events", visible):
         for rows in parquet.groups(Path(table_path(root, "events")) / path, ("user_id", "text")):
             found.update(text_hashes(rows.filter(pc.and_(pc.is_valid(rows.column("text")), owned(person, rows)))))
     return frozenset(found)
@@ -84,9 +83,8 @@ def _texts_of(root: str, visible: Visible, person: Person) -> frozenset[str]:
 
 def _rows(root: str, name: str, visible: Visible, person: Person, hashes: frozenset[str]) -> Iterator[Row]:
     """The person's rows as steps last left them, oldest day first."""
-    table = stored(root, name, next(reversed(visible.versions(name)), None))
-    held = {} if table is None else files.listed(table)
-    for file in sorted(held.values(), key=lambda file: (file.day or "", file.path)):
+    held = newest_files(root, name, visible).values()
+    for file in sorted(held, key=lambda file: (file.day or "", file.path)):
         for rows in parquet.groups(Path(table_path(root, name)) / file.path):
             for row in rows.filter(owned(person, rows, hashes)).to_pylist():
                 plain = {key: _plain(value) for key, value in row.items() if key != _SEALED}

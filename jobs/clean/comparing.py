@@ -15,8 +15,8 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf.settings import Clean
+from jobs.spatial.sphere import EARTH_RADIUS_M
 
-EARTH_RADIUS_M = 6_371_008.8
 _MICROS = 1_000_000
 _NO_DATE = "0001-01-01"
 PAIR_RULES = ("near_duplicate", "impossible_speed")

@@ -25,7 +25,7 @@ EVENT_TYPES = frozenset(
     )
 )  # fmt: skip
 SEARCH = "search"
-_SET, _NOT_SET = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
+YES, NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
 
 
 def parsed(raw: DataFrame, mapping: Mapping) -> DataFrame:
@@ -105,7 +105,7 @@ def bad_value() -> Column:
 def bad_flag(mapping: Mapping) -> Column:
     """A wide row says of one of its event types neither yes nor no."""
     flags = [flag for name, flag in _flags(mapping).items() if name not in text_types(mapping)]
-    known = [F.coalesce(F.lower(F.trim(flag)).isin(*_SET, *_NOT_SET, ""), F.lit(True)) for flag in flags]
+    known = [F.coalesce(F.lower(F.trim(flag)).isin(*YES, *NO, ""), F.lit(True)) for flag in flags]
     return ~all_of(known)
 
 
@@ -120,7 +120,7 @@ def set_flags(mapping: Mapping) -> dict[str, Column]:
     """Event type -> whether a wide row has it. A type whose flag is the row's text has it where there are words."""
     words = text_types(mapping)
     return {
-        name: F.coalesce((F.trim(flag) != "") if name in words else F.lower(F.trim(flag)).isin(*_SET), F.lit(False))
+        name: F.coalesce((F.trim(flag) != "") if name in words else F.lower(F.trim(flag)).isin(*YES), F.lit(False))
         for name, flag in _flags(mapping).items()
     }
 

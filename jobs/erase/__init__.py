@@ -23,10 +23,12 @@ from jobs.erase.scan import Findings, holds, scan
 from jobs.erase.trained import PRECISION, versions_trained
 from jobs.erase.work import Work
 from jobs.lake import logs
-from jobs.lake.erasure import Visible, delete, erase_rows, own_texts, shorten_log, stored
+from jobs.lake.disk import write_whole
+from jobs.lake.erasure import Visible, erase_rows, own_texts, shorten_log, stored
 from jobs.lake.identities import load_tombstone_key
 from jobs.lake.lock import held
 from jobs.lake.person import WITHOUT_PERSONS, Person, check_key
+from jobs.lake.sweep import delete
 from jobs.lake.tombstones import BEGUN, DONE, TABLE, Tombstones, refuse_other_key, tombstone_of
 
 log = logging.getLogger("wherewhen")
@@ -74,7 +76,7 @@ def _erase(settings: Settings, root: str, person: Person, output: Path | None) -
     found = _scan(settings, root, person)
     certificate = _certificate(erasure_id, done, elsewhere, found, person)
     path = output or Path(root) / working.FOLDER / f"{erasure_id}.json"
-    working.write_whole(path, json.dumps(certificate, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(certificate, indent=1, ensure_ascii=False) + "\n")
     row = {"status": DONE, "rows_removed": done.rows, "details": json.dumps(certificate), "recorded_at": logs.now()}
     logs.append(root, TABLE, [{"erasure_id": erasure_id, **tombstone_of(person.raw_id, load_tombstone_key()), **row}])
     working.forget(root, erasure_id)
@@ -146,7 +148,10 @@ def _prints(settings: Settings, root: str, known: Tombstones) -> dict[str, Any]:
 
 def _delete_files(root: str, person: Person, done: Work) -> None:
     for name, doomed in done.doomed.items():
-        delete(root, name, doomed)
+        folder = Path(root) / name
+        there = [folder / path for path in doomed]
+        there += [path.with_name(f".{path.name}.crc") for path in there]
+        delete((path for path in there if path.exists()), folder, dry_run=False)
     visible = Visible.of(root)
     for name in TABLES:
         if stored(root, name) is None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from jobs.lake import files, logs, parquet
-from jobs.lake.erasure import Visible, stored
+from jobs.lake import logs, parquet
+from jobs.lake.erasure import Visible, newest_files
 from jobs.lake.logs import table_path
 from jobs.lake.person import Person, owned
 
@@ -52,18 +52,13 @@ def versions_trained(root: str, person: Person, target_events: tuple[str, ...]) 
     return found
 
 
-def _listed(root: str, name: str, visible: Visible) -> dict[str, files.File]:
-    table = stored(root, name, next(reversed(visible.versions(name)), None))
-    return {} if table is None else files.listed(table)
-
-
 def _days(root: str, name: str, visible: Visible) -> set[date]:
-    return {date.fromisoformat(file.day) for file in _listed(root, name, visible).values() if file.day is not None}
+    return {date.fromisoformat(file.day) for file in newest_files(root, name, visible).values() if file.day is not None}
 
 
 def _groups(root: str, name: str, visible: Visible, person: Person, columns: tuple[str, ...]) -> Any:
     """The person's rows of a table, with their day."""
-    for path, file in _listed(root, name, visible).items():
+    for path, file in newest_files(root, name, visible).items():
         assert file.day is not None
         for group in parquet.groups(Path(table_path(root, name)) / path, columns):
             mine = group.filter(owned(person, group))

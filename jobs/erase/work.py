@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from dataclasses import asdict, dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from conf.tables import TABLES
 from jobs.lake import logs, runs
 from jobs.lake.context import NO_TIMES_DAY
+from jobs.lake.disk import write_whole
 from jobs.lake.erasure import Change, Visible
 from jobs.lake.person import identifying
 from jobs.lake.runs import ERASE, NIGHT
@@ -81,14 +79,13 @@ def record(root: str, erasure_id: str, work: Work, visible: Visible, details: di
     finished = logs.read(root, "runs", "status = 'done'")
     day = max((row["day"] for row in finished), default=NO_TIMES_DAY)
     note = f"{sum(work.rows.values())} rows of one person removed from {sum(map(bool, work.rows.values()))} tables"
-    rows = [_row(erasure_id, ERASE, day, _moved(work, visible.pins), {"note": note, **details}, seconds)]
+    said = {"details": json.dumps({"note": note, **details}), "seconds": seconds}
+    rows = [runs.row(erasure_id, ERASE, day, outputs=_moved(work, visible.pins), **said)]
     if visible.night is not None:
         night = visible.night
+        same = {"first_day": night.first_day, "settings_hash": night.settings_hash, "code_version": night.code_version}
         outputs = {**night.versions, **_moved(work, night.versions)}
-        row = _row(erasure_id, NIGHT, night.day, outputs, {}, seconds)
-        rows.append(
-            row | {"first_day": night.first_day, "settings_hash": night.settings_hash, "code_version": night.code_version}
-        )
+        rows.append(runs.row(erasure_id, NIGHT, night.day, outputs=outputs, seconds=seconds, **same))
     logs.append(root, "runs", rows)
 
 
@@ -98,22 +95,3 @@ def _moved(work: Work, versions: Any) -> dict[str, int]:
         for name, became in work.versions.items()
         if name in versions and str(versions[name]) in became
     }
-
-
-def _row(erasure_id: str, step: str, day: date, outputs: dict[str, int], details: dict[str, Any], seconds: float) -> logs.Row:
-    return {
-        "run_id": erasure_id, "step": step, "day": day, "first_day": day, "status": "done", "settings_hash": "",
-        "code_version": runs.code_version(), "inputs": {}, "outputs": outputs, "rows_out": {},
-        "details": json.dumps(details), "seconds": seconds, "finished_at": logs.now(),
-    }  # fmt: skip
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Readers find the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from jobs.lake.context import Context, Refused
 
 # Of a weekday; with fewer there is no band.
 _LEAST_DAYS = 3
-# The MAD of normal values is this share of their standard deviation.
+# The median absolute deviation (MAD) of normal values times this is their standard deviation.
 _MAD_TO_DEVIATION = 1.4826
 
 

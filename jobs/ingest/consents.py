@@ -9,12 +9,12 @@ from pyspark.sql import functions as F
 
 from conf.contracts import PURPOSES
 from conf.mapping import Events
+from jobs.clean.rules import NO, YES
 from jobs.clean.times import event_timestamp
 from jobs.ingest.attributes import changes_of
 
 CONSENTS = "consents"
 _NONE = "none"
-_YES, _NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
 
 
 def stated_in_events(rows: DataFrame, feed: Events) -> DataFrame:
@@ -139,4 +139,4 @@ def _answered(purpose: str) -> Column:
     """The purpose's name where its column says yes, null where it says no or nothing; else what it says, which is unknown."""
     answer = F.lower(F.trim(F.col(purpose)))
     said = F.concat(F.lit(f"{purpose}="), F.col(purpose))
-    return F.when(answer.isin(*_YES), F.lit(purpose)).when(answer.isNotNull() & ~answer.isin(*_NO, ""), said)
+    return F.when(answer.isin(*YES), F.lit(purpose)).when(answer.isNotNull() & ~answer.isin(*NO, ""), said)

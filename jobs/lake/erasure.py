@@ -147,6 +147,12 @@ def stored(root: str, name: str, version: int | None = None) -> deltalake.DeltaT
         return None
 
 
+def newest_files(root: str, name: str, visible: Visible) -> dict[str, File]:
+    """By path the files of a table as steps last left it (as it stands where none finished it); none without a table."""
+    table = stored(root, name, next(reversed(visible.versions(name)), None))
+    return {} if table is None else files.listed(table)
+
+
 def _erase(table: deltalake.DeltaTable, removal: Removal, versions: list[int]) -> Change:
     root, head = Path(table.table_uri.removeprefix("file://")), table.version()
     held = {version: files.listed(deltalake.DeltaTable(str(root), version=version)) for version in {*versions, head}}
@@ -170,18 +176,6 @@ def _erase(table: deltalake.DeltaTable, removal: Removal, versions: list[int]) -
         became[version] = files.exchanged(newest, added, [path for path in now if path not in wanted])
     rows = sum(counts[path] for path in held[versions[-1]])
     return Change(rows=rows, versions=became, doomed=(*doomed, *[path for path in valid if counts[path]]))
-
-
-def delete(root: str, name: str, doomed: Sequence[str]) -> None:
-    """Remove files of a table that no version in use names, and folders that this leaves empty."""
-    folder = Path(table_path(root, name))
-    for path in doomed:
-        file = folder / path
-        file.unlink(missing_ok=True)
-        file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
-        for above in file.relative_to(folder).parents:
-            if above != Path() and (folder / above).is_dir() and not any((folder / above).iterdir()):
-                (folder / above).rmdir()
 
 
 def shorten_log(root: str, name: str, visible: Visible) -> None:

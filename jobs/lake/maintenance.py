@@ -21,9 +21,9 @@ from deltalake import ColumnProperties, WriterProperties
 from conf.contracts import Table
 from conf.settings import Settings
 from conf.tables import TABLES
-from jobs.lake import files, logs
+from jobs.lake import files, logs, runs
 from jobs.lake.lock import held
-from jobs.lake.runs import code_version, pins
+from jobs.lake.runs import pins
 from jobs.lake.scratch import FOLDER as SCRATCH
 from jobs.lake.scratch import orphans
 from jobs.lake.store import keyframe_before
@@ -138,11 +138,8 @@ def _record(settings: Settings, day: date, changed: Sequence[Done]) -> None:
     """Versions without the dropped days are those that later steps read; what was dropped, a rebuild has to know."""
     dropped = {one.name: str(one.before) for one in changed if one.dropped}
     outputs = {name: deltalake.DeltaTable(logs.table_path(settings.lake, name)).version() for name in dropped}
-    row = {
-        "run_id": f"{day:%Y%m%d}-{STEP}-{uuid.uuid4().hex[:8]}", "step": STEP, "day": day, "first_day": day, "status": "done",
-        "settings_hash": settings.hash(), "code_version": code_version(), "inputs": {}, "outputs": outputs, "rows_out": {},
-        "details": json.dumps({"retention": dropped}), "seconds": 0.0, "finished_at": logs.now(),
-    }  # fmt: skip
+    more = {"settings_hash": settings.hash(), "outputs": outputs, "details": json.dumps({"retention": dropped})}
+    row = runs.row(f"{day:%Y%m%d}-{STEP}-{uuid.uuid4().hex[:8]}", STEP, day, **more)
     logs.append(settings.lake, "runs", [row])
 
 

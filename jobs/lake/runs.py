@@ -8,6 +8,7 @@ from datetime import date
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from jobs.lake import logs
 
@@ -58,6 +59,15 @@ def pins(root: str) -> dict[str, int]:
     """
     done = sorted(logs.read(root, "runs", f"status = 'done' AND step <> '{NIGHT}'"), key=lambda row: row["finished_at"])
     return {table: version for row in done for table, version in row["outputs"].items()}
+
+
+def row(run_id: str, step: str, day: date, **more: Any) -> logs.Row:
+    """A record of something done on one day; `more` in place of what most leave empty."""
+    return {
+        "run_id": run_id, "step": step, "day": day, "first_day": day, "status": "done", "settings_hash": "",
+        "code_version": code_version(), "inputs": {}, "outputs": {}, "rows_out": {}, "details": "{}", "seconds": 0.0,
+        "finished_at": logs.now(), **more,
+    }  # fmt: skip
 
 
 @cache

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote
 
 import deltalake
 from deltalake.exceptions import DeltaError
@@ -85,18 +84,10 @@ def _copy_table(source: Path, version: int, target: Path) -> int:
 
 def _files(source: Path, version: int) -> list[files.File]:
     try:
-        actions = deltalake.DeltaTable(str(source), version=version).get_add_actions(flatten=True)
+        found = files.listed(deltalake.DeltaTable(str(source), version=version))
     except DeltaError:
         raise _gone(source.name, version) from None
-    if not len(actions):
-        return []
-    rows = {name: list(actions.column(name).to_pylist()) for name in actions.schema.names}
-    days = rows.get("partition.day", [None] * len(actions))
-    facts = zip(rows["path"], rows["size_bytes"], rows["num_records"], rows["modification_time"], days, strict=True)
-    return [
-        files.File(path=unquote(path), size=size, rows=count, changed_at_ms=at, day=None if day is None else str(day))
-        for path, size, count, at, day in facts
-    ]
+    return list(found.values())
 
 
 def _gone(name: str, version: int) -> Refused:

