@@ -11,21 +11,22 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 import deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.contracts import Table
-from jobs.lake.schema import declare_checks, schema_json, spark_schema
+from jobs.lake.schema import declare_checks, schema_json
 
 BROKEN_CONTRACT = "BROKEN_CONTRACT"
+_FOOTERS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,26 +71,33 @@ def broken_contract(error: Exception) -> str | None:
 
 def write(rows: DataFrame, root: str, contract: Table) -> list[File]:
     """Write Parquet files into a fresh folder of the table. Nobody sees them before they are committed."""
-    spark, batch = rows.sparkSession, f"batch={uuid.uuid4().hex}"
-    folder = f"{root}/{batch}"
+    batch = f"batch={uuid.uuid4().hex}"
     # Few files of a good size for each day, whatever the number of tasks.
     writer = (rows.hint("rebalance", "day") if contract.partitioned else rows.hint("rebalance")).write
-    (writer.partitionBy("day") if contract.partitioned else writer).parquet(folder)
-    return _listed(spark, folder, batch, contract)
+    (writer.partitionBy("day") if contract.partitioned else writer).parquet(f"{root}/{batch}")
+    return written(root, batch)
 
 
-def _listed(spark: SparkSession, folder: str, batch: str, contract: Table) -> list[File]:
-    """What was written, as it is read back: rows are counted from the files themselves."""
-    facts = ("file_path", "file_size", "file_modification_time")
-    stored = spark.read.schema(spark_schema(contract)).parquet(folder)
-    counts = stored.select(*[F.col(f"_metadata.{name}").alias(name) for name in facts]).groupBy(*facts).count()
-    files = []
-    for row in counts.collect():
-        path = unquote(row.file_path).partition(batch)[2]
-        day = path.split("day=")[1].split("/")[0] if contract.partitioned else None
-        changed_at_ms = int(row.file_modification_time.timestamp() * 1000)
-        files.append(File(path=batch + path, size=row.file_size, rows=row["count"], changed_at_ms=changed_at_ms, day=day))
-    return files
+def written(root: str, batch: str) -> list[File]:
+    """The files of a table's folder that hold rows, as they say themselves: rows are counted in their footers."""
+    import pyarrow.fs
+    import pyarrow.parquet
+    from deltalake.fs import DeltaStorageHandler
+
+    store = pyarrow.fs.PyFileSystem(DeltaStorageHandler(root))
+
+    def described(found: Any) -> File:
+        day = re.search(r"/day=([^/]+)/", found.path)
+        with store.open_input_file(found.path) as file:
+            rows = pyarrow.parquet.read_metadata(file).num_rows
+        changed_at_ms = found.mtime_ns // 1_000_000
+        return File(path=found.path, size=found.size, rows=rows, changed_at_ms=changed_at_ms, day=day and day[1])
+
+    listed = store.get_file_info(pyarrow.fs.FileSelector(batch, recursive=True))
+    # Spark writes checksums, and whether it succeeded, into files of other names.
+    data = [found for found in listed if found.is_file and found.base_name.startswith("part-")]
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        return [file for file in pool.map(described, data) if file.rows]
 
 
 def committed(table: deltalake.DeltaTable, added: Iterable[File], where: str | None) -> int:

@@ -191,6 +191,10 @@ def _options(settings: Settings, master: str) -> dict[str, str]:
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         # Reading a table lists its files one by one; below so many a Spark job for it costs more.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",
+        # The default holds fewer classes than a bootstrap and a night need: each plan would be compiled again and again.
+        "spark.sql.codegen.cache.maxEntries": "10000",
+        # Of each Column that Python makes the JVM would be told the line of code, in five calls more.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
         "spark.python.worker.reuse": "true",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     }

@@ -99,18 +99,22 @@ class Lake:
 
         A version is a list of files that never change, so Spark reads these files, and no log.
         """
-        schema = spark_schema(TABLES[name])
         if version is None:
-            return self.spark.createDataFrame([], schema)
+            return self._nothing(name)
         table = deltalake.DeltaTable(self.path(name), version=version)
         self._check(TABLES[name], table)
         paths = files.paths(table, where)
         if not paths:
-            return self.spark.createDataFrame([], schema)
+            return self._nothing(name)
         root = self.path(name)
-        reader = self.spark.read.schema(schema).options(basePath=root, __globPaths__="false")
+        reader = self.spark.read.schema(spark_schema(TABLES[name])).options(basePath=root, __globPaths__="false")
         rows = reader.parquet(*[f"{root}/{path}" for path in paths]).select(*TABLES[name].names)
         return rows if where is None else rows.where(where)
+
+    def _nothing(self, name: str) -> DataFrame:
+        """No rows, in a way that plans know: what is joined with them then costs nothing."""
+        columns = ", ".join(f"CAST(NULL AS {column.type}) AS `{column.name}`" for column in TABLES[name].columns)
+        return self.spark.sql(f"SELECT {columns} WHERE false")
 
     def replace(self, name: str, rows: DataFrame, where: str, *, whole: bool = False) -> Written:
         """Replace the partitions that fulfil `where` by `rows`, in one commit; the only way data is written.
