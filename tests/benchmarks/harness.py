@@ -36,8 +36,10 @@ class _Memory:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def sample(self) -> None:
-        while not self._stop.wait(0.5):
-            total = 0
+        pause = 0.5
+        # The kernel walks every page of them for a sample: a twentieth of the time at most.
+        while not self._stop.wait(pause):
+            total, began = 0, time.monotonic()
             try:
                 tree = [self.process, *self.process.children(recursive=True)]
             except psutil.Error:
@@ -48,6 +50,7 @@ class _Memory:
                 except psutil.Error:
                     continue
             self.peak_mb = max(self.peak_mb, total / 2**20)
+            pause = max(0.5, 20 * (time.monotonic() - began))
 
     def stop(self) -> None:
         self._stop.set()

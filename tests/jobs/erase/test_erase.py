@@ -39,15 +39,15 @@ def server(postgres):
     return postgres.get_uri()
 
 
-@pytest.fixture(scope="module")
-def world(spark, tmp_path_factory, server) -> Settings:
-    """A lake after every step, delivered to PostgreSQL and to folders, over landing folders that go on for a day more."""
+@pytest.fixture(scope="module", params=[12, pytest.param(2000, marks=pytest.mark.soak)])
+def world(request, spark, tmp_path_factory, server) -> Settings:
+    """So many users' lake after every step, in PostgreSQL and folders too; the landing folders go on for a day more."""
     root = tmp_path_factory.mktemp("erasing")
-    simulate(spark, root / "world", World(users=12, items=25, days=8, end_day=END, seed=5, bot_rate=0.0))
+    simulate(spark, root / "world", World(users=request.param, items=25, days=8, end_day=END, seed=5, bot_rate=0.0))
     small = ["train.epochs=1", "model.width=16", "model.layers=1", "evaluate.bootstrap_samples=20", "score.slots=false"]
     settings = load_settings(
         overrides=[f"lake={root / 'lake'}", f"sources.events.path={root / 'world' / 'landing'}",
-                   f"report.path={root / 'report.html'}", "report.users=12", *small]
+                   f"report.path={root / 'report.html'}", f"report.users={request.param}", *small]
     )  # fmt: skip
     sinks = {
         "shop": Postgres(kind="postgres", dsn=server, table="lists"),
