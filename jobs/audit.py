@@ -21,12 +21,12 @@ from conf.tables import TABLES
 from jobs import train
 from jobs.lake import logs, runs
 from jobs.lake.compare import compare
-from jobs.lake.context import Context, Refused
-from jobs.lake.maintenance import dropped_before
+from jobs.lake.context import Context
+from jobs.lake.maintenance import refuse_dropped
 from jobs.lake.runs import Night, newest_night
 from jobs.lake.scratch import copy_tables, scratch
 from jobs.lake.store import Days, Lake
-from jobs.pipeline import AS_IT_STANDS, BEFORE, STEPS, Step, choose
+from jobs.pipeline import STEPS, Step, choose
 from jobs.runner import run
 from jobs.staleness import stale
 
@@ -96,14 +96,8 @@ def _checked(settings: Settings, cut: date) -> Night:
         raise ValueError(
             f"--day {cut}: the lake holds {night.first_day} to {night.day}; cut after the first and up to the newest of them"
         )
-    for name, first in dropped_before(settings.lake).items():
-        if name in {read for step in FEATURES for read in _read(step)} and first > night.first_day:
-            raise Refused(f"retention has removed the days of {name} before {first}: the history cannot be made again")
+    refuse_dropped(settings.lake, {name for step in FEATURES for name in step.tables_read}, night.first_day)
     return night
-
-
-def _read(step: Step) -> set[str]:
-    return {name.removesuffix(BEFORE).removesuffix(AS_IT_STANDS) for name in step.reads}
 
 
 def _watch(step: str, report: object) -> None:
@@ -114,7 +108,7 @@ def _watch(step: str, report: object) -> None:
 def _copy_changed(spark: SparkSession, settings: Settings, lake: Lake, night: Night, cut: date, steps: Sequence[Step]) -> None:
     """What the steps read and do not make, changed from the cut on; and the record that it was ingested."""
     made = {name for step in steps for name in step.writes}
-    given = {name for step in steps for name in _read(step)} - made
+    given = {name for step in steps for name in step.tables_read} - made
     versions = copy_tables(settings.lake, {name: night.versions[name] for name in given & set(night.versions)}, Path(lake.root))
     for name in [name for name in versions if TABLES[name].partitioned]:
         rows, where = lake.read(name, versions[name]), f"day >= '{cut}'"

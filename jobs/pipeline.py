@@ -37,6 +37,11 @@ class Step:
         """The tables of this very day that the step waits for."""
         return tuple(name for name in self.reads if not name.endswith((BEFORE, AS_IT_STANDS)))
 
+    @property
+    def tables_read(self) -> frozenset[str]:
+        """Of whatever day."""
+        return frozenset(name.removesuffix(BEFORE).removesuffix(AS_IT_STANDS) for name in self.reads)
+
 
 STEPS: tuple[Step, ...] = (
     Step(

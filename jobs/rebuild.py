@@ -14,6 +14,7 @@ from jobs.ingest.landing import Landing
 from jobs.ingest.sources import EVENTS, feedings
 from jobs.lake import logs
 from jobs.lake.context import Refused
+from jobs.lake.maintenance import refuse_dropped
 from jobs.pipeline import STEPS, Step, downstream
 from jobs.query.statement import nearest
 from jobs.runner import Outcome, Watcher, run
@@ -43,13 +44,16 @@ def rebuild(spark: SparkSession, settings: Settings, table: str, watch: Watcher)
 
     Raises:
         SettingsError, ValueError: see `steps_of`; or nothing is finished yet.
-        Refused: raw rows would have to be read again whose landing folders are gone.
+        Refused: raw rows would have to be read again whose landing folders are gone, or retention has removed what is needed.
     """
     steps = steps_of(table)
     names = {step.name for step in steps}
     finished = [row["day"] for row in logs.read(settings.lake, "runs", "status = 'done'") if row["step"] in names]
     if not finished:
         raise ValueError(f"nothing is finished in {settings.lake}: run a night first (wherewhen run --day D)")
+    read = {name for step in steps for name in step.tables_read} - {name for step in steps for name in step.writes}
+    ingested = [row["first_day"] for row in logs.read(settings.lake, "runs", "status = 'done' AND step = 'ingest'")]
+    refuse_dropped(settings.lake, read, min(ingested))
     if "ingest" in names:
         _refuse_archived(spark, settings)
     log.info("rebuild of %s up to %s: %s", table, max(finished), ", ".join(step.name for step in steps))

@@ -59,7 +59,7 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
     """Events, and items, users and consents where the log has them: from their own path, else from beside the events.
 
     Raises:
-        ValueError: a path is not set, missing or unreadable.
+        ValueError: a path is not set, missing or unreadable, or a source's mapping does not say how to read it.
     """
     mapping = settings.mapping
     events = _at(landing, EVENTS, mapping.events, settings.sources["events"].path)
@@ -68,6 +68,8 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
         own = settings.sources.get(name)  # type: ignore[call-overload]
         feed = _feed(mapping, name) if own is None else _feed(load_mapping(find(own.mapping)), name) or _feed(mapping, name)
         if feed is None:
+            if own is not None:
+                raise ValueError(f"sources.{name}: {own.mapping} maps no {name}; add a section `{name}:` to it")
             continue
         if own is not None and own.path is not None:
             found[name] = _at(landing, name, feed, own.path)

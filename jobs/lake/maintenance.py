@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -22,6 +22,7 @@ from conf.contracts import Table
 from conf.settings import Settings
 from conf.tables import TABLES
 from jobs.lake import files, logs, runs
+from jobs.lake.context import Refused
 from jobs.lake.lock import held
 from jobs.lake.runs import pins
 from jobs.lake.scratch import FOLDER as SCRATCH
@@ -150,6 +151,17 @@ def dropped_before(root: str) -> dict[str, date]:
     for row in rows:
         found |= {name: date.fromisoformat(day) for name, day in json.loads(row["details"])["retention"].items()}
     return found
+
+
+def refuse_dropped(root: str, names: Collection[str], first_day: date) -> None:
+    """For what needs the whole history of tables.
+
+    Raises:
+        Refused: retention has removed days of one of them; names it.
+    """
+    for name, first in dropped_before(root).items():
+        if name in names and first > first_day:
+            raise Refused(f"retention has removed the days of {name} before {first}: the history cannot be made again")
 
 
 def _swept(settings: Settings, changed: Sequence[Done], now: datetime, *, dry_run: bool) -> Iterator[Done]:

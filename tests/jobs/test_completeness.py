@@ -11,7 +11,7 @@ from conf.settings import Completeness
 from jobs import ingest
 from jobs.ingest.completeness import band
 from jobs.ingest.survey import Fingerprint
-from jobs.lake import logs
+from jobs.lake import logs, runs
 from jobs.lake.context import Refused
 
 DAY = date(2024, 3, 1)  # a Friday
@@ -74,11 +74,8 @@ def lake(make_settings, tmp_path):
     counts = history(lambda day: 40)
     landed(tmp_path / "landing", min(counts), 0)
     prints = {str(day): asdict(Fingerprint(rows=rows)) for day, rows in counts.items()}
-    record = {
-        "run_id": "h", "step": "ingest", "day": max(counts), "first_day": min(counts), "status": "done", "settings_hash": "",
-        "code_version": "", "inputs": {}, "outputs": {}, "rows_out": {}, "seconds": 0.0, "finished_at": logs.now(),
-        "details": json.dumps({"fingerprints": prints}),
-    }  # fmt: skip
+    details = json.dumps({"fingerprints": prints})
+    record = runs.row("h", "ingest", max(counts), first_day=min(counts), details=details)
     logs.append(made.lake, "runs", [record])
     return made
 

@@ -9,7 +9,7 @@ from conf.mapping import Mapping
 from jobs import ingest
 from jobs.ingest.columns import check_types, json_columns, remembered, tell_new
 from jobs.ingest.landing import File
-from jobs.lake import logs
+from jobs.lake import logs, runs
 
 FIRST = date(2024, 1, 30)
 FEED = Mapping.model_validate(
@@ -65,11 +65,8 @@ def night(make_context, made, day):
     """Run ingest of a day and record it as done, as the runner does."""
     context = make_context(day, first_day=FIRST, settings=made)
     ingest.run(context)
-    record = {
-        "run_id": "t", "step": "ingest", "day": day, "first_day": day, "status": "done", "settings_hash": "",
-        "code_version": "", "inputs": {}, "outputs": context.outputs, "rows_out": context.rows_out,
-        "details": json.dumps(context.details), "seconds": 0.0, "finished_at": logs.now(),
-    }  # fmt: skip
+    made = {"outputs": context.outputs, "rows_out": context.rows_out, "details": json.dumps(context.details)}
+    record = runs.row("t", "ingest", day, **made)
     logs.append(context.lake.root, "runs", [record])
     return context
 

@@ -11,7 +11,7 @@ import pytest
 from conf.settings import load_settings
 from jobs import clean, ingest, sequences
 from jobs.evaluate import evaluate_file, versions
-from jobs.lake import logs
+from jobs.lake import logs, runs
 from jobs.lake.context import Context
 from jobs.lake.runs import NIGHT
 from jobs.lake.store import Days, Lake
@@ -82,11 +82,7 @@ def place(tmp_path_factory, spark):
         )
         step.run(context)
         pins |= context.outputs
-    night = {
-        "run_id": "past", "step": NIGHT, "day": DAYS.last, "first_day": DAYS.first, "status": "done", "settings_hash": "",
-        "code_version": "", "inputs": {}, "outputs": pins, "rows_out": {}, "rows_in": None, "details": "{}", "seconds": 1.0,
-        "finished_at": logs.now(),
-    }  # fmt: skip
+    night = runs.row("past", NIGHT, DAYS.last, first_day=DAYS.first, outputs=pins)
     logs.append(settings.lake, "runs", [night])
     for method in ("markov", "user_frequency"):
         registry.save(ranker(method), registry.version_folder(settings.lake, f"a-{method}"))

@@ -15,7 +15,7 @@ import pytest
 from conf.settings import Folder, Postgres, SettingsError
 from conf.tables import TABLES
 from jobs import export as exporting
-from jobs.lake import identities, logs
+from jobs.lake import identities, logs, runs
 from jobs.lake.runs import NIGHT
 from jobs.lake.schema import spark_schema
 from jobs.sinks import folder, postgres
@@ -279,12 +279,7 @@ def sinks(tmp_path, **more):
 
 
 def night(context, settings, **versions):
-    row = {
-        "run_id": "n", "step": NIGHT, "day": context.days.last, "first_day": context.days.last, "status": "done",
-        "settings_hash": "", "code_version": "", "inputs": {}, "outputs": versions, "rows_out": {}, "details": "{}",
-        "seconds": 1.0, "finished_at": logs.now(),
-    }  # fmt: skip
-    logs.append(settings.lake, "runs", [row])
+    logs.append(settings.lake, "runs", [runs.row("n", NIGHT, context.days.last, outputs=versions)])
 
 
 def test_the_step_serves_what_it_can_records_all_and_fails_for_the_rest(

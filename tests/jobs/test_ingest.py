@@ -18,7 +18,7 @@ from jobs import ingest
 from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items, users_by_day
 from jobs.ingest.landing import Landing
 from jobs.ingest.sources import feedings
-from jobs.lake import logs
+from jobs.lake import logs, runs
 from jobs.lake.context import Refused
 from jobs.lake.identities import load_key, pseudonym, unseal
 from jobs.lake.schema import spark_schema
@@ -66,11 +66,8 @@ def mapped(tmp_path, events, **more):
 def run(context):
     """Run the step and record it as done, as the runner does."""
     ingest.run(context)
-    record = {
-        "run_id": "test", "step": "ingest", "day": context.days.last, "first_day": context.days.first, "status": "done",
-        "settings_hash": "", "code_version": "", "inputs": {}, "outputs": context.outputs, "rows_out": context.rows_out,
-        "details": json.dumps(context.details), "seconds": 0.0, "finished_at": logs.now(),
-    }  # fmt: skip
+    made = {"outputs": context.outputs, "rows_out": context.rows_out, "details": json.dumps(context.details)}
+    record = runs.row("test", "ingest", context.days.last, first_day=context.days.first, **made)
     logs.append(context.lake.root, "runs", [record])
     return context
 
@@ -376,3 +373,12 @@ def test_hashes_depend_on_every_field_and_on_nothing_else(spark, make_settings, 
     text = "\x1e".join([*[f"{name}\x1f{said[name]}" for name in sorted(said)], f"user_id\x1f{pseudonym('anna', load_key())}"])
     secret = hmac.new(load_key(), b"wherewhen row", hashlib.sha256).hexdigest()
     assert hashlib.sha256((secret + text).encode()).hexdigest()[:32] in found
+
+
+def test_a_source_whose_mapping_does_not_say_how_to_read_it_is_refused(spark, make_settings, tmp_path):
+    (tmp_path / "2024-01-01").mkdir()
+    (tmp_path / "2024-01-01" / "events.jsonl").write_text("")
+    given = f"sources.consents={{mapping: conf/sources/foursquare.yaml, path: {tmp_path}}}"
+    settings = make_settings("conf/local.yaml", f"sources.events.path={tmp_path}", given)
+    with pytest.raises(ValueError, match=r"sources.consents: .*foursquare.yaml maps no consents; add a section"):
+        feedings(Landing(spark), settings)

@@ -17,7 +17,7 @@ from deltalake.schema import Schema
 from conf.contracts import Table
 from conf.settings import Settings
 from conf.tables import TABLES
-from jobs.lake import files, identities, logs
+from jobs.lake import files, identities, logs, runs
 from jobs.lake.logs import table_path
 from jobs.lake.person import identifying
 from jobs.lake.runs import NIGHT
@@ -115,11 +115,7 @@ def as_of(contract: Table, one: dict, user: str) -> dict:
 
 
 def done(step: str, outputs: dict[str, int], day: date, run_id: str = "r") -> dict:
-    return {
-        "run_id": run_id, "step": step, "day": day, "first_day": DAYS[0], "status": "done", "settings_hash": "s",
-        "code_version": "c", "inputs": {}, "outputs": outputs, "rows_out": {}, "details": "{}", "seconds": 1.0,
-        "finished_at": logs.now(),
-    }  # fmt: skip
+    return runs.row(run_id, step, day, first_day=DAYS[0], outputs=outputs)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from jobs import ingest
 from jobs.backfill import run_days
 from jobs.erase import erase
 from jobs.export import export
-from jobs.lake import files, logs
+from jobs.lake import files, logs, runs
 from jobs.lake.context import Refused
 from jobs.lake.identities import load_key, pseudonym
 from jobs.lake.person import Person, owned
@@ -131,11 +131,8 @@ def ingested(context) -> dict:
     """Run the step and record it as done, as the runner does."""
     ingest.run(context)
     day, settings = context.days.last, context.settings
-    record = {
-        "run_id": "test", "step": "ingest", "day": day, "first_day": context.days.first, "status": "done", "settings_hash": "",
-        "code_version": "", "inputs": {}, "outputs": context.outputs, "rows_out": context.rows_out,
-        "rows_in": context.rows_in, "details": json.dumps(context.details), "seconds": 0.0, "finished_at": logs.now(),
-    }  # fmt: skip
+    made = {"outputs": context.outputs, "rows_in": context.rows_in, "rows_out": context.rows_out}
+    record = runs.row("test", "ingest", day, first_day=context.days.first, details=json.dumps(context.details), **made)
     logs.append(settings.lake, "runs", [record])
     return record
 

@@ -15,10 +15,12 @@ from pyarrow import parquet
 from conf.settings import SettingsError, load_settings
 from conf.tables import TABLES
 from jobs.lake import files, logs, maintenance
+from jobs.lake.context import Refused
 from jobs.lake.maintenance import dropped_before, kept_models, maintain
 from jobs.lake.runs import pins
 from jobs.lake.schema import create
 from jobs.query import answer, render
+from jobs.rebuild import rebuild
 
 FIRST, LAST = date(2024, 1, 1), date(2024, 6, 10)
 NOW = datetime.now(UTC)
@@ -188,6 +190,8 @@ def test_days_past_their_retention_go_and_states_keep_two_keyframes(lake):
         **{name: outputs[name] + 1 for name in ("raw_events", "item_positions", "hotspots")},
     }
     assert dropped_before(str(lake.root))["raw_events"] == LAST - timedelta(days=20)
+    with pytest.raises(Refused, match=f"removed the days of raw_events before {LAST - timedelta(days=20)}"):
+        rebuild(None, settings, "events", lambda step, report: None)
     # What readers of the newest night see does not change before the next night.
     [[count]] = [
         list(row.values()) for row in json.loads(render(answer(settings, "select count(*) as n from raw_events"), "json"))
