@@ -13,7 +13,6 @@ EVENT_COLUMNS = (
     "user_id", "item_id", "event_type", "event_time", "latitude", "longitude", "place", "category",
     "device", "scene", "session_id", "value", "text", "ip", "consent", "notice_version",
 )  # fmt: skip
-ITEM_COLUMNS = ("item_id", "title", "description", "category", "brand", "price", "latitude", "longitude", "tags")
 
 
 class Strict(BaseModel):

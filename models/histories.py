@@ -215,12 +215,3 @@ def clock_offsets(timestamp: np.ndarray, hour_of_week: np.ndarray) -> np.ndarray
 def local_hours(timestamp: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Local hour of the week at UTC seconds, for a clock ahead by `offset` hours; float32 in [0, 168)."""
     return ((timestamp / 3600.0 + _MONDAY + offset) % HOURS_PER_WEEK).astype(np.float32) % np.float32(HOURS_PER_WEEK)
-
-
-def seen_before(events: EventColumns, first_B: np.ndarray, stop_B: np.ndarray, counts_E: np.ndarray) -> list[np.ndarray]:
-    """Per moment the sorted catalogue positions (0..V-1) of the items among its rows where `counts_E` is true."""
-    found = []
-    for first, stop in zip(first_B, stop_B, strict=True):
-        items = events.item_E[first:stop][counts_E[first:stop]]
-        found.append(np.unique(items[items >= FIRST]) - FIRST)
-    return found

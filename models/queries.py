@@ -29,10 +29,6 @@ class Vocabulary:
     event_types: tuple[str, ...]
 
     @cached_property
-    def item_index(self) -> dict[str, int]:
-        return {name: place + FIRST for place, name in enumerate(self.items)}
-
-    @cached_property
     def category_index(self) -> dict[str, int]:
         return {name: place + FIRST for place, name in enumerate(self.categories)}
 

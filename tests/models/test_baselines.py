@@ -6,7 +6,7 @@ import pytest
 
 from models import baselines
 from models.baselines import BASELINES, Baseline, baseline, count
-from models.queries import Histories, Queries, Vocabulary
+from models.queries import FIRST, UNKNOWN, Histories, Queries, Vocabulary
 
 ITEMS = ("a", "b", "c", "d", "e")
 VOCABULARY = Vocabulary(items=ITEMS, item_categories=("",) * 5, categories=(), event_types=("visit", "view"))
@@ -23,7 +23,7 @@ def histories(*rows, length=4):
     for number, row in enumerate(rows):
         for place, event in enumerate(reversed(row), start=1):
             name, event_type = event if isinstance(event, tuple) else (event, "visit")
-            item[number, -place] = VOCABULARY.item_index.get(name, 1)
+            item[number, -place] = VOCABULARY.items.index(name) + FIRST if name in VOCABULARY.items else UNKNOWN
             kind[number, -place] = VOCABULARY.event_type_index.get(event_type, 1)
     floats = np.full(item.shape, np.nan, dtype=np.float32)
     return Histories(

@@ -11,7 +11,6 @@ from models.histories import (
     histories_of_rows,
     hours_of_week,
     queries_before,
-    seen_before,
     stop_before,
 )
 from models.queries import Vocabulary
@@ -97,9 +96,3 @@ def test_no_events_give_empty_histories():
     assert found.item_BL.tolist() == [[0, 0, 0]]
     moments = Moments(first_B=np.array([0]), stop_B=np.array([0]), timestamp_B=np.array([9]), hour_of_week_B=np.array([1.0]))
     assert np.isnan(queries_before(made, moments).latitude_B).all()
-
-
-def test_seen_items_are_catalogue_positions_of_the_counted_rows():
-    made = events({"item_id": "b"}, {"item_id": "a"}, {"item_id": "b"}, {"item_id": "new"})
-    counts = np.array([True, False, True, True])
-    assert [found.tolist() for found in seen_before(made, np.array([0]), np.array([4]), counts)] == [[1]]
