@@ -177,12 +177,3 @@ def test_rows_of_a_bootstrap_are_summed_over_its_days():
     counts = report.row_counts(report.step_rows([{**RUN, "details": json.dumps(details)}]))
     assert (counts["rows"], counts["events"], counts["days"]) == (200, 190, 2)
     assert counts["reasons"] == [("future", 11), ("bad_time", 6)]
-
-
-def test_a_failed_writing_leaves_the_old_page(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "report.html"
-    report.write_whole(path, "old")
-    monkeypatch.setattr(report.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
-        report.write_whole(path, "new")
-    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
