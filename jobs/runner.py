@@ -239,14 +239,16 @@ _KNOWN_CAUSES = (
         "the disk is full: free some space and run the same command again; nothing stored was changed",
     ),
     (
+        # Spark may read nothing more from a Python worker before it sees that there is none.
+        r"Python worker exited unexpectedly|OutOfMemoryError|exit code 137"
+        r"|EOFException(\s+at java\S+)*\s+at org\.apache\.spark\.(api|sql\.execution)\.python",
+        "out of memory: raise spark.driver_memory, or use fewer cores in spark.master",
+    ),
+    (
         r"Unexpected end of (ZLIB )?input stream|EOFException",
         "a compressed input file is truncated: fetch it again; nothing stored was changed",
     ),
     (r"not in gzip format|incorrect header check", "an input file is named .gz but is not gzip"),
-    (
-        r"Python worker exited unexpectedly|OutOfMemoryError|exit code 137",
-        "out of memory: raise spark.driver_memory, or use fewer cores in spark.master",
-    ),
 )
 
 

@@ -117,8 +117,8 @@ def own_day(feed: Events) -> Column:
 
 def _folder_day(depth: int) -> Column:
     """The date of the landing folder, which is part number `depth` (from 0) of the file's URL behind the scheme."""
-    parts = F.filter(F.split(F.regexp_replace(FILE, "^[a-zA-Z][a-zA-Z0-9+.-]*:/*", ""), "/+"), lambda part: part != "")
-    return F.to_date(F.element_at(parts, depth + 1))
+    behind = rf"^(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*(?:[^/]+/+){{{depth}}}([^/]+)"
+    return F.to_date(F.regexp_extract(FILE, behind, 1))
 
 
 def first_day(spark: SparkSession, settings: Settings, last: date) -> date:

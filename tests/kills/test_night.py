@@ -136,24 +136,25 @@ def test_a_driver_that_got_a_sigkill_leaves_tables_whole_and_a_lock_that_holds_n
 def test_a_step_whose_python_workers_are_killed_fails_in_one_line_and_the_next_run_finishes(night):
     settings = night.lake("workers")
     before, stop = pins(settings.lake), threading.Event()
-    [daemon] = [one for one in psutil.Process().children(recursive=True) if is_daemon(one) and not is_daemon(one.parent())]
+    daemons = [one for one in psutil.Process().children(recursive=True) if is_daemon(one) and not is_daemon(one.parent())]
+    assert daemons, "Spark starts its workers from one"
 
     def kill_workers():
         """Each as soon as it is there."""
         while not stop.is_set():
-            for process in daemon.children():
+            for process in [worker for daemon in daemons for worker in daemon.children()]:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
     killer = threading.Thread(target=kill_workers)
     killer.start()
     try:
-        with pytest.raises(Exception, match="Python worker") as raised:
+        with pytest.raises(Exception, match=r"Python worker|EOFException") as raised:
             night.run(settings, to_step="ingest")
     finally:
         stop.set()
         killer.join()
-    assert "\n" not in one_line(raised.value)
+    assert one_line(raised.value).startswith("out of memory"), "what mostly kills them"
     assert_complete(settings, "ingest", before)
     night.run(settings, to_step="clean")
     assert night.differences(settings, to_step="clean") == {}
