@@ -30,10 +30,10 @@ def register(app: typer.Typer) -> None:
 def demo(
     users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 250,
     items: Annotated[int, typer.Option(min=20, help="Simulated items.")] = 300,
-    days: Annotated[int, typer.Option(min=10, help="Days of history, the two nights included.")] = 28,
+    days: Annotated[int, typer.Option(min=10, help="Days of history, the night included.")] = 28,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
 ) -> None:
-    """Simulate logs, bootstrap a history, run two nights through every step, show recommendations.
+    """Simulate logs, bootstrap a history, run a night through every step, show recommendations.
 
     Replaces ./lake, and only one that a demo made. Example: wherewhen demo --users 1000
     """
