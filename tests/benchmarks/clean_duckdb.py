@@ -81,7 +81,7 @@ def script(landing: Path, output: Path) -> list[str]:
         f"""create temp table alone as
             select f.*, case when broken is not null then ['broken']
                         else list_filter([{reasons}, {EXTREME}], lambda r: r is not null) end as own,
-                   epoch_us(ts) as at, coalesce(user_id, row_hash) as owner
+                   epoch_us(ts) as micros, coalesce(user_id, row_hash) as owner
             from (select *, try_cast(value as double) as value_,
                          case when regexp_full_match(event_time, '{ISO}') then try_cast(event_time as timestamp) end as ts,
                          lag(day) over (partition by row_hash order by day) as last_day
@@ -91,13 +91,13 @@ def script(landing: Path, output: Path) -> list[str]:
         # Rows that arrived on their own date, as nearly all do; those that did not are left out of the comparisons.
         """create temp table compared as
             select row_hash, day, owner,
-                   coalesce(at - lag(at) over pairs <= 2000000, false) as near,
+                   coalesce(micros - lag(micros) over pairs <= 2000000, false) as near,
                    coalesce(lag(day) over pairs = day, false) as known,
-                   at - lag(at) over moves as gap, lag(at) over moves - lag(at, 2) over moves as gap_before,
-                   coalesce(at - lag(at, 60) over moves <= 60000000, false) as is_burst
+                   micros - lag(micros) over moves as gap, lag(micros) over moves - lag(micros, 2) over moves as gap_before,
+                   coalesce(micros - lag(micros, 60) over moves <= 60000000, false) as is_burst
             from alone where ts::date = day
-            window pairs as (partition by owner, item_id, event_type order by at, row_hash),
-                   moves as (partition by owner order by at, row_hash)""",
+            window pairs as (partition by owner, item_id, event_type order by micros, row_hash),
+                   moves as (partition by owner order by micros, row_hash)""",
         """create temp table bots as
             select owner, day, list_filter([case when bool_or(is_burst) then 'bot_rate' end,
                        case when count(*) filter (gap_before > 0) >= 20
