@@ -48,12 +48,12 @@ def rebuild(spark: SparkSession, settings: Settings, table: str, watch: Watcher)
     """
     steps = steps_of(table)
     names = {step.name for step in steps}
-    finished = [row["day"] for row in logs.read(settings.lake, "runs", "status = 'done'") if row["step"] in names]
+    done = logs.read(settings.lake, "runs", "status = 'done'")
+    finished = [row["day"] for row in done if row["step"] in names]
     if not finished:
         raise ValueError(f"nothing is finished in {settings.lake}: run a night first (wherewhen run --day D)")
     read = {name for step in steps for name in step.tables_read} - {name for step in steps for name in step.writes}
-    ingested = [row["first_day"] for row in logs.read(settings.lake, "runs", "status = 'done' AND step = 'ingest'")]
-    refuse_dropped(settings.lake, read, min(ingested))
+    refuse_dropped(settings.lake, read, min(row["first_day"] for row in done if row["step"] == "ingest"))
     if "ingest" in names:
         _refuse_archived(spark, settings)
     log.info("rebuild of %s up to %s: %s", table, max(finished), ", ".join(step.name for step in steps))

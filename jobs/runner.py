@@ -129,15 +129,23 @@ def _run_step(step: Step, context: Context) -> StepReport:
             context.spark.catalog.clearCache()
     seconds = time.monotonic() - began
     details = {**context.details, "note": message} if message else context.details
-    made = {"inputs": context.inputs, "outputs": context.outputs, "rows_in": context.rows_in, "rows_out": context.rows_out}
-    by = {
-        "settings_hash": provenance.settings_hash(step, context.settings),
-        "code_version": provenance.code_version(step),
-    }
-    took = {"seconds": seconds, "peak_memory_mb": memory.peak_mb}
-    how = {"status": status, "details": json.dumps(details, default=str), "error": message if failure is not None else None}
-    days = context.days
-    row = runs.row(context.run_id, step.name, days.last, first_day=days.first, **made, **by, **took, **how)
+    row = runs.row(
+        context.run_id,
+        step.name,
+        context.days.last,
+        first_day=context.days.first,
+        status=status,
+        settings_hash=provenance.settings_hash(step, context.settings),
+        code_version=provenance.code_version(step),
+        inputs=context.inputs,
+        outputs=context.outputs,
+        rows_in=context.rows_in,
+        rows_out=context.rows_out,
+        details=json.dumps(details, default=str),
+        error=message if failure is not None else None,
+        seconds=seconds,
+        peak_memory_mb=memory.peak_mb,
+    )
     if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
         raise failure  # there is no room for its row in the record either
     logs.append(context.lake.root, "runs", [row])
@@ -211,12 +219,17 @@ def _close_night(settings: Settings, run_id: str, days: Days, first_day: date) -
     if NIGHT in newest and newest[NIGHT]["finished_at"] >= max(newest[step.name]["finished_at"] for step in STEPS):
         return
     steps = [newest[step.name] for step in STEPS]
-    sums = {
-        "seconds": sum(step["seconds"] for step in steps),
-        "peak_memory_mb": max(step["peak_memory_mb"] or 0.0 for step in steps),
-    }
-    known = {"first_day": first_day, "settings_hash": settings.hash(), "outputs": pins(settings.lake)}
-    row = runs.row(run_id, NIGHT, days.last, rows_in=steps[0]["rows_in"], **known, **sums)
+    row = runs.row(
+        run_id,
+        NIGHT,
+        days.last,
+        first_day=first_day,
+        settings_hash=settings.hash(),
+        outputs=pins(settings.lake),
+        rows_in=steps[0]["rows_in"],
+        seconds=sum(step["seconds"] for step in steps),
+        peak_memory_mb=max(step["peak_memory_mb"] or 0.0 for step in steps),
+    )
     logs.append(settings.lake, "runs", [row])
 
 

@@ -117,7 +117,7 @@ def own_day(feed: Events) -> Column:
 
 def _folder_day(depth: int) -> Column:
     """The date of the landing folder, which is part number `depth` (from 0) of the file's URL behind the scheme."""
-    # Nothing with a lambda: Spark interprets that, and the threads on both sides of a Python function share its state.
+    # Nothing with a lambda: Spark interprets that, and the threads around a Python function may share its state.
     behind = rf"^(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?/*(?:[^/]+/+){{{depth}}}([^/]+)"
     return F.to_date(F.regexp_extract(FILE, behind, 1))
 

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import deltalake
+import pyarrow.fs
+import pyarrow.parquet
 from deltalake.exceptions import CommitFailedError
+from deltalake.fs import DeltaStorageHandler
 from deltalake.schema import Schema
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction
 from pyspark.sql import Column, DataFrame
@@ -80,10 +83,6 @@ def write(rows: DataFrame, root: str, contract: Table) -> list[File]:
 
 def written(root: str, batch: str) -> list[File]:
     """The files of a table's folder that hold rows, as they say themselves: rows are counted in their footers."""
-    import pyarrow.fs
-    import pyarrow.parquet
-    from deltalake.fs import DeltaStorageHandler
-
     store = pyarrow.fs.PyFileSystem(DeltaStorageHandler(root))
 
     def described(found: Any) -> File:
