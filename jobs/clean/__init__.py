@@ -34,7 +34,7 @@ def run(context: Context) -> None:
     """
     mapping = context.mapping
     raw = context.arrivals("raw_events")
-    arrived = {row.day: row["count"] for row in raw.groupBy("day").count().collect()}
+    arrived = context.rows_by_day("raw_events")
     found = judged(context, raw, rows=sum(arrived.values()))
     standing = with_verdicts(raw, found)
     good = with_consents(parsed(standing.where(F.col("reasons").isNull()), mapping), known_consents(context))
@@ -78,12 +78,13 @@ def _ranges(context: Context) -> DataFrame:
     return before.unionByName(context.arrivals("value_ranges"))
 
 
-def _accepted(context: Context) -> DataFrame:
-    """Accepted rows: day, events. A wide row is several events: its own are counted as one row first."""
-    written = context.arrivals("events")
-    if context.mapping.events.wide:
-        return written.groupBy("day", "row_hash").agg(F.count("*").alias("events"))
-    return written.withColumn("events", F.lit(1))
+def _accepted(context: Context) -> dict[date, tuple[int, int]]:
+    """Day -> rows that were accepted, and the events they became: several, if the log is wide."""
+    events = context.rows_by_day("events")
+    if not context.mapping.events.wide:
+        return {day: (count, count) for day, count in events.items()}
+    rows = context.arrivals("events").groupBy("day").agg(F.count_distinct("row_hash").alias("rows"))
+    return {row.day: (row["rows"], events[row.day]) for row in rows.collect()}
 
 
 def known_categories(context: Context) -> DataFrame:

@@ -13,36 +13,31 @@ from jobs.lake.context import Refused
 
 
 def conservation(
-    arrived: dict[date, int], verdicts: DataFrame, accepted: DataFrame, refused: DataFrame
+    arrived: dict[date, int], verdicts: DataFrame, accepted: dict[date, tuple[int, int]], refused: DataFrame
 ) -> dict[str, dict[str, Any]]:
     """Per arrival day: rows, duplicates, accepted, quarantined, events and reasons.
 
-    `arrived`: rows that came; `verdicts`: day, duplicates; `accepted` (rows with `events`, how many each became) and
+    `arrived`: rows that came; `verdicts`: day, duplicates; `accepted` (rows, and the events they became) and
     `refused`: the tables as they were written, so that the counts are independent.
     """
     marks = F.transform("reasons", lambda reason: F.concat(F.lit("reason:"), reason))
     every = [
         verdicts.select("day", F.lit("duplicates").alias("what"), F.col("duplicates").cast("bigint").alias("n")),
-        accepted.select("day", F.lit("accepted").alias("what"), F.col("events").cast("bigint").alias("n")),
-        refused.select(
-            "day", F.explode(F.array_append(marks, F.lit("quarantined"))).alias("what"), F.lit(0).cast("bigint").alias("n")
-        ),
+        refused.select("day", F.explode(F.array_append(marks, F.lit("quarantined"))).alias("what"), F.lit(1).alias("n")),
     ]
-    counts = reduce(DataFrame.unionByName, every).groupBy("day", "what").agg(F.count("*").alias("rows"), F.sum("n").alias("n"))
     days: dict[str, dict[str, Any]] = {
         str(day): {"rows": rows, "accepted": 0, "quarantined": 0, "duplicates": 0, "events": 0, "reasons": {}}
         for day, rows in sorted(arrived.items())
     }
+    for arrival, (rows, events) in accepted.items():
+        days[str(arrival)] |= {"accepted": rows, "events": events}
+    counts = reduce(DataFrame.unionByName, every).groupBy("day", "what").agg(F.sum("n").alias("n"))
     for row in sorted(counts.collect(), key=lambda row: (row.day, row.what)):
         day = days[str(row.day)]
-        if row.what == "duplicates":
-            day["duplicates"] = row.n
-        elif row.what == "accepted":
-            day |= {"accepted": row["rows"], "events": row.n}
-        elif row.what == "quarantined":
-            day["quarantined"] = row["rows"]
+        if row.what in ("duplicates", "quarantined"):
+            day[row.what] = row.n
         else:
-            day["reasons"][row.what.removeprefix("reason:")] = row["rows"]
+            day["reasons"][row.what.removeprefix("reason:")] = row.n
     return days
 
 

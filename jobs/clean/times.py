@@ -16,6 +16,7 @@ _CLOCK = r"\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?"
 _OFFSET = r"\s*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)"
 _ISO = rf"^\d{{4}}-\d{{2}}-\d{{2}}([Tt ]{_CLOCK}({_OFFSET})?)?$"
 _WITH_OFFSET = rf"{_CLOCK}{_OFFSET}$"
+_AS_SPARK_READS_IT = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z?$"
 _WEEKDAY = r"^\p{L}+\.?,?\s*"
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 _ZONE_LETTERS = re.compile(r"[VzOXxZ]")
@@ -47,8 +48,10 @@ def _from_iso(text: Column, time_zone: str) -> Column:
     # Spark reads 10:11:00+05:30, not 10:11+05:30, +0530 or +05.
     seconds = F.regexp_replace(plain, r"([T ]\d{2}:\d{2})(\s*[^\d:\s].*)$", "$1:00$2")
     hours = F.regexp_replace(seconds, r"(:\d{2}(?:\.\d+)?\s*[+-]\d{2})$", "$1:00")
-    moment = F.try_to_timestamp(F.regexp_replace(hours, r"([+-]\d{2})(\d{2})$", "$1:$2"))
-    return F.when(text.rlike(_WITH_OFFSET), moment).otherwise(_as_utc(moment, time_zone))
+    rewritten = F.try_to_timestamp(F.regexp_replace(hours, r"([+-]\d{2})(\d{2})$", "$1:$2"))
+    # Nearly all rows of most logs: one regular expression in place of five is a third of the time.
+    moment = F.when(text.rlike(_AS_SPARK_READS_IT), F.try_to_timestamp(text)).otherwise(rewritten)
+    return moment if time_zone == "UTC" else F.when(text.rlike(_WITH_OFFSET), moment).otherwise(_as_utc(moment, time_zone))
 
 
 def _as_utc(wall_clock: Column, time_zone: str) -> Column:

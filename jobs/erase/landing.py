@@ -121,7 +121,7 @@ def prints_without(spark: SparkSession, settings: Settings, only: Tombstones, fi
         rows = marked(_rows(spark, landing, source, settings, first_day), only)
         feeds[name] = rows.where(ERASED)
         counted += [name] if name == EVENTS or source.dated else []
-    mine = survey(feeds, load_key(), counted)
+    mine = survey(feeds, load_key(), counted).prints
     done = logs.read(settings.lake, "runs", f"step IN ('ingest', '{ERASE}') AND status = 'done'")
     known = recorded(sorted(done, key=lambda row: row["finished_at"]))
     return {str(day): asdict(_less(known[day], less)) for day, less in sorted(mine.items()) if day in known}

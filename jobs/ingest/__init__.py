@@ -56,7 +56,8 @@ def run(context: Context) -> None:
     given = {name: _rows(context, source, files[name], wanted, past) for name, source in sources.items()}
     rows = {name: marked(frame, erased) for name, (frame, _) in given.items()}
     columns = _drift(context, past, [source for _, source in given.values()])
-    prints = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
+    found = survey(rows, key, counted=[name for name, source in sources.items() if name == EVENTS or source.dated])
+    prints = found.prints
     refuse_changed(past, prints, suspects)
     counts = {day: known.rows for day, known in {**past.prints, context.days.last: NOTHING, **prints}.items()}
     refuse_unusual(context, sources[EVENTS], landing, counts)
@@ -72,6 +73,7 @@ def run(context: Context) -> None:
     if left_out:
         context.note(erased=left_out)
     _write(context, of_days, key)
+    _add_to_vault(context, found.user_ids.where(context.days.where()).select("user_id"), key)
     if statements is not None:
         hidden = statements.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         from_events = "consent" in context.mapping.events.columns
@@ -145,14 +147,9 @@ def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
     context.write("raw_events", raw_events(rows[EVENTS], context.mapping.events, key, context.settings.privacy))
     declared = declared_items(rows["items"]) if "items" in rows else None
     context.write("items", items_by_day(declared, mentioned_items(context.arrivals("raw_events")), context.before("items")))
-    user_ids = rows[EVENTS].select("user_id")
     if "users" in rows:
         hidden = rows["users"].withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         context.write("users", users_by_day(hidden, context.before("users")))
-        user_ids = user_ids.unionByName(rows["users"].select("user_id"))
-    if CONSENTS in rows:
-        user_ids = user_ids.unionByName(rows[CONSENTS].select("user_id"))
-    _add_to_vault(context, user_ids, key)
 
 
 def raw_events(rows: DataFrame, feed: Events, key: bytes, privacy: Privacy) -> DataFrame:
@@ -193,7 +190,7 @@ def _event_type(feed: Events) -> Column:
 def _add_to_vault(context: Context, user_ids: DataFrame, key: bytes) -> None:
     """Seal the ids of users who are new. Read as it stands: what a killed run appended is not appended again."""
     known = context.lake.read("vault", context.lake.version("vault")).select("user_id")
-    ids = user_ids.where(F.col("user_id").isNotNull()).distinct().withColumnRenamed("user_id", "id")
+    ids = user_ids.distinct().withColumnRenamed("user_id", "id")
     new = ids.withColumn("user_id", pseudonym_column(F.col("id"), key)).join(known, on="user_id", how="left_anti")
     rows = new.select("user_id", sealed_column(F.col("id"), key).alias("sealed"), F.current_timestamp().alias("added_at"))
     context.append_rows("vault", rows)

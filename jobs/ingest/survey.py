@@ -22,6 +22,8 @@ from jobs.lake.runs import ERASE
 from jobs.lake.tombstones import Tombstones, is_erased
 
 ERASED = "_erased"
+_HALF = 32  # bits of a hash
+_SUMS = ("rows", "upper", "lower", "erased")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,44 +106,64 @@ def marked(frame: DataFrame, known: Tombstones | None) -> DataFrame:
     return frame.withColumn(ERASED, is_erased(F.col("user_id"), F.col(BROKEN), known))
 
 
-def survey(feeds: Mapping[str, DataFrame], key: bytes, counted: Collection[str]) -> dict[date, Fingerprint]:
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the sources hold.
+
+    `prints`: of each day with rows. `user_ids`: day and user_id as the caller writes it, without those of erased persons.
+    """
+
+    prints: dict[date, Fingerprint]
+    user_ids: DataFrame
+
+
+def survey(feeds: Mapping[str, DataFrame], key: bytes, counted: Collection[str]) -> Survey:
     """Read every feed in one job, and sum up those `counted` by `day`.
 
     `feeds`: rows as `reading.read` gives them, with `day` and `ERASED`. Items and users without days are read but
-    not counted: they are not read again with the day. Days without rows are not in the result.
+    not counted: they are not read again with the day.
     """
     # Salted: a sum over a day of one row would else be an unkeyed hash of its user.
     salt = hmac.new(key, b"wherewhen survey", hashlib.sha256).hexdigest()
     rows = [
-        frame.select("day", ERASED, F.lit(name).alias("feed"), _hash(frame, name, salt).alias("hash"))
+        frame.select(
+            "day", ERASED, F.lit(name).alias("feed"), _user(frame).alias("user_id"), _hash(frame, name, salt).alias("hash")
+        )
         for name, frame in feeds.items()
     ]
-    # Summed: order does not count, but equal rows do.
-    totals = (
+    # By user, and kept: so the ids are known without reading the files again. In two halves: sums of whole numbers that fit.
+    of_users = (
         reduce(DataFrame.unionByName, rows)
-        .groupBy("day", "feed")
+        .groupBy("day", "feed", "user_id")
         .agg(
             F.count("*").alias("rows"),
-            F.sum(F.col("hash").cast("decimal(38,0)")).alias("checksum"),
+            F.sum(F.shiftright("hash", _HALF)).alias("upper"),
+            F.sum(F.col("hash").bitwiseAND((1 << _HALF) - 1)).alias("lower"),
             F.count_if(ERASED).alias("erased"),
         )
+        .persist()
     )
     found: dict[date, Fingerprint] = {}
-    for row in totals.collect():
+    for row in of_users.groupBy("day", "feed").agg(*[F.sum(name).alias(name) for name in _SUMS]).collect():
         if row.feed not in counted:
             continue
         known = found.get(row.day, NOTHING)
         found[row.day] = Fingerprint(
             rows=known.rows + (row["rows"] if row.feed == EVENTS else 0),
-            checksum=str(int(known.checksum) + int(row.checksum)),
+            # Summed: order does not count, but equal rows do.
+            checksum=str(int(known.checksum) + (row.upper << _HALF) + row.lower),
             erased=known.erased + (row.erased if row.feed == EVENTS else 0),
         )
-    return found
+    has_id = F.col("user_id").isNotNull() & (F.col("erased") == 0)
+    return Survey(prints=found, user_ids=of_users.where(has_id).select("day", "user_id"))
 
 
 def _hash(frame: DataFrame, feed: str, salt: str) -> Column:
-    user = F.col("user_id") if "user_id" in frame.columns else F.lit(None).cast("string")
-    return F.xxhash64(F.lit(salt), F.lit(feed), user, F.col(CONTENT), F.col(BROKEN))
+    return F.xxhash64(F.lit(salt), F.lit(feed), _user(frame), F.col(CONTENT), F.col(BROKEN))
+
+
+def _user(frame: DataFrame) -> Column:
+    return F.col("user_id") if "user_id" in frame.columns else F.lit(None).cast("string")
 
 
 def refuse_changed(past: Past, now: Mapping[date, Fingerprint], days: Iterable[date]) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import deltalake
@@ -52,14 +53,15 @@ def assured(rows: DataFrame, contract: Table, where: str | None) -> DataFrame:
     rules |= {f"CHECK {name} ({rule}) is broken": ~_holds(rule) for name, rule in contract.checks.items()}
     if where is not None:
         rules[f"the row is outside the days written ({where})"] = ~_holds(where)
+    # The rows are judged first, and the error made in one place: with one for each rule the compiled code outgrows what
+    # Java turns into machine code.
+    said = reduce(lambda found, rule: found.when(rule[1], F.lit(rule[0])), rules.items(), F.when(F.lit(False), ""))
     row = F.substring(F.to_json(F.struct(*contract.key)) if contract.key else F.lit("a row"), 1, 200)
-    # Judged in a column that is always needed: a filter could be pushed below a join, to rows that the join drops.
+    error = F.raise_error(F.concat(F.lit(f"{BROKEN_CONTRACT}: "), F.col("_said"), F.lit(" in "), row))
+    # In a column that is always needed: a filter could be pushed below a join, to rows that the join drops.
     last = contract.columns[-1]
-    judged = F.col(last.name)
-    for said, is_broken in reversed(rules.items()):
-        error = F.raise_error(F.concat(F.lit(f"{BROKEN_CONTRACT}: {said} in "), row))
-        judged = F.when(is_broken, error.cast(last.type)).otherwise(judged)
-    return rows.withColumn(last.name, judged)
+    judged = F.when(F.col("_said").isNotNull(), error.cast(last.type)).otherwise(F.col(last.name))
+    return rows.withColumn("_said", said).withColumn(last.name, judged).drop("_said")
 
 
 def _holds(rule: str) -> Column:

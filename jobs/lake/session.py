@@ -27,6 +27,7 @@ from jobs.lake.java import java_problem
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_LARGE_FUNCTIONS_TOO = "-XX:-DontCompileHugeMethods"
 JAR_DIR = Path(sys.prefix) / "share" / "wherewhen" / "jars"
 DELTA = "io.delta:delta-spark_4.0_2.13:4.4.0"
 # Only Maven Central, asked once: without this file Ivy also searches a repository that is gone.
@@ -191,6 +192,9 @@ def _options(settings: Settings, master: str) -> dict[str, str]:
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         # Reading a table lists its files one by one; below so many a Spark job for it costs more.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",
+        # A row of a wide table is made in one large function, which Java would else interpret for ever.
+        "spark.driver.defaultJavaOptions": _LARGE_FUNCTIONS_TOO,
+        "spark.executor.defaultJavaOptions": _LARGE_FUNCTIONS_TOO,
         # The default holds fewer classes than a bootstrap and a night need: each plan would be compiled again and again.
         "spark.sql.codegen.cache.maxEntries": "10000",
         # Of each Column that Python makes the JVM would be told the line of code, in five calls more.

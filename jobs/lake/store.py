@@ -111,6 +111,17 @@ class Lake:
         rows = reader.parquet(*[f"{root}/{path}" for path in paths]).select(*TABLES[name].names)
         return rows if where is None else rows.where(where)
 
+    def rows_by_day(self, name: str, version: int | None, days: Days) -> dict[date, int]:
+        """Day -> rows of a version, of the days that have any; from its log, without Spark."""
+        found: dict[date, int] = {}
+        if version is not None:
+            for file in files.listed(deltalake.DeltaTable(self.path(name), version=version)).values():
+                assert file.day is not None, f"{name} has no days"
+                day = date.fromisoformat(file.day)
+                if days.first <= day <= days.last:
+                    found[day] = found.get(day, 0) + file.rows
+        return found
+
     def _nothing(self, name: str) -> DataFrame:
         """No rows, in a way that plans know: what is joined with them then costs nothing."""
         columns = ", ".join(f"CAST(NULL AS {column.type}) AS `{column.name}`" for column in TABLES[name].columns)

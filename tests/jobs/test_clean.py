@@ -381,9 +381,8 @@ def test_every_row_becomes_an_event_or_is_quarantined_or_a_duplicate(spark, make
 
 def test_lost_rows_are_noticed(spark):
     verdicts = spark.createDataFrame([(DAY, 1)], "day date, duplicates bigint")
-    accepted = spark.createDataFrame([(DAY, 1)], "day date, events int")
     refused = spark.createDataFrame([], "day date, reasons array<string>")
-    counted = clean.conservation({DAY: 3}, verdicts, accepted, refused)
+    counted = clean.conservation({DAY: 3}, verdicts, {DAY: (1, 1)}, refused)
     assert counted[str(DAY)] == {"rows": 3, "accepted": 1, "quarantined": 0, "duplicates": 1, "events": 1, "reasons": {}}
     with pytest.raises(Refused, match="rows were lost"):
         clean.check(counted)
