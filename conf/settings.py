@@ -162,6 +162,16 @@ class Gate(Section):
     min_likeness: float = Field(0.05, ge=0, le=1)
     max_empty_lists: float = Field(0.01, ge=0, le=1)
 
+    @property
+    def measure(self) -> tuple[str, int]:
+        """What it compares, (metric, k); k is 0 where there is no cut-off."""
+        return self.metric, 0 if self.metric == "mrr" else self.k
+
+    @property
+    def label(self) -> str:
+        name, k = self.measure
+        return f"{name}@{k}" if k else name
+
 
 class Score(Section):
     k: int = Field(20, ge=1)

@@ -126,7 +126,7 @@ def _judge(context: Context, exam: Exam, counts: Counts, candidate: logs.Row | N
     by_name = {row["model_version"]: row for row in (candidate, published) if row is not None}
     contenders = [Contender(name=name, ranker=baseline(name, counts)) for name in BASELINES]
     contenders += [Contender(name=name, folder=versions.folder(root, row)) for name, row in by_name.items()]
-    metric, k = gate.measure(settings.gate)
+    metric, k = settings.gate.measure
     compared = (candidate["model_version"], published["model_version"], (metric, k)) if candidate and published else None
     options = Options(
         length=settings.sequences.length, target_types=context.mapping.target_events, repeats=context.mapping.repeats
@@ -149,7 +149,7 @@ def _tell(context: Context, judged: MappingType[str, Judged], evaluation: str) -
     labelled = {_label(name): one for name, one in judged.items()}
     for line in quality.side_by_side(labelled, context.settings.gate, f"{evaluation} {context.days.last}"):
         context.log.info("%s", line)
-    metric = gate.measure(context.settings.gate)
+    metric = context.settings.gate.measure
     context.note(**{evaluation: {name: round(one.mean(metric), 6) for name, one in labelled.items()}})
 
 

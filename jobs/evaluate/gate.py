@@ -37,16 +37,6 @@ class Duel:
     judged: Mapping[str, Judged]
 
 
-def measure(gate: Gate) -> tuple[str, int]:
-    """What the gate compares, (metric, k)."""
-    return gate.metric, 0 if gate.metric == "mrr" else gate.k
-
-
-def label(gate: Gate) -> str:
-    name, k = measure(gate)
-    return f"{name}@{k}" if k else name
-
-
 def against_published(duel: Duel, gate: Gate) -> Decision:
     """The candidate is published unless it may be worse by more than the margin, is worse on the day, or is out of bounds."""
     pooled = duel.day
@@ -59,7 +49,7 @@ def against_published(duel: Duel, gate: Gate) -> Decision:
         why = f"one user is too little to judge {duel.candidate} by"
         return Decision(decision="kept", model_version=duel.published, candidate=duel.candidate, reason=why)
     allowed = -gate.margin * reference
-    name, days = label(gate), 1 + len(duel.past)
+    name, days = gate.label, 1 + len(duel.past)
     found = (
         f"{name} {mean:+.4f} against {duel.published} ({reference:.4f}) over {days} day{'s' if days > 1 else ''}, "
         f"{pooled.events:.0f} events; 95% sure of {lower:+.4f}, allowed {allowed:+.4f}"
@@ -103,7 +93,7 @@ def first(candidate: str | None, judged: Mapping[str, Judged], gate: Gate) -> De
     `judged` holds the baselines by their names, and the candidate (or what stands for it) as `candidate`.
     A baseline is decided on by name: the caller makes a version of it.
     """
-    what = measure(gate)
+    what = gate.measure
     means = {name: one.mean(what) for name, one in judged.items()}
     baselines = {name: mean for name, mean in means.items() if name != candidate}
     best = min(baselines, key=lambda name: (-baselines[name], name), default=POPULARITY)
@@ -114,7 +104,7 @@ def first(candidate: str | None, judged: Mapping[str, Judged], gate: Gate) -> De
     else:
         wrong = _too_empty(judged[candidate], gate)
         if means[candidate] > means[POPULARITY] and not wrong:
-            why = f"{label(gate)} {means[candidate]:.4f} beats popularity ({means[POPULARITY]:.4f}); nothing was published"
+            why = f"{gate.label} {means[candidate]:.4f} beats popularity ({means[POPULARITY]:.4f}); nothing was published"
             return Decision(decision="published", model_version=candidate, candidate=candidate, reason=why)
         lost = wrong[0] if wrong else "the candidate does not beat popularity"
         why = f"{lost}; the best baseline is {best} ({_means(means, gate)})"
@@ -124,4 +114,4 @@ def first(candidate: str | None, judged: Mapping[str, Judged], gate: Gate) -> De
 def _means(means: Mapping[str, float], gate: Gate) -> str:
     if not means:
         return "nothing to judge by"
-    return f"{label(gate)} " + ", ".join(f"{name} {means[name]:.4f}" for name in sorted(means, key=lambda name: -means[name]))
+    return f"{gate.label} " + ", ".join(f"{name} {means[name]:.4f}" for name in sorted(means, key=lambda name: -means[name]))

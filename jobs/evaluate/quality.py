@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from conf.settings import Gate
-from jobs.evaluate.gate import label, measure
 from models.judging import DIFFERENCE, LISTED, REFERENCE, Judged
 from models.metrics import Interval, Tally, intervals
 
@@ -35,7 +34,7 @@ def _bound(value: float) -> float | None:
 
 def paired_rows(candidate: str, paired: Tally, gate: Gate, day: date) -> list[Row]:
     """The differences of a day, so that later days can pool them: a mean and its events per bootstrap sample."""
-    name = label(gate)
+    name = gate.label
     same = {
         "model_version": candidate,
         "evaluation": PAIRED,
@@ -60,7 +59,7 @@ def pairs(rows: Sequence[Row], refused: set[tuple[date, str]], gate: Gate, sampl
     `rows` are those with evaluation `paired`, `refused` the (day, candidate) of refusals. Days that
     were measured otherwise (another metric, another number of samples) cannot be pooled and are left out.
     """
-    name = label(gate)
+    name = gate.label
     days: dict[date, dict[str, dict[int, Row]]] = {}
     for row in rows:
         if (row["day"], row["model_version"]) not in refused:
@@ -94,7 +93,7 @@ def side_by_side(judged: Mapping[str, Judged], gate: Gate, title: str) -> list[s
     """A line per model, the best first, with the interval of what the gate compares."""
     if not judged:
         return []
-    what = measure(gate)
+    what = gate.measure
     best_first = sorted(judged, key=lambda name: -judged[name].mean(what))
     any_of = judged[best_first[0]]
     shown = [one for one in (("hit", gate.k), ("ndcg", gate.k), ("mrr", 0)) if one in any_of.measures and one != what]
@@ -104,7 +103,7 @@ def side_by_side(judged: Mapping[str, Judged], gate: Gate, title: str) -> list[s
         one = judged[name]
         interval = intervals(one.tally)[list(one.measures).index(what)]
         others = "  ".join(f"{metric}{f'@{k}' if k else ''} {one.mean((metric, k)):.4f}" for metric, k in shown)
-        lines.append(f"  {name:<{width}}  {label(gate)} {_shown(interval)}  {others}  coverage {one.coverage:.1%}")
+        lines.append(f"  {name:<{width}}  {gate.label} {_shown(interval)}  {others}  coverage {one.coverage:.1%}")
     return lines
 
 

@@ -10,7 +10,7 @@ import pytest
 from conf.settings import Gate
 from conf.tables import TABLES
 from jobs import evaluate, sequences
-from jobs.evaluate import gate, quality, versions
+from jobs.evaluate import quality, versions
 from jobs.evaluate.fitting import fit, successors
 from jobs.evaluate.gate import Duel, against_published, first
 from jobs.lake import logs
@@ -443,4 +443,4 @@ def test_one_line_a_model_the_best_first():
     lines = quality.side_by_side({"baseline:popularity": one(0.3), "new": one(0.41)}, Gate(), "day 2024-02-03")
     assert lines[0] == "day 2024-02-03: 5 target events of 5 users"
     assert lines[1].startswith("  new ") and "ndcg@10 0.4100 (0.4100..0.4100)" in lines[1] and "coverage 10.0%" in lines[2]
-    assert not math.isnan(one(0.3).coverage) and gate.label(Gate(metric="mrr")) == "mrr"
+    assert not math.isnan(one(0.3).coverage) and Gate(metric="mrr").label == "mrr"

@@ -1,0 +1,59 @@
+"""The commands of the registry, without a JVM: models, publish, rollback."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from jobs.cli import settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (models, publish, rollback):
+        app.command()(command)
+
+
+def models(
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Show this version's card.", show_default=False)
+    ] = None,
+    format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How the list is written to stdout.")] = "table",
+) -> None:
+    """List the model versions, how each was judged, what was decided and which one serves; or one version's card.
+
+    Example: wherewhen models, then wherewhen models 8c2f01aa54d0e3b7
+    """
+    from jobs.publishing import card, versions, write_versions
+
+    loaded = settings()
+    if version is not None:
+        sys.stdout.write(card(loaded, version))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    sys.stdout.write(write_versions(versions(loaded), loaded.gate.label, format_, width=width))
+
+
+def publish(
+    version: Annotated[str, typer.Argument(help="A version, as `wherewhen models` shows it.", show_default=False)],
+) -> None:
+    """Let a version serve from the next run on, whatever the gate says; the next night's candidate is judged against it.
+
+    Example: wherewhen publish 8c2f01aa54d0e3b7
+    """
+    from jobs.publishing import publish as serve
+
+    sys.stdout.write(serve(settings(), version) + "\n")
+
+
+def rollback() -> None:
+    """Let the version that served before serve again, from the next run on. A second one goes back further.
+
+    Example: wherewhen rollback && wherewhen run --day 2024-06-16 --from-step score
+    """
+    from jobs.publishing import rollback as back
+
+    sys.stdout.write(back(settings()) + "\n")
