@@ -142,6 +142,7 @@ class Train(Section):
     weight_decay: float = Field(0.01, ge=0)
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     max_seconds: float = Field(1200.0, gt=0)
+    checkpoint_seconds: float = Field(60.0, ge=0)
     warm_epochs: int = Field(1, ge=1)
     warm_learning_rate: float = Field(5e-4, gt=0)
     seed: int = 1

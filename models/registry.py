@@ -18,6 +18,7 @@ from models.interest import TRANSFORMER, InterestModel
 from models.queries import Ranker
 
 FOLDER = "models"
+CHECKPOINTS = ".training"
 VOCABULARY = "vocabulary.json"
 _DETAILS = "version.json"
 
@@ -31,6 +32,11 @@ class Stored(Ranker, Protocol):
 def version_folder(root: str, version: str) -> Path:
     """Where a version lies in the lake at `root`."""
     return Path(root) / FOLDER / version
+
+
+def checkpoint_file(root: str, version: str) -> Path:
+    """What the training of a version goes on from; beside the versions, so that another process finds it."""
+    return Path(root) / FOLDER / CHECKPOINTS / f"{version}.pt"
 
 
 def save(ranker: Stored, folder: Path) -> None:

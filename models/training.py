@@ -1,8 +1,9 @@
 """Training of the interest model: one process or many, from pinned Parquet files to a registry folder.
 
 `train_all` is what TorchDistributor runs in every process; its argument and what it leaves behind
-(a folder per task, with `result.json`) are plain. Shape suffixes: B windows, W events of a window,
-T moments asked about per window, N targets, L events of history, D width, V items.
+(a folder per task, with `result.json`) are plain. A training that is ended goes on from its last checkpoint and comes to
+the same weights, to the bit on a CPU: the order of the windows follows from seed and epoch, and what is drawn at a step
+(dropout) from seed, step and rank. Shape suffixes: T moments asked about per window, B windows, N targets.
 """
 
 from __future__ import annotations
@@ -11,26 +12,25 @@ import copy
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from conf.settings import Model, Train
-from models import histories as past
-from models.catalogue_loss import catalogue_loss, ranks
-from models.histories import EventColumns
-from models.interest import InterestModel, best_device, events_of, grown, new_network
+from models import checkpoint
+from models.catalogue_loss import ranks
+from models.examples import Objective, examples, hide
+from models.interest import InterestModel, grown, new_network
 from models.network import BucketBias, Events, Moments, Network
-from models.queries import FIRST, PADDING, Histories, Vocabulary
+from models.processes import Processes
+from models.queries import FIRST, Vocabulary
 from models.windows import Batches, Source, Windows
 
 log = logging.getLogger("wherewhen")
@@ -45,7 +45,8 @@ _RESULT = "result.json"
 class Task:
     """One training. `train_windows` and `validation_windows` are their numbers; 0 of the latter trains to the end.
 
-    `prior` is a .npy file of (V,) float32 first biases of the items; `parent` a registry folder to go on from.
+    `prior` is a .npy file of (V,) float32 first biases of the items; `parent` a registry folder to go on from;
+    `checkpoint` the file to go on from if it is there, and to keep as long as this goes on.
     """
 
     name: str
@@ -58,14 +59,44 @@ class Task:
     folder: Path
     prior: Path | None = None
     parent: Path | None = None
+    checkpoint: Path | None = None
 
     @property
-    def epochs(self) -> int:
-        return self.train.epochs if self.parent is None else self.train.warm_epochs
+    def passes(self) -> list[Pass]:
+        """Over the training fold; then over the validation fold, which holds the newest events, at the rate of a night."""
+        given = self.train
+        warm = Pass(
+            fold="validation", windows=self.validation_windows, epochs=given.warm_epochs, learning_rate=given.warm_learning_rate
+        )
+        first = replace(warm, fold="train", windows=self.train_windows)
+        if self.parent is None:
+            first = replace(first, epochs=given.epochs, learning_rate=given.learning_rate)
+        return [first, warm] if self.validation_windows else [first]
 
-    @property
-    def learning_rate(self) -> float:
-        return self.train.learning_rate if self.parent is None else self.train.warm_learning_rate
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """Epochs over a fold with one optimizer and schedule. `learning_rate` is the peak."""
+
+    fold: str
+    windows: int
+    epochs: int
+    learning_rate: float
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a training has come; the sums are those of the epoch that goes on."""
+
+    number: int = 0  # of the pass
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    count_sum: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    worse: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,181 +130,33 @@ def result_of(task: Task) -> Result:
     return Result(**json.loads((task.folder / _RESULT).read_text()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Processes:
-    """This process among those that train together."""
-
-    rank: int
-    count: int
-    local_rank: int
-
-    @staticmethod
-    def alone() -> Processes:
-        return Processes(rank=0, count=1, local_rank=0)
-
-    @staticmethod
-    def launched() -> Processes:
-        given = [int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))]
-        return Processes(rank=given[0], count=given[1], local_rank=given[2])
-
-    @property
-    def device(self) -> torch.device:
-        best = best_device()
-        return torch.device("cuda", self.local_rank) if best.type == "cuda" else best
-
-    def joined(self) -> AbstractContextManager[object]:
-        if self.device.type == "cpu":
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.count))
-        else:
-            torch.cuda.set_device(self.device)
-        return _Group("nccl" if self.device.type == "cuda" else "gloo") if self.count > 1 else nullcontext()
-
-    def summed(self, *values: float) -> list[float]:
-        """The sums over all processes."""
-        if self.count == 1:
-            return list(values)
-        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(sums)
-        return sums.tolist()
-
-
-class _Group(AbstractContextManager[object]):
-    def __init__(self, backend: str) -> None:
-        self.backend = backend
-
-    def __enter__(self) -> None:
-        dist.init_process_group(self.backend)
-
-    def __exit__(self, *exc: object) -> None:
-        dist.destroy_process_group()
-
-
-class Objective(nn.Module):
-    """Loss of a batch: the sum of -log softmax over the catalogue at the moments that are targets."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, events: Events, moments: Moments, target_BT: Tensor) -> Tensor:
-        return catalogue_loss(*self.parts(events, moments, target_BT))
-
-    def parts(
-        self, events: Events, moments: Moments, target_BT: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Arguments of the loss for the targets alone; `target_BT` is 0 where there is none."""
-        reading = self.network(events, moments)
-        chosen_BT = target_BT >= FIRST
-        place_BL = (reading.item_BL - FIRST).clamp(min=0)
-        place_NL = place_BL.unsqueeze(1).expand_as(reading.pull_BTL)[chosen_BT]
-        return (
-            reading.vector_BTD[chosen_BT],
-            self.network.item_matrix(),
-            self.network.item_bias,
-            reading.pull_BTL[chosen_BT],
-            place_NL,
-            target_BT[chosen_BT] - FIRST,
-        )
-
-
-def examples(windows: Windows, vocabulary: Vocabulary) -> tuple[Events, Moments, Tensor]:
-    """A batch as the network reads it: the first W - 1 events, and the last T places as moments asked about.
-
-    A moment is given its time, and the clock and place of what came before it: no other column of its
-    own event. (B, T) target indices come third, 0 where a place is no target.
-    """
-    rows, size = windows.item_NW.shape
-    targets = np.where(windows.is_target_NW == 1, windows.item_NW, PADDING)
-    asked = int(size - np.argmax((targets >= FIRST).any(axis=0))) if (targets >= FIRST).any() else 1
-    tail = slice(size - asked, size)
-    flat = EventColumns(
-        item_E=windows.item_NW.ravel(), category_E=windows.category_NW.ravel(), event_type_E=windows.event_type_NW.ravel(),
-        timestamp_E=windows.timestamp_NW.ravel(), hour_of_week_E=windows.hour_of_week_NW.ravel(),
-        latitude_E=windows.latitude_NW.ravel(), longitude_E=windows.longitude_NW.ravel(),
-    )  # fmt: skip
-    row_NW = np.arange(rows)[:, None] * size + np.zeros(size, dtype=np.int64)
-    first_NW = row_NW + (windows.item_NW == PADDING).sum(axis=1, keepdims=True)
-    # Padding stands before the first event and is an owner of its own.
-    owner_NW = np.where(np.arange(size) + row_NW < first_NW, row_NW, first_NW)
-    stop_NW = past.stop_before(owner_NW.ravel(), flat.timestamp_E).reshape(rows, size)
-    queries = past.queries_before(
-        flat,
-        past.Moments(
-            first_B=first_NW[:, tail].ravel(),
-            stop_B=stop_NW[:, tail].ravel(),
-            timestamp_B=windows.timestamp_NW[:, tail].ravel(),
-        ),
-    )
-    last_BT = np.where(stop_NW > first_NW, stop_NW - 1 - row_NW, -1)[:, tail]
-    histories = Histories(
-        item_BL=windows.item_NW[:, :-1], category_BL=windows.category_NW[:, :-1], event_type_BL=windows.event_type_NW[:, :-1],
-        timestamp_BL=windows.timestamp_NW[:, :-1], hour_of_week_BL=windows.hour_of_week_NW[:, :-1],
-        latitude_BL=windows.latitude_NW[:, :-1], longitude_BL=windows.longitude_NW[:, :-1],
-    )  # fmt: skip
-    moments = Moments(
-        timestamp_BT=torch.from_numpy(queries.timestamp_B.reshape(rows, asked)),
-        hour_of_week_BT=torch.from_numpy(queries.hour_of_week_B.reshape(rows, asked)),
-        latitude_BT=torch.from_numpy(queries.latitude_B.reshape(rows, asked)),
-        longitude_BT=torch.from_numpy(queries.longitude_B.reshape(rows, asked)),
-        last_BT=torch.from_numpy(last_BT),
-    )
-    return events_of(histories, slice(None), size - 1, vocabulary), moments, torch.from_numpy(targets[:, tail].astype(np.int64))
-
-
-def hide(moments: Moments, share: float) -> Moments:
-    """Query dropout: of this share of the moments, half lose time and place, a quarter each one of them."""
-    drawn_BT = torch.rand(moments.last_BT.shape, device=moments.last_BT.device)
-    no_time_BT = drawn_BT < 0.75 * share
-    no_place_BT = (drawn_BT < 0.5 * share) | ((drawn_BT >= 0.75 * share) & (drawn_BT < share))
-    return Moments(
-        timestamp_BT=moments.timestamp_BT,
-        hour_of_week_BT=moments.hour_of_week_BT.masked_fill(no_time_BT, -1.0),
-        latitude_BT=moments.latitude_BT.masked_fill(no_place_BT, torch.nan),
-        longitude_BT=moments.longitude_BT.masked_fill(no_place_BT, torch.nan),
-        last_BT=moments.last_BT,
-    )
-
-
 def train(task: Task, processes: Processes) -> Result:
     """One training in this process (of many, where there are many); rank 0 saves the weights in `task.folder`.
 
-    The weights with the least validation loss are kept; they then learn the validation fold too, which
-    holds the newest events, at the rate of a night.
+    The weights with the least validation loss are kept; they then learn the validation fold too.
     """
-    began = time.monotonic()
     vocabulary = Vocabulary.load(task.vocabulary)
     torch.manual_seed(task.train.seed)
-    network = _first_weights(task, vocabulary).to(processes.device)
-    run = _Run(task, processes, network, vocabulary)
-    best, best_metrics, worse = None, {"loss": math.inf}, 0
-    losses: list[float] = []
-    run.start("train", task.train_windows, task.epochs, task.learning_rate)
-    for epoch in range(task.epochs):
-        losses.append(run.epoch(epoch))
-        if task.validation_windows:
-            metrics = run.validate()
-            run.tell(f"epoch {epoch + 1} of {task.epochs}: loss {losses[-1]:.4f}, validation {_in_words(metrics)}")
-            worse = 0 if metrics["loss"] < best_metrics["loss"] else worse + 1
-            if worse == 0:
-                best_metrics, best = metrics, copy.deepcopy(network.state_dict())
-        if run.out_of_time or worse >= task.train.patience:
-            break
-    if best is not None:
-        network.load_state_dict(best)
-        run.start("validation", task.validation_windows, task.train.warm_epochs, task.train.warm_learning_rate)
-        for epoch in range(task.train.warm_epochs):
-            run.epoch(epoch)
-    metrics = best_metrics if best is not None else {}
+    run = _Run(task, processes, _first_weights(task, vocabulary).to(processes.device), vocabulary)
+    run.resume()
+    progress = run.progress
+    while progress.number < len(task.passes):
+        first = progress.number == 0
+        while progress.epoch < run.epochs and not (first and run.is_over):
+            run.epoch()
+            if first:
+                run.close_epoch()
+        run.next_pass()
     if processes.rank == 0:
         task.folder.mkdir(parents=True, exist_ok=True)
-        InterestModel(network, vocabulary, device=processes.device, metrics=metrics).save(task.folder)
+        InterestModel(run.network, vocabulary, device=processes.device, metrics=progress.best).save(task.folder)
     return Result(
-        epochs=len(losses),
-        seconds=time.monotonic() - began,
+        epochs=len(progress.losses),
+        seconds=run.seconds,
         processes=processes.count,
-        train_loss=losses[-1] if losses else None,
-        validation_loss=metrics.get("loss"),
-        losses=losses,
+        train_loss=progress.losses[-1] if progress.losses else None,
+        validation_loss=progress.best.get("loss"),
+        losses=progress.losses,
     )
 
 
@@ -309,8 +192,10 @@ class _Run:
 
     def __init__(self, task: Task, processes: Processes, network: Network, vocabulary: Vocabulary) -> None:
         self.task, self.processes, self.network, self.vocabulary = task, processes, network, vocabulary
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
         self.out_of_time = False
-        self.began = self.said = time.monotonic()
+        self.began = self.said = self.saved = time.monotonic()
         self.bare = Objective(network)
         self.objective: nn.Module = self.bare
         if processes.count > 1:
@@ -326,35 +211,111 @@ class _Run:
             )
             for fold in ("train", "validation")
         }
-        # Dropout must differ between processes, weights must not.
-        torch.manual_seed(task.train.seed * 1000 + processes.rank)
+        self._start()
 
-    def start(self, fold: str, windows: int, epochs: int, learning_rate: float) -> None:
-        """Begin passes over a fold with a fresh optimizer and schedule."""
-        self.batches, self.epochs = self.folds[fold], epochs
-        self.steps, self.step = epochs * max(1, math.ceil(windows / self.task.train.batch_size)), 0
-        self.optimizer = torch.optim.AdamW(_groups(self.network, learning_rate, self.task.train.weight_decay))
+    def _start(self) -> None:
+        """Begin a pass with a fresh optimizer and schedule."""
+        now = self.task.passes[self.progress.number]
+        self.batches, self.epochs = self.folds[now.fold], now.epochs
+        self.steps = now.epochs * max(1, math.ceil(now.windows / self.task.train.batch_size))
+        self.optimizer = torch.optim.AdamW(_groups(self.network, now.learning_rate, self.task.train.weight_decay))
         total = self.steps
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: share_of_peak(step, total))
 
-    def epoch(self, number: int) -> float:
-        """One pass; the mean loss per target, over all processes."""
+    @property
+    def seconds(self) -> float:
+        """Spent so far, before an interruption too."""
+        return self.progress.seconds + time.monotonic() - self.began
+
+    @property
+    def is_over(self) -> bool:
+        return self.out_of_time or self.progress.worse >= self.task.train.patience
+
+    def epoch(self) -> None:
+        """What is left of one way through the fold; its mean loss per target, over all processes, goes to `losses`."""
+        progress = self.progress
         self.network.train()
-        loss_sum, count_sum = 0.0, 0.0
-        for windows in self.batches.epoch(number):
+        for windows in self.batches.epoch(progress.epoch, skip=progress.batch):
             loss, count, late = self._learn(windows)
-            loss_sum, count_sum = loss_sum + loss, count_sum + count
-            self._progress(number, loss_sum / max(count_sum, 1.0))
+            progress.batch += 1
+            progress.loss_sum, progress.count_sum = progress.loss_sum + loss, progress.count_sum + count
+            self._tell_progress(progress.loss_sum / max(progress.count_sum, 1.0))
+            if time.monotonic() - self.saved > self.task.train.checkpoint_seconds:
+                self.keep()
             if late:
                 self.out_of_time = True
                 break
-        return loss_sum / max(count_sum, 1.0)
+        if progress.number == 0:
+            progress.losses.append(progress.loss_sum / max(progress.count_sum, 1.0))
+        progress.epoch, progress.batch, progress.loss_sum, progress.count_sum = progress.epoch + 1, 0, 0.0, 0.0
+
+    def close_epoch(self) -> None:
+        """Judge the weights on the validation fold, and keep the best."""
+        progress = self.progress
+        if not self.task.validation_windows:
+            return
+        metrics = self.validate()
+        self.tell(f"epoch {progress.epoch} of {self.epochs}: loss {progress.losses[-1]:.4f}, validation {_in_words(metrics)}")
+        progress.worse = 0 if metrics["loss"] < progress.best.get("loss", math.inf) else progress.worse + 1
+        if progress.worse == 0:
+            progress.best, self.best = metrics, copy.deepcopy(self.network.state_dict())
+
+    def next_pass(self) -> None:
+        """The weights that were best begin it."""
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+            self.best = None
+        self.progress.number, self.progress.epoch = self.progress.number + 1, 0
+        if self.progress.number < len(self.task.passes):
+            self._start()
+
+    def keep(self) -> None:
+        """Save all that the rest of the training depends on. Where that fails it goes on, and the checkpoint before stays."""
+        self.saved = time.monotonic()
+        if self.task.checkpoint is None or self.processes.rank != 0:
+            return
+        state = {
+            "progress": {**asdict(self.progress), "seconds": self.seconds},
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        try:
+            checkpoint.save(self.task.checkpoint, state)
+        except OSError as error:
+            self.tell(f"no checkpoint could be written ({error.strerror}: {self.task.checkpoint.parent}); going on without")
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one that is whole; every process reads it."""
+        if self.task.checkpoint is None:
+            return
+        try:
+            state = checkpoint.load(self.task.checkpoint)
+        except checkpoint.Damaged as damaged:
+            self.tell(f"{damaged}: starting from the beginning")
+            return
+        if state is None:
+            return
+        self.progress, self.best = Progress(**state["progress"]), state["best"]
+        self.network.load_state_dict(state["network"])
+        self._start()
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        now, pass_ = self.progress, self.task.passes[self.progress.number]
+        self.tell(
+            f"going on from {self.task.checkpoint.name}: {pass_.fold}, epoch {now.epoch + 1} of {self.epochs}, step {now.batch}"
+        )
 
     def _learn(self, windows: Windows) -> tuple[float, float, bool]:
+        # Of the step, so that a training that goes on draws what it would have drawn; dropout must differ between processes.
+        now = self.progress
+        drawn = np.random.SeedSequence([self.task.train.seed, now.number, now.epoch, now.batch, self.processes.rank])
+        torch.manual_seed(int(drawn.generate_state(1, np.uint64)[0]))
         events, moments, target_BT = self._example(windows)
         if self.task.model.query_dropout:
             moments = hide(moments, self.task.model.query_dropout)
-        late = time.monotonic() - self.began > self.task.train.max_seconds
+        late = self.seconds > self.task.train.max_seconds
         count, any_late = self.processes.summed(float((target_BT >= FIRST).sum()), float(late))
         with self._precision():
             loss = self.objective(events, moments, target_BT)
@@ -364,7 +325,6 @@ class _Run:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
         (total,) = self.processes.summed(loss.item())
         return total, count, any_late > 0
 
@@ -393,12 +353,14 @@ class _Run:
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return nullcontext()
 
-    def _progress(self, epoch: int, loss: float) -> None:
+    def _tell_progress(self, loss: float) -> None:
         if time.monotonic() - self.said < _SECONDS_BETWEEN_LINES:
             return
-        passed, done = time.monotonic() - self.began, self.step / self.steps
-        rate, left = self.step * self.task.train.batch_size / passed, passed * (1 - done) / done
-        self.tell(f"epoch {epoch + 1} of {self.epochs}, loss {loss:.4f}, {rate:,.0f} windows/s, at most {left:,.0f} s left")
+        step, passed = self.schedule.last_epoch, self.seconds
+        done = step / self.steps
+        rate, left = step * self.task.train.batch_size / passed, passed * (1 - done) / done
+        epoch = f"epoch {self.progress.epoch + 1} of {self.epochs}"
+        self.tell(f"{epoch}, loss {loss:.4f}, {rate:,.0f} windows/s, at most {left:,.0f} s left")
 
     def tell(self, words: str) -> None:
         self.said = time.monotonic()

@@ -200,8 +200,8 @@ class Batches:
         self.ranks = ranks
         self._kept: Windows | None = None
 
-    def epoch(self, number: int) -> Iterator[Windows]:
-        """This rank's part of every batch of the epoch."""
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Windows]:
+        """This rank's part of every batch of the epoch but the first `skip`."""
         generator = np.random.default_rng([self.seed, number])
         left = Windows.none(self.source.size)
         for buffer, ends in self._buffers():
@@ -209,6 +209,9 @@ class Batches:
             order = generator.permutation(len(rows))
             whole = len(rows) if ends else len(rows) // self.batch_size * self.batch_size
             for start in range(0, whole, self.batch_size):
+                if skip > 0:
+                    skip -= 1
+                    continue
                 yield self._share(rows, order[start : min(start + self.batch_size, whole)])
             left = rows[order[whole:]]
 

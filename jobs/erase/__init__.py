@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 import uuid
 from dataclasses import dataclass
@@ -118,6 +119,10 @@ def _bury(root: str, person: Person) -> tuple[str, Tombstones]:
 
 
 def _erase_tables(settings: Settings, root: str, erasure_id: str, person: Person, known: Tombstones, began: float) -> Work:
+    from models import registry
+
+    # A training that was ended has learnt of the person; without these rows it would be another version anyway.
+    shutil.rmtree(Path(root) / registry.FOLDER / registry.CHECKPOINTS, ignore_errors=True)
     visible = Visible.of(root)
     models = versions_trained(root, person, settings.mapping.target_events)
     hashes = own_texts(root, visible, person)

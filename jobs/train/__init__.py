@@ -146,6 +146,7 @@ def _make(context: Context, drafts: Sequence[Draft]) -> None:
         for version, task in zip(missing, tasks, strict=True):
             with commits.commit(context.lake.root, "a model folder"):
                 registry.adopt(task.folder, folders[version])
+            registry.checkpoint_file(context.lake.root, version).unlink(missing_ok=True)
     runs = [_run_row(context, version, by_version[version], result) for version, result in zip(missing, results, strict=True)]
     known = {row["model_version"] for row in context.log_rows("model_versions")}
     new = [
@@ -177,6 +178,7 @@ def _task(context: Context, draft: Draft, scratch: Path) -> Task:
         folder=scratch / "made",
         prior=scratch / "prior.npy",
         parent=draft.parent.folder if draft.parent is not None else None,
+        checkpoint=registry.checkpoint_file(context.lake.root, draft.version(context)),
     )
 
 

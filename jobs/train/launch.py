@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from pyspark.sql import SparkSession
 
-from models.training import Processes, Result, Task, result_of, train_all, train_here
+from models.processes import Processes
+from models.training import Result, Task, result_of, train_all, train_here
 
 
 def launch(spark: SparkSession, tasks: Sequence[Task], processes: int, log: logging.Logger) -> list[Result]:

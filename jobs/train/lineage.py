@@ -19,7 +19,7 @@ from models.interest import TRANSFORMER
 
 INTEREST = "interest"
 # They change how fast, or on what, or how long at most a training runs; not what it would learn.
-_RESOURCES = {"processes", "max_seconds"}
+_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds"}
 # Weights of one network fit another where these are equal.
 _SHAPE = ("encoder", "window", "width", "layers", "heads")
 

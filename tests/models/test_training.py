@@ -1,8 +1,11 @@
+import errno
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -15,12 +18,14 @@ import torch
 from torch.nn import functional as F
 
 from conf.settings import Model, Train
-from models import training
+from models import checkpoint, training
 from models.catalogue_loss import catalogue_loss, ranks, scores_of
+from models.examples import Objective, examples, hide
 from models.histories import EventColumns, Moments, first_of_owner, histories_from_events, queries_before, stop_before
 from models.interest import InterestModel, new_network
+from models.processes import Processes
 from models.queries import Vocabulary
-from models.training import Objective, Processes, Task, examples, hide, result_of, share_of_peak, train_all
+from models.training import Task, result_of, share_of_peak, train_all
 from models.windows import ARRAYS, CONTEXT, FOLDS, TRAIN, VALIDATION, Source, Windows, cut, histories_as_windows
 
 UNTIL = datetime(2024, 6, 1, tzinfo=UTC)
@@ -60,39 +65,40 @@ def windows_of(events, first_E, fold_E, size):
     return replace(windows, shuffle_N=np.random.default_rng(0).integers(0, 2**62, len(windows))), made.fold_N
 
 
+def task_in(folder, name="task", model=None, **settings):
+    """A training over the windows of `habits`, the last four days for validation."""
+    events, first_E, day_E = habits()
+    windows, fold_N = windows_of(events, first_E, np.where(day_E < 16, TRAIN, VALIDATION).astype(np.int8), 17)
+    path = folder / "windows.parquet"
+    columns = {
+        "until": pa.array([UNTIL] * len(windows), pa.timestamp("us", tz="UTC")),
+        "fold": pa.array([FOLDS[fold] for fold in fold_N]),
+        "shuffle": pa.array(windows.shuffle_N),
+    }
+    for array in ARRAYS:
+        values = getattr(windows, f"{array}_NW")
+        columns[array] = pa.ListArray.from_arrays(
+            pa.array(np.arange(len(windows) + 1) * 17, pa.int32()), pa.array(values.ravel(), from_pandas=False)
+        )
+    pq.write_table(pa.table(columns), path)
+    VOCABULARY.save(folder / "names.json")
+    shape = {"window": 16, "width": 16, "heads": 2, "layers": 1, **(model or {})}
+    return Task(
+        name=name,
+        model=Model(**shape),
+        train=Train(**{"epochs": 3, "batch_size": 16, "learning_rate": 5e-3, **settings}),
+        vocabulary=folder / "names.json",
+        source=Source(uris=(f"file://{path}",), until=UNTIL, size=17),
+        train_windows=int((fold_N == TRAIN).sum()),
+        validation_windows=int((fold_N == VALIDATION).sum()),
+        folder=folder / name,
+    )
+
+
 @pytest.fixture
 def make_task(tmp_path):
-    """make_task(epochs=2, model={...}, ...) over the windows of `habits`, the last four days for validation."""
-
-    def make(name="task", model=None, **settings):
-        events, first_E, day_E = habits()
-        windows, fold_N = windows_of(events, first_E, np.where(day_E < 16, TRAIN, VALIDATION).astype(np.int8), 17)
-        path = tmp_path / "windows.parquet"
-        columns = {
-            "until": pa.array([UNTIL] * len(windows), pa.timestamp("us", tz="UTC")),
-            "fold": pa.array([FOLDS[fold] for fold in fold_N]),
-            "shuffle": pa.array(windows.shuffle_N),
-        }
-        for array in ARRAYS:
-            values = getattr(windows, f"{array}_NW")
-            columns[array] = pa.ListArray.from_arrays(
-                pa.array(np.arange(len(windows) + 1) * 17, pa.int32()), pa.array(values.ravel(), from_pandas=False)
-            )
-        pq.write_table(pa.table(columns), path)
-        VOCABULARY.save(tmp_path / "names.json")
-        shape = {"window": 16, "width": 16, "heads": 2, "layers": 1, **(model or {})}
-        return Task(
-            name=name,
-            model=Model(**shape),
-            train=Train(**{"epochs": 3, "batch_size": 16, "learning_rate": 5e-3, **settings}),
-            vocabulary=tmp_path / "names.json",
-            source=Source(uris=(f"file://{path}",), until=UNTIL, size=17),
-            train_windows=int((fold_N == TRAIN).sum()),
-            validation_windows=int((fold_N == VALIDATION).sum()),
-            folder=tmp_path / name,
-        )
-
-    return make
+    """make_task(epochs=2, model={...}, ...)"""
+    return lambda *name, **settings: task_in(tmp_path, *name, **settings)
 
 
 def test_the_loss_and_its_gradients_are_those_of_a_plain_softmax(monkeypatch):
@@ -293,9 +299,108 @@ def test_two_processes_learn_what_one_does(make_task, tmp_path):
         torch.testing.assert_close(weights[1][name], value, atol=2e-3, rtol=0, msg=name)
 
 
+class Ended(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    task = task_in(tmp_path_factory.mktemp("undisturbed"), epochs=2)
+    train_all([task], Processes.alone())
+    return task
+
+
+def ended_after(monkeypatch, task, steps):
+    """The training with a checkpoint at each step, ended before so many steps were taken."""
+    learn, left = training._Run._learn, iter(range(steps))
+
+    def counted(run, windows):
+        if next(left, None) is None:
+            raise Ended
+        return learn(run, windows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training._Run, "_learn", counted)
+        with pytest.raises(Ended):
+            train_all([task], Processes.alone())
+
+
+def assert_same_training(one, other):
+    assert result_of(one).losses == result_of(other).losses
+    weights = [torch.load(task.folder / "weights.pt", weights_only=True) for task in (one, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("steps", [1, 9, -1])
+def test_a_training_that_was_ended_goes_on_to_the_same_weights_to_the_bit(make_task, monkeypatch, undisturbed, tmp_path, steps):
+    """Within the first epoch, in later ones, and in the pass over the validation fold; with dropout."""
+    made = make_task("resumed", epochs=2, checkpoint_seconds=0.0)
+    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+    if steps < 0:
+        steps += sum(one.epochs * -(-one.windows // task.train.batch_size) for one in task.passes)
+    ended_after(monkeypatch, task, steps)
+    seen = []
+    monkeypatch.setattr(training._Run, "tell", lambda run, words: seen.append(words))
+    train_all([task], Processes.alone())
+    assert any("going on from checkpoint.pt" in words for words in seen)
+    assert_same_training(task, undisturbed)
+
+
+def test_a_sigkill_loses_no_more_than_since_the_checkpoint(make_task, undisturbed, tmp_path):
+    made = make_task("killed", epochs=2, checkpoint_seconds=0.0)
+    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+    (tmp_path / "tasks").write_bytes(pickle.dumps([task]))
+    here = {**os.environ, "PYTHONPATH": os.getcwd(), "RANK": "0", "WORLD_SIZE": "1"}
+    process = subprocess.Popen([sys.executable, "-c", _WORKER, str(tmp_path / "tasks")], env=here)
+    try:
+        while not task.checkpoint.exists() and process.poll() is None:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL and not task.folder.exists()
+    assert checkpoint.load(task.checkpoint)["progress"]["batch"] > 0, "whole, whenever the kill came"
+    train_all([task], Processes.alone())
+    assert_same_training(task, undisturbed)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_training_starts_anew(make_task, monkeypatch, undisturbed, tmp_path):
+    made = make_task("damaged", epochs=2, checkpoint_seconds=0.0)
+    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+    ended_after(monkeypatch, task, 5)
+    held = task.checkpoint.read_bytes()
+    for damaged in (held[:-1], held[:100], b"", held[:500] + b"!" + held[501:]):
+        task.checkpoint.write_bytes(damaged)
+        with pytest.raises(checkpoint.Damaged):
+            checkpoint.load(task.checkpoint)
+    seen = []
+    monkeypatch.setattr(training._Run, "tell", lambda run, words: seen.append(words))
+    train_all([task], Processes.alone())
+    assert any("is damaged: starting from the beginning" in words for words in seen)
+    assert_same_training(task, undisturbed)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(make_task, monkeypatch, undisturbed, tmp_path):
+    made = make_task("full", epochs=2, checkpoint_seconds=0.0)
+    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+    ended_after(monkeypatch, task, 5)
+    held = task.checkpoint.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    seen = []
+    with monkeypatch.context() as patched:
+        patched.setattr("models.checkpoint.os.fsync", full)
+        patched.setattr(training._Run, "tell", lambda run, words: seen.append(words))
+        train_all([task], Processes.alone())
+    assert any("no checkpoint could be written (No space left on device" in words for words in seen)
+    assert task.checkpoint.read_bytes() == held and list(tmp_path.glob("*.new")) == []
+    assert_same_training(task, undisturbed)
+
+
 def test_the_best_weights_are_kept_and_training_stops_when_they_stay_so(make_task, monkeypatch):
     scripted, judged, started = iter([3.0, 1.0, 2.0, 2.0, 0.5]), [], []
-    start = training._Run.start
+    start = training._Run._start
 
     def weights(run):
         return {name: value.clone() for name, value in run.network.state_dict().items()}
@@ -304,12 +409,12 @@ def test_the_best_weights_are_kept_and_training_stops_when_they_stay_so(make_tas
         judged.append(weights(run))
         return {"loss": next(scripted)}
 
-    def watched(run, fold, *more):
-        started.append((fold, weights(run)))
-        start(run, fold, *more)
+    def watched(run):
+        started.append((run.task.passes[run.progress.number].fold, weights(run)))
+        start(run)
 
     monkeypatch.setattr(training._Run, "validate", validate)
-    monkeypatch.setattr(training._Run, "start", watched)
+    monkeypatch.setattr(training._Run, "_start", watched)
     task = make_task(epochs=20, patience=2)
     train_all([task], Processes.alone())
     assert len(judged) == 4, "two epochs after the best"

@@ -1,0 +1,105 @@
+"""Windows as the network reads them: what came before, the moments asked about, the targets; and the loss over these.
+
+Shape suffixes: B windows, W events of a window, T moments asked about per window, N targets, L events of history,
+D width, V items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models import histories as past
+from models.catalogue_loss import catalogue_loss
+from models.histories import EventColumns
+from models.interest import events_of
+from models.network import Events, Moments, Network
+from models.queries import FIRST, PADDING, Histories, Vocabulary
+from models.windows import Windows
+
+
+class Objective(nn.Module):
+    """Loss of a batch: the sum of -log softmax over the catalogue at the moments that are targets."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, events: Events, moments: Moments, target_BT: Tensor) -> Tensor:
+        return catalogue_loss(*self.parts(events, moments, target_BT))
+
+    def parts(
+        self, events: Events, moments: Moments, target_BT: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Arguments of the loss for the targets alone; `target_BT` is 0 where there is none."""
+        reading = self.network(events, moments)
+        chosen_BT = target_BT >= FIRST
+        place_BL = (reading.item_BL - FIRST).clamp(min=0)
+        place_NL = place_BL.unsqueeze(1).expand_as(reading.pull_BTL)[chosen_BT]
+        return (
+            reading.vector_BTD[chosen_BT],
+            self.network.item_matrix(),
+            self.network.item_bias,
+            reading.pull_BTL[chosen_BT],
+            place_NL,
+            target_BT[chosen_BT] - FIRST,
+        )
+
+
+def examples(windows: Windows, vocabulary: Vocabulary) -> tuple[Events, Moments, Tensor]:
+    """A batch as the network reads it: the first W - 1 events, and the last T places as moments asked about.
+
+    A moment is given its time, and the clock and place of what came before it: no other column of its
+    own event. (B, T) target indices come third, 0 where a place is no target.
+    """
+    rows, size = windows.item_NW.shape
+    targets = np.where(windows.is_target_NW == 1, windows.item_NW, PADDING)
+    asked = int(size - np.argmax((targets >= FIRST).any(axis=0))) if (targets >= FIRST).any() else 1
+    tail = slice(size - asked, size)
+    flat = EventColumns(
+        item_E=windows.item_NW.ravel(), category_E=windows.category_NW.ravel(), event_type_E=windows.event_type_NW.ravel(),
+        timestamp_E=windows.timestamp_NW.ravel(), hour_of_week_E=windows.hour_of_week_NW.ravel(),
+        latitude_E=windows.latitude_NW.ravel(), longitude_E=windows.longitude_NW.ravel(),
+    )  # fmt: skip
+    row_NW = np.arange(rows)[:, None] * size + np.zeros(size, dtype=np.int64)
+    first_NW = row_NW + (windows.item_NW == PADDING).sum(axis=1, keepdims=True)
+    # Padding stands before the first event and is an owner of its own.
+    owner_NW = np.where(np.arange(size) + row_NW < first_NW, row_NW, first_NW)
+    stop_NW = past.stop_before(owner_NW.ravel(), flat.timestamp_E).reshape(rows, size)
+    queries = past.queries_before(
+        flat,
+        past.Moments(
+            first_B=first_NW[:, tail].ravel(),
+            stop_B=stop_NW[:, tail].ravel(),
+            timestamp_B=windows.timestamp_NW[:, tail].ravel(),
+        ),
+    )
+    last_BT = np.where(stop_NW > first_NW, stop_NW - 1 - row_NW, -1)[:, tail]
+    histories = Histories(
+        item_BL=windows.item_NW[:, :-1], category_BL=windows.category_NW[:, :-1], event_type_BL=windows.event_type_NW[:, :-1],
+        timestamp_BL=windows.timestamp_NW[:, :-1], hour_of_week_BL=windows.hour_of_week_NW[:, :-1],
+        latitude_BL=windows.latitude_NW[:, :-1], longitude_BL=windows.longitude_NW[:, :-1],
+    )  # fmt: skip
+    moments = Moments(
+        timestamp_BT=torch.from_numpy(queries.timestamp_B.reshape(rows, asked)),
+        hour_of_week_BT=torch.from_numpy(queries.hour_of_week_B.reshape(rows, asked)),
+        latitude_BT=torch.from_numpy(queries.latitude_B.reshape(rows, asked)),
+        longitude_BT=torch.from_numpy(queries.longitude_B.reshape(rows, asked)),
+        last_BT=torch.from_numpy(last_BT),
+    )
+    return events_of(histories, slice(None), size - 1, vocabulary), moments, torch.from_numpy(targets[:, tail].astype(np.int64))
+
+
+def hide(moments: Moments, share: float) -> Moments:
+    """Query dropout: of this share of the moments, half lose time and place, a quarter each one of them."""
+    drawn_BT = torch.rand(moments.last_BT.shape, device=moments.last_BT.device)
+    no_time_BT = drawn_BT < 0.75 * share
+    no_place_BT = (drawn_BT < 0.5 * share) | ((drawn_BT >= 0.75 * share) & (drawn_BT < share))
+    return Moments(
+        timestamp_BT=moments.timestamp_BT,
+        hour_of_week_BT=moments.hour_of_week_BT.masked_fill(no_time_BT, -1.0),
+        latitude_BT=moments.latitude_BT.masked_fill(no_place_BT, torch.nan),
+        longitude_BT=moments.longitude_BT.masked_fill(no_place_BT, torch.nan),
+        last_BT=moments.last_BT,
+    )
