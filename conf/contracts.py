@@ -47,7 +47,8 @@ class Column:
 class Table:
     """One Delta table.
 
-    `key` identifies a row within a partition (of a log: in the whole table); `owner` names the
+    `key` identifies a row within a partition (of a log: in the whole table), unless `repeats` says that equal rows may
+    stand there more than once; `owner` names the
     columns whose rows change together. `newest_only` marks what bootstrap writes for the last day
     alone. `unequal` lists columns left out when two lakes are compared (run ids, clock times).
     `keep_keyframes`, where given, is how many keyframes back the partitions of a state reach.
@@ -62,6 +63,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     owner: tuple[str, ...] = ()
+    repeats: bool = False
     checks: Mapping[str, str] = field(default_factory=dict)
     newest_only: bool = False
     unequal: tuple[str, ...] = ()
@@ -82,6 +84,12 @@ class Table:
     @property
     def partitioned(self) -> bool:
         return self.kind != "log"
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The key, as a database asks for it: one row each and never null; () where the table has none such."""
+        is_one = not self.repeats and not any(self.column(name).nullable for name in self.key)
+        return self.key if is_one else ()
 
     @property
     def names(self) -> tuple[str, ...]:

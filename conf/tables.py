@@ -56,6 +56,7 @@ _ARRIVED = (
         *_precision("source (latitude, longitude are the log's) or ip (they were looked up)"),
         column("broken", "string", "the line where it could not be read, without what privacy leaves out", personal=True),
         key=("row_hash",),
+        repeats=True,
         personal=True,
     ),
     state(

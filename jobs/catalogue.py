@@ -106,6 +106,7 @@ def description(root: str, name: str) -> dict[str, Any]:
         "kind": contract.kind,
         "comment": contract.comment,
         "key": list(contract.key),
+        "repeats": contract.repeats,
         "owner": list(contract.owner),
         "personal": contract.personal,
         "keep_keyframes": contract.keep_keyframes,
@@ -136,10 +137,12 @@ def write_description(found: dict[str, Any], form: str, *, width: int | None) ->
     if stored["version"] is not None:
         size = f"{stored['rows']:,} rows, {_bytes(stored['size'])}"
         state = f"{size}, newest day {_or_dash(stored['newest_day'])}, version {stored['version']}"
+    within = "" if found["kind"] == "log" else " within a day"
+    within += "; rows that repeat another share it" if found["repeats"] else ""
     lines = [
         f"{found['table']} ({found['kind']}): {found['comment']}",
         f"stored   {state}",
-        f"key      {', '.join(found['key'])}" + (" within a day" if found["kind"] != "log" else ""),
+        f"key      {', '.join(found['key'])}{within}",
     ]
     if found["owner"]:
         lines.append(f"owner    {', '.join(found['owner'])}: its rows change together")

@@ -117,9 +117,7 @@ def _deliver(context: Context, name: str, sink: Postgres | Folder) -> Delivery:
     rows = caller_rows(context, sink.source)
     try:
         if isinstance(sink, Postgres):
-            key = tuple(column for column in TABLES[sink.source].key if not TABLES[sink.source].column(column).nullable)
-            whole = key if len(key) == len(TABLES[sink.source].key) else ()
-            count = postgres.deliver(flat(rows), sink, whole, TABLES[sink.source].comment)
+            count = postgres.deliver(flat(rows), sink, TABLES[sink.source].primary_key, TABLES[sink.source].comment)
         else:
             ordered = rows.sortWithinPartitions(*TABLES[sink.source].key)
             count = folder.deliver(flat(ordered) if sink.kind == "csv" else ordered, sink, context.days.last, context.run_id)

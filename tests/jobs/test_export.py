@@ -331,6 +331,21 @@ def test_the_step_serves_what_it_can_records_all_and_fails_for_the_rest(
         exporting.export(context.spark, settings, "other")
 
 
+def test_rows_that_repeat_another_leave_too(make_context, make_settings, server, ask):
+    """Of raw events an exact duplicate is a row like any other, so its hash is no primary key."""
+    sink = Postgres(kind="postgres", dsn=server, table="raw", source="raw_events")
+    settings = make_settings().model_copy(update={"sinks": {"raw": sink}})
+    context = make_context(DAY, settings=settings)
+    seal(context, "anna")
+    row = {**dict.fromkeys(TABLES["raw_events"].names), "row_hash": "h", "user_id": "anna", "item_id": "i", "day": DAY}
+    write(context, "raw_events", row, row)
+    context = make_context(DAY, settings=settings)
+    (delivery,) = exporting.deliver(context, settings.sinks)
+    assert (delivery.error, delivery.rows) == (None, 2)
+    assert ask("SELECT user_id, item_id FROM raw") == [("anna", "i")] * 2
+    ask("DROP TABLE raw")
+
+
 def test_wrong_settings_are_named(make_context, make_settings, spark):
     with pytest.raises(SettingsError, match="no sinks in the settings"):
         exporting.export(spark, make_settings())
