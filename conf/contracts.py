@@ -47,10 +47,10 @@ class Column:
 class Table:
     """One Delta table.
 
-    `key` identifies a row within a partition (of a log: in the whole table), unless `repeats` says that equal rows may
-    stand there more than once; `owner` names the
-    columns whose rows change together. `newest_only` marks what bootstrap writes for the last day
-    alone. `unequal` lists columns left out when two lakes are compared (run ids, clock times).
+    `key` identifies a row within a partition (of a log: in the whole table), unless `repeats` says
+    that equal rows may stand there more than once; `owner` names the columns whose rows change
+    together. `newest_only` marks what bootstrap writes for the last day alone. `unequal` lists
+    columns left out when two lakes are compared (run ids, clock times).
     `keep_keyframes`, where given, is how many keyframes back the partitions of a state reach.
     `purpose`, of a state of users, is what a user must have allowed to have rows in it; `nothing`
     says in SQL what a gone row holds in columns where neither null nor '' nor 0 will do.

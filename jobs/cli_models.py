@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import Annotated, Literal
 
 import typer
 
-from jobs.cli import settings
+from jobs.cli import settings, terminal_width
 
 
 def register(app: typer.Typer) -> None:
@@ -33,8 +32,7 @@ def models(
     if version is not None:
         sys.stdout.write(card(loaded, version))
         return
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    sys.stdout.write(write_versions(versions(loaded), loaded.gate.label, format_, width=width))
+    sys.stdout.write(write_versions(versions(loaded), loaded.gate.label, format_, width=terminal_width()))
 
 
 def publish(

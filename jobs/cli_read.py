@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import Annotated, Literal
 
 import typer
 
-from jobs.cli import DONE, FAILED, day_of, settings
+from jobs.cli import DONE, FAILED, day_of, settings, terminal_width
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +42,7 @@ def query(
     if format_ == "parquet":
         sys.stdout.buffer.write(as_parquet(rows))
     else:
-        sys.stdout.write(render(rows, format_, width=_width()))
+        sys.stdout.write(render(rows, format_, width=terminal_width()))
 
 
 def _version(text: str) -> tuple[str, int]:
@@ -51,11 +50,6 @@ def _version(text: str) -> tuple[str, int]:
     if not table or not number.isdecimal():
         raise typer.BadParameter(f"--version {text}: write TABLE=N, for example --version events=12")
     return table, int(number)
-
-
-def _width() -> int | None:
-    """Of the terminal; None where stdout is none: what a program reads is not cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def tables(
@@ -68,7 +62,7 @@ def tables(
     """
     from jobs.catalogue import summaries, write_summaries
 
-    sys.stdout.write(write_summaries(summaries(settings()), format_, width=_width()))
+    sys.stdout.write(write_summaries(summaries(settings()), format_, width=terminal_width()))
 
 
 def describe(
@@ -81,7 +75,7 @@ def describe(
     """
     from jobs.catalogue import description, write_description
 
-    sys.stdout.write(write_description(description(settings().lake, table), format_, width=_width()))
+    sys.stdout.write(write_description(description(settings().lake, table), format_, width=terminal_width()))
 
 
 def runs(
@@ -96,7 +90,7 @@ def runs(
     from jobs.catalogue import recorded, write_runs
 
     found = recorded(settings().lake, None if day is None else day_of(day), last)
-    sys.stdout.write(write_runs(found, format_, width=_width()))
+    sys.stdout.write(write_runs(found, format_, width=terminal_width()))
 
 
 def doctor(

@@ -68,12 +68,7 @@ def publish(settings: Settings, version: str) -> str:
         ValueError: no night is finished, or there is no such version; says which there are.
         Refused: its weights were deleted, or another process holds the lake.
     """
-    known = {row["model_version"]: row for row in logs.read(settings.lake, "model_versions")}
-    if version not in known:
-        newest = sorted(known.values(), key=lambda row: row["created_at"])[-3:]
-        there = ", ".join(row["model_version"] for row in newest) or "none yet"
-        raise ValueError(f"there is no model version {version}; the newest are {there} (`wherewhen models` lists all)")
-    return _publish(settings, known[version], MANUAL, "published by hand")
+    return _publish(settings, _known(settings, version), MANUAL, "published by hand")
 
 
 def rollback(settings: Settings) -> str:
@@ -87,17 +82,33 @@ def rollback(settings: Settings) -> str:
     if len(before) < 2:
         said = f"only {before[0][0]} ever served" if before else "nothing is published"
         raise ValueError(f"{said} in {settings.lake}, so there is nothing to go back to; `publish V` takes any version")
+    return _publish(settings, _known(settings, before[-2][0]), ROLLBACK, f"rolled back from {before[-1][0]}")
+
+
+def _known(settings: Settings, version: str) -> logs.Row:
     known = {row["model_version"]: row for row in logs.read(settings.lake, "model_versions")}
-    return _publish(settings, known[before[-2][0]], ROLLBACK, f"rolled back from {before[-1][0]}")
+    if version not in known:
+        newest = sorted(known.values(), key=lambda row: row["created_at"])[-3:]
+        there = ", ".join(row["model_version"] for row in newest) or "none yet"
+        raise ValueError(f"there is no model version {version}; the newest are {there} (`wherewhen models` lists all)")
+    return known[version]
+
+
+def _is_whole(settings: Settings, version: logs.Row) -> bool:
+    # As models.registry has it, which loads torch.
+    return (Path(settings.lake) / version["folder"] / "version.json").is_file()
 
 
 def _publish(settings: Settings, version: logs.Row, decision: str, reason: str) -> str:
-    name, folder = version["model_version"], Path(settings.lake) / version["folder"]
+    name = version["model_version"]
     night = newest_night(settings.lake)
     if night is None:
         raise ValueError(f"no night is finished in {settings.lake}: run one first (wherewhen run --day D)")
-    if not (folder / "version.json").is_file():
-        raise Refused(f"the weights of {name} are gone from {folder} (retention deleted them): publish another version")
+    if not _is_whole(settings, version):
+        raise Refused(
+            f"the weights of {name} are gone from {settings.lake}/{version['folder']} (retention deleted them):"
+            " publish another version"
+        )
     with held(settings.lake, f"{decision} of {name}"):
         stack = served(logs.read(settings.lake, "publications"))
         if stack and stack[-1][0] == name:
@@ -137,7 +148,7 @@ def versions(settings: Settings) -> list[Version]:
             serves_from=stack[-1][1] if stack and stack[-1][0] == row["model_version"] else None,
             verdict=verdicts.get(row["model_version"]),
             judged=judged.get(row["model_version"], {}),
-            is_whole=(Path(settings.lake) / row["folder"] / "version.json").is_file(),
+            is_whole=_is_whole(settings, row),
         )
         for row in rows
     ]
@@ -211,10 +222,7 @@ def card(settings: Settings, version: str) -> str:
     Raises:
         ValueError: there is no such version.
     """
-    known = {row["model_version"]: row for row in logs.read(settings.lake, "model_versions")}
-    if version not in known:
-        raise ValueError(f"there is no model version {version}; `wherewhen models` lists those there are")
-    row = known[version]
+    row = _known(settings, version)
     trained = [one for one in logs.read(settings.lake, "training_runs") if one["model_version"] == version]
     lines = [f"# {version}", ""]
     lines += [f"A {row['kind']} version ({row['method']}) that ranks {row['items']:,} items, made for {row['day']}."]

@@ -141,7 +141,7 @@ def _make(context: Context, drafts: Sequence[Draft]) -> None:
     folders = {version: registry.version_folder(context.lake.root, version) for version in by_version}
     missing = [version for version in by_version if not registry.is_whole(folders[version])]
     with tempfile.TemporaryDirectory(prefix="wherewhen-train-") as scratch:
-        tasks = [_task(context, by_version[version], Path(scratch) / version) for version in missing]
+        tasks = [_task(context, version, by_version[version], Path(scratch) / version) for version in missing]
         results = launch(context.spark, tasks, context.settings.train.processes, context.log) if tasks else []
         for version, task in zip(missing, tasks, strict=True):
             with commits.commit(context.lake.root, "a model folder"):
@@ -159,12 +159,12 @@ def _make(context: Context, drafts: Sequence[Draft]) -> None:
     context.note(versions={draft.plan.name: version for version, draft in by_version.items()}, trained=len(missing))
 
 
-def _task(context: Context, draft: Draft, scratch: Path) -> Task:
-    settings, version = context.settings, context.outputs[WINDOWS]
+def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:
+    settings = context.settings
     scratch.mkdir()
     draft.catalogue.vocabulary.save(scratch / "names.json")
     np.save(scratch / "prior.npy", draft.catalogue.log_share_V)
-    table = deltalake.DeltaTable(context.lake.path(WINDOWS), version=version)
+    table = deltalake.DeltaTable(context.lake.path(WINDOWS), version=context.outputs[WINDOWS])
     files = table.file_uris(file_pruning_predicate=f"day = '{context.days.last}'")
     uris = sorted(uri if "://" in uri else f"file://{uri}" for uri in files)
     return Task(
@@ -178,7 +178,7 @@ def _task(context: Context, draft: Draft, scratch: Path) -> Task:
         folder=scratch / "made",
         prior=scratch / "prior.npy",
         parent=draft.parent.folder if draft.parent is not None else None,
-        checkpoint=registry.checkpoint_file(context.lake.root, draft.version(context)),
+        checkpoint=registry.checkpoint_file(context.lake.root, version),
     )
 
 

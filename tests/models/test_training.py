@@ -310,8 +310,21 @@ def undisturbed(tmp_path_factory):
     return task
 
 
+@pytest.fixture
+def make_kept(make_task, tmp_path):
+    """make_kept(name): the training that `undisturbed` is, with a checkpoint at each step."""
+    return lambda name: replace(make_task(name, epochs=2, checkpoint_seconds=0.0), checkpoint=tmp_path / "checkpoint.pt")
+
+
+def heard(monkeypatch):
+    """What trainings tell from now on."""
+    seen = []
+    monkeypatch.setattr(training._Run, "tell", lambda run, words: seen.append(words))
+    return seen
+
+
 def ended_after(monkeypatch, task, steps):
-    """The training with a checkpoint at each step, ended before so many steps were taken."""
+    """The training, ended before it takes a step more than these."""
     learn, left = training._Run._learn, iter(range(steps))
 
     def counted(run, windows):
@@ -332,23 +345,20 @@ def assert_same_training(one, other):
 
 
 @pytest.mark.parametrize("steps", [1, 9, -1])
-def test_a_training_that_was_ended_goes_on_to_the_same_weights_to_the_bit(make_task, monkeypatch, undisturbed, tmp_path, steps):
+def test_a_training_that_was_ended_goes_on_to_the_same_weights_to_the_bit(make_kept, monkeypatch, undisturbed, steps):
     """Within the first epoch, in later ones, and in the pass over the validation fold; with dropout."""
-    made = make_task("resumed", epochs=2, checkpoint_seconds=0.0)
-    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+    task = make_kept("resumed")
     if steps < 0:
         steps += sum(one.epochs * -(-one.windows // task.train.batch_size) for one in task.passes)
     ended_after(monkeypatch, task, steps)
-    seen = []
-    monkeypatch.setattr(training._Run, "tell", lambda run, words: seen.append(words))
+    seen = heard(monkeypatch)
     train_all([task], Processes.alone())
     assert any("going on from checkpoint.pt" in words for words in seen)
     assert_same_training(task, undisturbed)
 
 
-def test_a_sigkill_loses_no_more_than_since_the_checkpoint(make_task, undisturbed, tmp_path):
-    made = make_task("killed", epochs=2, checkpoint_seconds=0.0)
-    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+def test_a_sigkill_loses_no_more_than_since_the_checkpoint(make_kept, undisturbed, tmp_path):
+    task = make_kept("killed")
     (tmp_path / "tasks").write_bytes(pickle.dumps([task]))
     here = {**os.environ, "PYTHONPATH": os.getcwd(), "RANK": "0", "WORLD_SIZE": "1"}
     process = subprocess.Popen([sys.executable, "-c", _WORKER, str(tmp_path / "tasks")], env=here)
@@ -363,35 +373,31 @@ def test_a_sigkill_loses_no_more_than_since_the_checkpoint(make_task, undisturbe
     assert_same_training(task, undisturbed)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_training_starts_anew(make_task, monkeypatch, undisturbed, tmp_path):
-    made = make_task("damaged", epochs=2, checkpoint_seconds=0.0)
-    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+def test_a_damaged_checkpoint_is_told_and_the_training_starts_anew(make_kept, monkeypatch, undisturbed):
+    task = make_kept("damaged")
     ended_after(monkeypatch, task, 5)
     held = task.checkpoint.read_bytes()
     for damaged in (held[:-1], held[:100], b"", held[:500] + b"!" + held[501:]):
         task.checkpoint.write_bytes(damaged)
         with pytest.raises(checkpoint.Damaged):
             checkpoint.load(task.checkpoint)
-    seen = []
-    monkeypatch.setattr(training._Run, "tell", lambda run, words: seen.append(words))
+    seen = heard(monkeypatch)
     train_all([task], Processes.alone())
     assert any("is damaged: starting from the beginning" in words for words in seen)
     assert_same_training(task, undisturbed)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(make_task, monkeypatch, undisturbed, tmp_path):
-    made = make_task("full", epochs=2, checkpoint_seconds=0.0)
-    task = replace(made, checkpoint=tmp_path / "checkpoint.pt")
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(make_kept, monkeypatch, undisturbed, tmp_path):
+    task = make_kept("full")
     ended_after(monkeypatch, task, 5)
     held = task.checkpoint.read_bytes()
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    seen = []
     with monkeypatch.context() as patched:
         patched.setattr("models.checkpoint.os.fsync", full)
-        patched.setattr(training._Run, "tell", lambda run, words: seen.append(words))
+        seen = heard(patched)
         train_all([task], Processes.alone())
     assert any("no checkpoint could be written (No space left on device" in words for words in seen)
     assert task.checkpoint.read_bytes() == held and list(tmp_path.glob("*.new")) == []
