@@ -238,7 +238,8 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     for pattern, meaning in _KNOWN_CAUSES:
         if re.search(pattern, text):
-            found = re.search(r"(?:file:)?(/[^\s:'\"]+)", text)
+            named = re.search(r"reading file (?:file:/*(?=/))?(\S+?)\.?\s", text)
+            found = named or re.search(r"(?:file:)?(/[^\s:'\"]+)", text)
             return meaning + (f" ({found[1]})" if found else "")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
     causes = [line for line in lines if line.startswith("Caused by:")]
@@ -262,6 +263,7 @@ _KNOWN_CAUSES = (
         "a compressed input file is truncated: fetch it again; nothing stored was changed",
     ),
     (r"not in gzip format|incorrect header check", "an input file is named .gz but is not gzip"),
+    (r"FAILED_READ_FILE", "a file is damaged: fetch it again, or restore it; nothing stored was changed"),
 )
 
 

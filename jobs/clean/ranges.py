@@ -25,7 +25,7 @@ def value_ranges(rows: DataFrame, fits: Sequence[date], window_days: int) -> Dat
         F.array(*[F.lit(fit) for fit in fits]),
         lambda fit: (fit >= F.col("day")) & (F.date_diff(fit, F.col("day")) < window_days),
     )
-    place = F.round(F.asinh("value_") * _BINS_PER_UNIT).cast("int")
+    place = F.round(_scaled(F.col("value_")) * _BINS_PER_UNIT).cast("int")
     bins = (
         rows.where(F.col("value_").isNotNull())
         .groupBy(F.coalesce("event_type", F.lit("")).alias("event_type"), "day", place.alias("bin"))
@@ -48,6 +48,11 @@ def value_ranges(rows: DataFrame, fits: Sequence[date], window_days: int) -> Dat
         F.col("total").alias("rows"),
         "day",
     )
+
+
+def _scaled(value: Column) -> Column:
+    """asinh, made of its positive half: of large negative values Spark's is -Infinity (a logarithm of 0)."""
+    return F.signum(value) * F.asinh(F.abs(value))
 
 
 def _medians(bins: DataFrame, place: str) -> DataFrame:
@@ -79,5 +84,5 @@ def with_range(rows: DataFrame, ranges: DataFrame) -> DataFrame:
 
 def is_extreme(deviations: float, min_rows: int) -> Column:
     """So many robust deviations away from the median of its event type, where enough values are known."""
-    away = F.abs(F.asinh("value_") - F.col("center"))
+    away = F.abs(_scaled(F.col("value_")) - F.col("center"))
     return F.coalesce((away > deviations * F.col("spread")) & (F.col("range_rows") >= min_rows), F.lit(False))

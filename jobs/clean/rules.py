@@ -25,6 +25,8 @@ EVENT_TYPES = frozenset(
     )
 )  # fmt: skip
 SEARCH = "search"
+# Beyond it squares and sums are no longer finite; NaN is larger than all.
+_LARGEST = 1e100
 YES, NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
 
 
@@ -39,7 +41,7 @@ def parsed(raw: DataFrame, mapping: Mapping) -> DataFrame:
             "timestamp": event_timestamp(F.col("event_time"), mapping.events),
             "latitude_": F.when(is_position, latitude),
             "longitude_": F.when(is_position, longitude),
-            "value_": F.when(~F.isnan(number) & (F.abs(number) != float("inf")), number),
+            "value_": F.when(F.abs(number) <= _LARGEST, number),
         }
     ).withColumn("event_date", F.to_date("timestamp"))
 

@@ -17,6 +17,7 @@ log = logging.getLogger("wherewhen")
 # Below this a file may well hold nothing but bad lines; from here on it is another format.
 SAMPLE_LINES = 10
 # What a JSON log has as names may be data; a run record is bounded.
+_SHOWN_NAMES, _SHOWN_LETTERS, _MOST_LETTERS = 30, 60, 200
 _MOST_COLUMNS = 500
 _INTEGERS = frozenset(("int32", "int64", "tinyint", "smallint", "int", "bigint"))
 _EITHER = "|"
@@ -72,7 +73,15 @@ def _missing(missing: Iterable[str], fields: Mapping[str, set[str]], where: str,
     needed_by = ", ".join(
         f"{name} (for {', '.join(sorted(ours for ours in fields if name in fields[ours]))})" for name in missing
     )
-    return f"{where}: no column {needed_by}; it has {', '.join(names)}"
+    return f"{where}: no column {needed_by}; it has {shown(names)}"
+
+
+def shown(names: Iterable[str]) -> str:
+    """Column names for a message: a damaged or hostile file's may be endless, many, or steer a terminal."""
+    every = list(names)
+    short = [name if len(name) <= _SHOWN_LETTERS else name[: _SHOWN_LETTERS - 1] + "…" for name in every[:_SHOWN_NAMES]]
+    more = [f"and {len(every) - _SHOWN_NAMES} more"] if len(every) > _SHOWN_NAMES else []
+    return ", ".join(["".join(c if c.isprintable() else "?" for c in name) for name in short] + more)
 
 
 def json_columns(head: bytes, feed: Feed, file: File, *, is_first: bool) -> Types:
@@ -152,16 +161,21 @@ def _either(one: str, other: str) -> str:
 
 def tell_new(before: Mapping[str, str], types: Mapping[str, str], feed: Feed, where: str) -> list[str]:
     """The columns that neither the mapping nor an earlier run knows; one log line."""
-    new = sorted(set(types) - set(before) - named_by(feed))[:_MOST_COLUMNS]
+    new = sorted(set(_storable(types)) - set(before) - named_by(feed))[:_MOST_COLUMNS]
     if new:
-        log.info("%s: new columns, ignored until the mapping names them: %s", where, ", ".join(new))
+        log.info("%s: new columns, ignored until the mapping names them: %s", where, shown(new))
     return new
 
 
 def remembered(before: Mapping[str, str], types: Mapping[str, str]) -> Types:
     """For the run record: what was ever found, each as it was found last."""
-    known = {**before, **{name: kind or before.get(name, "") for name, kind in types.items()}}
+    known = {**before, **{name: kind or before.get(name, "") for name, kind in _storable(types).items()}}
     return dict(sorted(known.items())[:_MOST_COLUMNS])
+
+
+def _storable(types: Mapping[str, str]) -> Types:
+    """Without the names that no column has, but a line of noise."""
+    return {name: kind for name, kind in types.items() if len(name) <= _MOST_LETTERS}
 
 
 def untyped(names: Collection[str]) -> Types:

@@ -190,6 +190,8 @@ def _options(settings: Settings, master: str) -> dict[str, str]:
         "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
         "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+        # Writers leave a checksum with every page; a flipped bit on the disk is told, not taken for a value.
+        "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
         # Reading a table lists its files one by one; below so many a Spark job for it costs more.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",
         # A row of a wide table is made in one large function, which Java would else interpret for ever.

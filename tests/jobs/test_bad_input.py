@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import deltalake
+import pyarrow.parquet as pq
 import pytest
 
 from conf.settings import SettingsError
@@ -41,12 +42,12 @@ def versions(lake):
     return {path.name: deltalake.DeltaTable(path).version() for path in tables if path.name != "runs"}
 
 
-def said(spark, made, day=DAY, **how):
+def said(spark, made, day=DAY, steps=STEPS, **how):
     """The one line that the command would print; and that the lake is as it was."""
     lake = Path(made.lake)
     before = versions(lake)
     with pytest.raises(Exception) as raised:
-        run(spark, made, day, steps=STEPS, **how)
+        run(spark, made, day, steps=steps, **how)
     assert versions(lake) == before, "something was stored"
     line = one_line(raised.value)
     assert "\n" not in line and len(line) < 600 and "Traceback" not in line and "org.apache" not in line, line
@@ -183,6 +184,18 @@ def test_a_table_of_another_contract_is_refused(spark, one_day):
     ):
         run(spark, made, DAY, steps=choose(only=("clean",)))
     assert deltalake.DeltaTable(f"{made.lake}/events").version() == 0
+
+
+def test_a_bit_that_flipped_on_the_disk_is_told_and_not_taken_for_a_value(spark, one_day):
+    made, _ = one_day
+    [file] = deltalake.DeltaTable(f"{made.lake}/raw_events").file_uris()
+    path = Path(file.removeprefix("file://"))
+    content = bytearray(path.read_bytes())
+    places = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    content[places.data_page_offset + places.total_compressed_size // 2] ^= 1
+    path.write_bytes(content)
+    line = said(spark, made, steps=choose(only=("clean",)))
+    assert line.startswith("a file is damaged") and str(path) in line, line
 
 
 @pytest.fixture
