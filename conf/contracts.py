@@ -54,6 +54,8 @@ class Table:
     `keep_keyframes`, where given, is how many keyframes back the partitions of a state reach.
     `purpose`, of a state of users, is what a user must have allowed to have rows in it; `nothing`
     says in SQL what a gone row holds in columns where neither null nor '' nor 0 will do.
+    `files_by`, where given, is a column by which rows are sorted into files of some thousand rows, so
+    that a reader of a range of it opens few of them.
     `retention_days`, where given, is how many days `maintain` leaves of a table; None: all.
     """
 
@@ -68,6 +70,7 @@ class Table:
     newest_only: bool = False
     unequal: tuple[str, ...] = ()
     keep_keyframes: int | None = None
+    files_by: str | None = None
     retention_days: int | None = None
     personal: bool = False
     purpose: str | None = None

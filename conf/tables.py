@@ -503,6 +503,7 @@ _LEARNING = (
         column("is_target", "array<int>", "1 where the event is to be predicted", nullable=False),
         column("shuffle", "bigint", "a hash to order windows by that has nothing to do with time", nullable=False),
         key=("user_id", "until", "fold", "window"),
+        files_by="shuffle",
         checks={"fold_known": "fold IN ('train', 'validation')"},
         newest_only=True,
         personal=True,

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from conf.settings import Model, Train
 from models import checkpoint
+from models.batches import Batches, Source
 from models.catalogue_loss import ranks
 from models.examples import Objective, examples, hide
 from models.interest import InterestModel, grown, new_network
 from models.network import BucketBias, Events, Moments, Network
 from models.processes import Processes
 from models.queries import FIRST, Vocabulary
-from models.windows import Batches, Source, Windows
+from models.windows import Windows
 
 log = logging.getLogger("wherewhen")
 _WARM_UP = 0.05
@@ -43,7 +44,7 @@ _RESULT = "result.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One training. `train_windows` and `validation_windows` are their numbers; 0 of the latter trains to the end.
+    """One training. Without windows in the validation fold it goes on to its last epoch.
 
     `prior` is a .npy file of (V,) float32 first biases of the items; `parent` a registry folder to go on from;
     `checkpoint` the file to go on from if it is there, and to keep as long as this goes on.
@@ -54,8 +55,6 @@ class Task:
     train: Train
     vocabulary: Path
     source: Source
-    train_windows: int
-    validation_windows: int
     folder: Path
     prior: Path | None = None
     parent: Path | None = None
@@ -65,13 +64,15 @@ class Task:
     def passes(self) -> list[Pass]:
         """Over the training fold; then over the validation fold, which holds the newest events, at the rate of a night."""
         given = self.train
-        warm = Pass(
-            fold="validation", windows=self.validation_windows, epochs=given.warm_epochs, learning_rate=given.warm_learning_rate
-        )
-        first = replace(warm, fold="train", windows=self.train_windows)
+        warm = Pass(fold="validation", epochs=given.warm_epochs, learning_rate=given.warm_learning_rate)
+        first = replace(warm, fold="train")
         if self.parent is None:
             first = replace(first, epochs=given.epochs, learning_rate=given.learning_rate)
-        return [first, warm] if self.validation_windows else [first]
+        return [first, warm] if self.validates else [first]
+
+    @property
+    def validates(self) -> bool:
+        return self.source.of("validation").count > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,6 @@ class Pass:
     """Epochs over a fold with one optimizer and schedule. `learning_rate` is the peak."""
 
     fold: str
-    windows: int
     epochs: int
     learning_rate: float
 
@@ -217,7 +217,7 @@ class _Run:
         """Begin a pass with a fresh optimizer and schedule."""
         now = self.task.passes[self.progress.number]
         self.batches, self.epochs = self.folds[now.fold], now.epochs
-        self.steps = now.epochs * max(1, math.ceil(now.windows / self.task.train.batch_size))
+        self.steps = max(1, now.epochs * self.batches.steps)
         self.optimizer = torch.optim.AdamW(_groups(self.network, now.learning_rate, self.task.train.weight_decay))
         total = self.steps
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: share_of_peak(step, total))
@@ -252,7 +252,7 @@ class _Run:
     def close_epoch(self) -> None:
         """Judge the weights on the validation fold, and keep the best."""
         progress = self.progress
-        if not self.task.validation_windows:
+        if not self.task.validates:
             return
         metrics = self.validate()
         self.tell(f"epoch {progress.epoch} of {self.epochs}: loss {progress.losses[-1]:.4f}, validation {_in_words(metrics)}")

@@ -31,6 +31,8 @@ from jobs.lake.schema import declare_checks, schema_json
 
 BROKEN_CONTRACT = "BROKEN_CONTRACT"
 _FOOTERS_AT_ONCE = 8
+# Of a table that is read by ranges of a column.
+FILE_ROWS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,10 @@ def write(rows: DataFrame, root: str, contract: Table) -> list[File]:
     """Write Parquet files into a fresh folder of the table. Nobody sees them before they are committed."""
     batch = f"batch={uuid.uuid4().hex}"
     # Few files of a good size for each day, whatever the number of tasks.
-    writer = (rows.hint("rebalance", "day") if contract.partitioned else rows.hint("rebalance")).write
+    even = rows.hint("rebalance", "day") if contract.partitioned else rows.hint("rebalance")
+    writer = even.write
+    if contract.files_by is not None:
+        writer = even.sortWithinPartitions("day", contract.files_by).write.option("maxRecordsPerFile", FILE_ROWS)
     (writer.partitionBy("day") if contract.partitioned else writer).parquet(f"{root}/{batch}")
     return written(root, batch)
 

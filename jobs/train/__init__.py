@@ -26,10 +26,10 @@ from jobs.train.catalogue import Catalogue, catalogues
 from jobs.train.cutting import EVENT, Plan, Sizes, midnight
 from jobs.train.launch import launch
 from models import registry
+from models.batches import Source
 from models.interest import TRANSFORMER
 from models.queries import Vocabulary
 from models.training import Result, Task
-from models.windows import Source
 
 WINDOWS = "training_windows"
 
@@ -172,9 +172,7 @@ def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:
         model=settings.model,
         train=settings.train,
         vocabulary=scratch / "names.json",
-        source=Source(uris=tuple(uris), until=draft.plan.until, size=settings.model.window + 1),
-        train_windows=draft.sizes.windows.get("train", 0),
-        validation_windows=draft.sizes.windows.get("validation", 0),
+        source=Source(uris=tuple(uris), until=draft.plan.until, size=settings.model.window + 1, counts=draft.sizes.windows),
         folder=scratch / "made",
         prior=scratch / "prior.npy",
         parent=draft.parent.folder if draft.parent is not None else None,

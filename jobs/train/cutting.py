@@ -112,7 +112,7 @@ def windows(events: DataFrame, plans: Sequence[Plan], vocabularies: Mapping[date
     schema = ", ".join(f"`{column.name}` {column.type}" for column in columns)
     made = in_order.mapInArrow(_cutter(dict(vocabularies), size), schema)
     # An order of its own, so that neighbours in a file are not neighbours in time or of one user.
-    return made.withColumn("shuffle", F.xxhash64("user_id", "window", "fold")).sortWithinPartitions("shuffle")
+    return made.withColumn("shuffle", F.xxhash64("user_id", "window", "fold"))
 
 
 def folded(events: DataFrame, plans: Sequence[Plan], target_types: Sequence[str], has_times: bool) -> DataFrame:

@@ -1,13 +1,16 @@
 import json
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
+import deltalake
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
 from conf.tables import TABLES
 from jobs import runner, sequences, train
-from jobs.lake import logs
+from jobs.lake import files, logs
 from jobs.lake.schema import spark_schema
 from jobs.pipeline import choose
 from jobs.replay import replay
@@ -245,6 +248,19 @@ def test_two_processes_train_through_the_distributor(make_context, make_settings
     assert [row["processes"] for row in runs] == [2, 2] and all(row["train_loss"] > 0 for row in runs)
     assert any(message.startswith("training candidate: epoch 1 of 1") for message in caplog.messages)
     assert capsys.readouterr().out == "", "stdout is for results"
+
+
+def test_windows_lie_in_files_by_their_key(make_context, make_settings, monkeypatch):
+    """So that a process that trains on some shards opens few files."""
+    monkeypatch.setattr(files, "FILE_ROWS", 4)
+    context = make_context(FIRST, LAST, bootstrap=True, settings=make_settings("conf/foursquare.yaml", *SMALL))
+    write_events(context, history())
+    train.run(context)
+    uris = deltalake.DeltaTable(context.lake.path("training_windows")).file_uris()
+    keys = [pq.read_table(uri.removeprefix("file://"), columns=["shuffle"])["shuffle"].to_pylist() for uri in uris]
+    assert len(keys) > 2 and all(len(some) <= 4 and some == sorted(some) for some in keys)
+    by_first = sorted(keys)
+    assert sum(one[-1] > other[0] for one, other in pairwise(by_first)) <= 2, "but for the tasks' borders no ranges overlap"
 
 
 @pytest.mark.parametrize(

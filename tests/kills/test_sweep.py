@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -27,19 +29,23 @@ def stepwise(night):
 def test_every_commit_point(night, stepwise, capsys, step):
     found = night.points[step]
     assert "after runs" in found
-    failed = {}
-    for number, point in enumerate(found, start=1):
-        began, name = time.monotonic(), f"{step}-{number}"
-        settings = night.lake(name, like=f"until-{step}")
-        assert night.killed(name, number, "--from-step", step) == point
-        night.run(settings, from_step=step)
-        differences = night.differences(settings)
-        if differences:
-            failed[point] = differences
-        shutil.rmtree(night.folder / name)
-        with capsys.disabled():
-            verdict = f"differs: {differences}" if differences else "equal"
-            sys.stdout.write(
-                f"{step:<12} {number:>2} of {len(found)}  {point:<32} {verdict}  {time.monotonic() - began:.0f} s\n"
-            )
+    failed, began = {}, time.monotonic()
+
+    def killed(number):
+        name = f"{step}-{number}"
+        return night.lake(name, like=f"until-{step}"), night.killed(name, number, "--from-step", step)
+
+    # While one lake is run again and compared, the next night is on its way to its end.
+    with ThreadPoolExecutor(1) as ahead:
+        lakes = ahead.map(killed, range(1, len(found) + 1))
+        for number, (point, (settings, reached)) in enumerate(zip(found, lakes, strict=True), start=1):
+            assert reached == point
+            night.run(settings, from_step=step)
+            if differences := night.differences(settings):
+                failed[point] = differences
+            shutil.rmtree(Path(settings.lake).parent)
+            with capsys.disabled():
+                verdict = f"differs: {differences}" if differences else "equal"
+                took, began = time.monotonic() - began, time.monotonic()
+                sys.stdout.write(f"{step:<12} {number:>2} of {len(found)}  {point:<32} {verdict}  {took:.0f} s\n")
     assert failed == {}
