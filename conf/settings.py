@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -123,8 +123,12 @@ class Interaction(Section):
     lift_window_days: int = Field(56, ge=7)
 
 
+Encoder = Literal["transformer", "lstm", "gru", "rnn"]
+ENCODERS: tuple[str, ...] = get_args(Encoder)
+
+
 class Model(Section):
-    encoder: Literal["transformer"] = "transformer"
+    encoder: Encoder = "transformer"
     window: int = Field(64, ge=4)
     width: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)

@@ -513,7 +513,7 @@ _LEARNING = (
         "The registry: immutable versions and what was measured of them.",
         column("model_version", "string", "hash of input rows, code and the settings that change learning", nullable=False),
         column("kind", "string", "interest (other kinds follow)", nullable=False),
-        column("method", "string", "transformer, or the name of a baseline", nullable=False),
+        column("method", "string", "its sequence encoder (transformer, lstm ...), or the name of a baseline", nullable=False),
         column("day", "date", "the run date it was trained for", nullable=False),
         column("trained_until", "timestamp", "events before this moment were used", nullable=False),
         column("folder", "string", "folder of the weights, relative to the lake", nullable=False),

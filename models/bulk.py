@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from models.events import Moments
 from models.interest import InterestModel, events_of
-from models.network import Moments
 from models.queries import FIRST, PADDING, Histories, Queries
 
 _HISTORIES_AT_ONCE = 128

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from models import histories as past
 from models.catalogue_loss import catalogue_loss
+from models.events import Events, Moments
 from models.histories import EventColumns
 from models.interest import events_of
-from models.network import Events, Moments, Network
+from models.network import Network
 from models.queries import FIRST, PADDING, Histories, Vocabulary
 from models.windows import Windows
 

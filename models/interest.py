@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from conf.settings import Model
-from models.network import Events, Moments, Network
+from models.events import Events, Moments
+from models.network import Network
 from models.queries import FIRST, PADDING, Histories, Queries, Vocabulary
 
-TRANSFORMER = "transformer"
 _WEIGHTS, _VOCABULARY, _DETAILS = "weights.pt", "vocabulary.json", "version.json"
 # Pairs of events that are alive together: bounds the memory of reading.
 _PAIRS_AT_ONCE = 4_000_000
@@ -74,8 +74,6 @@ def grown(network: Network, vocabulary: Vocabulary) -> Network:
 class InterestModel:
     """A trained network that ranks the catalogue of its vocabulary."""
 
-    method = TRANSFORMER
-
     def __init__(
         self,
         network: Network,
@@ -88,6 +86,11 @@ class InterestModel:
         self.metrics = dict(metrics or {})
         self.device = device or best_device()
         self.network = network.to(self.device).eval()
+
+    @property
+    def method(self) -> str:
+        """The sequence encoder."""
+        return self.network.settings.encoder
 
     @property
     def window(self) -> int:

@@ -1,74 +1,42 @@
 """The network of the interest model: events to states, states and a query to a vector and a pull towards the own past.
 
-Self-attention with learned biases for the time gap and the distance of any two events follows STAN
-(Luo, Liu, Liu: "STAN: Spatio-Temporal Attention Network for Next Location Recommendation", WWW 2021);
-the sum over the own past events of an item is a pointer (Merity et al.: "Pointer Sentinel Mixture
+The sum over the own past events of an item is a pointer (Merity et al.: "Pointer Sentinel Mixture
 Models", ICLR 2017) whose weights are personal kernels over time gap, clock and distance.
 
 Shape suffixes: B rows (users), L events of history (oldest first, padding in front), T moments asked
-about per row, D width, H heads, V items of the catalogue, F Fourier terms.
+about per row, D width, V items of the catalogue.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conf.settings import Model
+from models.buckets import (
+    DISTANCE_BUCKETS,
+    TIME_BUCKETS,
+    UNKNOWN_CLOCK,
+    UNKNOWN_DISTANCE,
+    UNKNOWN_TIME,
+    BucketBias,
+    clock_bucket,
+    distance_bucket,
+    first_clock_bias,
+    first_gap_bias,
+    time_bucket,
+)
+from models.events import Events, Moments
 from models.queries import FIRST, PADDING
+from models.sequence import sequence_encoder
+from models.terms import PlaceTerms, TimeTerms
 
-TIME_BUCKETS = 30  # octaves of seconds: up to 17 years
-UNKNOWN_TIME = TIME_BUCKETS
-DISTANCE_BUCKETS = 20  # octaves of 50 m: up to the other side of the earth
-UNKNOWN_DISTANCE = DISTANCE_BUCKETS
-CLOCK_STEPS = 25  # half hours of distance on the clock, 0..12 h
-UNKNOWN_CLOCK = 3 * CLOCK_STEPS
-_FIRST_OCTAVE_M = 50.0
-_EARTH_KM = 6371.0
-_METRES_PER_DEGREE = math.radians(1000.0 * _EARTH_KM)
-_HARMONICS = 4
-_PLACE_TERMS = 32
-_WAVELENGTHS_KM = (0.5, 200.0)
 # Keeps exp() of a pull finite in fp32 whatever is learned.
 _LARGEST_PULL = 20.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Events:
-    """Histories as tensors: indices int64, seconds int64, the rest float32; as in `models.queries.Histories`."""
-
-    item_BL: Tensor
-    category_BL: Tensor
-    event_type_BL: Tensor
-    timestamp_BL: Tensor
-    hour_of_week_BL: Tensor
-    latitude_BL: Tensor
-    longitude_BL: Tensor
-
-    def to(self, device: torch.device) -> Events:
-        return Events(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moments:
-    """Moments asked about. `last_BT` is the place in the row of the newest event before, -1 = none.
-
-    `hour_of_week_BT` < 0 hides the time, NaN coordinates the place.
-    """
-
-    timestamp_BT: Tensor
-    hour_of_week_BT: Tensor
-    latitude_BT: Tensor
-    longitude_BT: Tensor
-    last_BT: Tensor
-
-    def to(self, device: torch.device) -> Moments:
-        return Moments(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,157 +51,6 @@ class Reading:
     item_BL: Tensor
 
 
-def time_bucket(seconds: Tensor) -> Tensor:
-    """Octave of a time gap in seconds, int64 in 0..TIME_BUCKETS - 1."""
-    return torch.log2(1.0 + seconds.abs().float()).long().clamp(max=TIME_BUCKETS - 1)
-
-
-def distance_bucket(latitude: Tensor, longitude: Tensor, to_latitude: Tensor, to_longitude: Tensor) -> Tensor:
-    """Octave of the distance between places in degrees; UNKNOWN_DISTANCE where one is NaN.
-
-    Equirectangular: within 1% up to 500 km, and an octave is all that is asked. The cosine is taken of
-    the second place, so give the smaller tensor there.
-    """
-    north = to_latitude - latitude
-    turn = (to_longitude - longitude).abs()
-    east = torch.minimum(turn, 360.0 - turn) * torch.cos(torch.deg2rad(to_latitude))
-    metres = (north.square() + east.square()).sqrt() * _METRES_PER_DEGREE
-    known = torch.isfinite(metres)
-    bucket = torch.log2(1.0 + torch.where(known, metres, 0.0) / _FIRST_OCTAVE_M).long().clamp(max=DISTANCE_BUCKETS - 1)
-    return torch.where(known, bucket, UNKNOWN_DISTANCE)
-
-
-def clock_bucket(hour: Tensor, other: Tensor) -> Tensor:
-    """Half hours between two hours of the week on the 24-hour clock, x (same day, same sort of day, else).
-
-    UNKNOWN_CLOCK where one is negative. Saturday and Sunday are one sort of day, the others another.
-    """
-    apart = (hour - other).abs() % 24.0
-    steps = (2.0 * torch.minimum(apart, 24.0 - apart)).long().clamp(0, CLOCK_STEPS - 1)
-    day, other_day = (hour / 24.0).floor(), (other / 24.0).floor()
-    kind = torch.where(day == other_day, 0, torch.where((day >= 5) == (other_day >= 5), 1, 2))
-    return torch.where((hour >= 0) & (other >= 0), kind * CLOCK_STEPS + steps, UNKNOWN_CLOCK)
-
-
-class _Lookup(torch.autograd.Function):
-    """table[bucket] whose gradient is counted: an embedding's takes a hundred times as long on a CPU at these sizes."""
-
-    @staticmethod
-    def forward(ctx: Any, table_NH: Tensor, bucket: Tensor) -> Tensor:
-        ctx.save_for_backward(bucket)
-        ctx.shape = table_NH.shape
-        return table_NH[bucket]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (bucket,), (grad,) = ctx.saved_tensors, grads
-        flat, rows = bucket.flatten(), ctx.shape[0]
-        columns = [torch.bincount(flat, weights=column, minlength=rows) for column in grad.flatten(0, -2).unbind(-1)]
-        return torch.stack(columns, dim=1).to(grad.dtype), None
-
-
-class BucketBias(nn.Module):
-    """A learned number per bucket and head; `first_N` are those to begin with, zeros if left out."""
-
-    def __init__(self, buckets: int, heads: int, first_N: Tensor | None = None) -> None:
-        super().__init__()
-        first = torch.zeros(buckets) if first_N is None else first_N
-        self.weight = nn.Parameter(first.unsqueeze(1).repeat(1, heads))
-
-    def forward(self, bucket: Tensor) -> Tensor:
-        return _Lookup.apply(self.weight, bucket)
-
-
-def first_gap_bias() -> Tensor:
-    """What an own event counts for by its age: it fades over weeks, and never wholly."""
-    days = 2.0 ** torch.arange(TIME_BUCKETS, dtype=torch.float) / 86_400
-    return (torch.exp(-days / 20) + 0.1).log()
-
-
-def first_clock_bias() -> Tensor:
-    """What an own event counts for by the hour it had: most within two hours, more on the same sort of day."""
-    hours = torch.arange(CLOCK_STEPS) / 2
-    near = (torch.exp(-hours.square() / 4.5) + 0.05).log()
-    return torch.cat([near + math.log(2), near + math.log(2), near, torch.zeros(1)])
-
-
-class TimeTerms(nn.Module):
-    """Fourier terms of the day and of the week, or a learned vector where the time is unknown."""
-
-    turns_F: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        waves = [k / 24.0 for k in range(1, _HARMONICS + 1)] + [k / 168.0 for k in range(1, _HARMONICS + 1)]
-        self.register_buffer("turns_F", 2 * math.pi * torch.tensor(waves), persistent=False)
-        self.project = nn.Linear(2 * len(waves), width)
-        self.unknown = nn.Parameter(torch.zeros(width))
-
-    def forward(self, hour: Tensor) -> Tensor:
-        angle = hour.unsqueeze(-1) * self.turns_F
-        terms = self.project(torch.cat([angle.sin(), angle.cos()], dim=-1))
-        return torch.where((hour >= 0).unsqueeze(-1), terms, self.unknown)
-
-
-class PlaceTerms(nn.Module):
-    """Random Fourier features of a position at wavelengths from a block to a region, or a learned "unknown"."""
-
-    waves_2F: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        low, high = (math.log(length) for length in _WAVELENGTHS_KM)
-        length = torch.exp(low + (high - low) * torch.rand(_PLACE_TERMS, generator=generator))
-        turn = 2 * math.pi * torch.rand(_PLACE_TERMS, generator=generator)
-        waves = 2 * math.pi / length * torch.stack([turn.cos(), turn.sin()])
-        # In fp64: thousands of kilometres are 1e5 radians of the shortest wave.
-        self.register_buffer("waves_2F", waves.double(), persistent=False)
-        self.project = nn.Linear(2 * _PLACE_TERMS, width)
-        self.unknown = nn.Parameter(torch.zeros(width))
-
-    def forward(self, latitude: Tensor, longitude: Tensor) -> Tensor:
-        known = torch.isfinite(latitude) & torch.isfinite(longitude)
-        lat = torch.deg2rad(torch.where(known, latitude, 0.0).double())
-        lon = torch.deg2rad(torch.where(known, longitude, 0.0).double())
-        kilometres = _EARTH_KM * torch.stack([lat, lon * lat.cos()], dim=-1)
-        angle = (kilometres @ self.waves_2F).remainder(2 * math.pi).float()
-        terms = self.project(torch.cat([angle.sin(), angle.cos()], dim=-1))
-        return torch.where(known.unsqueeze(-1), terms, self.unknown)
-
-
-class Block(nn.Module):
-    """One pre-norm transformer layer whose attention is given a bias for each pair of events."""
-
-    def __init__(self, settings: Model) -> None:
-        super().__init__()
-        width = settings.width
-        self.heads = settings.heads
-        self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.gap_bias = BucketBias(TIME_BUCKETS + 1, settings.heads)
-        self.distance_bias = BucketBias(DISTANCE_BUCKETS + 1, settings.heads)
-        self.feed = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width),
-            nn.GELU(),
-            nn.Linear(4 * width, width),
-        )
-        self.dropout = nn.Dropout(settings.dropout)
-
-    def forward(self, x_BLD: Tensor, hidden_BLL: Tensor, gap_BLL: Tensor, distance_BLL: Tensor) -> Tensor:
-        rows, length, width = x_BLD.shape
-        qkv = self.qkv(self.norm(x_BLD)).view(rows, length, 3, self.heads, width // self.heads)
-        q_BHLD, k_BHLD, v_BHLD = qkv.permute(2, 0, 3, 1, 4)
-        bias_BHLL = (self.gap_bias(gap_BLL) + self.distance_bias(distance_BLL)).permute(0, 3, 1, 2)
-        logits_BHLL = q_BHLD @ k_BHLD.transpose(-1, -2) / math.sqrt(width // self.heads) + bias_BHLL
-        weight_BHLL = logits_BHLL.masked_fill(hidden_BLL.unsqueeze(1), -torch.inf).softmax(-1)
-        read_BLD = (weight_BHLL @ v_BHLD).transpose(1, 2).reshape(rows, length, width)
-        x_BLD = x_BLD + self.dropout(self.out(read_BLD))
-        return x_BLD + self.dropout(self.feed(x_BLD))
-
-
 class Network(nn.Module):
     """Sizes follow from the settings and the vocabulary: `items`, `categories`, `event_types` count names."""
 
@@ -242,8 +59,6 @@ class Network(nn.Module):
     def __init__(self, settings: Model, *, items: int, categories: int, event_types: int) -> None:
         super().__init__()
         width = settings.width
-        if width % settings.heads:
-            raise ValueError(f"model.width: {width} is not a multiple of model.heads ({settings.heads}); change one of them")
         self.settings = settings
         self.item = nn.Embedding(FIRST + items, width)
         self.category = nn.Embedding(FIRST + categories, width)
@@ -255,7 +70,7 @@ class Network(nn.Module):
         self.gap = nn.Embedding(TIME_BUCKETS + 1, width)
         self.distance = nn.Embedding(DISTANCE_BUCKETS + 1, width)
         self.event_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.encoder = sequence_encoder(settings)
         self.state_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(settings.dropout)
 
@@ -293,7 +108,6 @@ class Network(nn.Module):
     def states(self, events: Events) -> tuple[Tensor, Tensor]:
         """Each event as read alone and as read after those before it, both (B, L, D)."""
         gap_BL = time_bucket(events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1]))
-        absent_BL = events.item_BL == PADDING
         is_first_BL = F.pad(events.item_BL, (1, 0))[:, :-1] == PADDING
         gap_BL = torch.where(is_first_BL, UNKNOWN_TIME, gap_BL)
         lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
@@ -309,19 +123,7 @@ class Network(nn.Module):
             + self.distance(distance_BL)
         )
         x_BLD = self.dropout(self.event_norm(x_BLD))
-        length = events.item_BL.shape[1]
-        later_LL = torch.ones(length, length, dtype=torch.bool, device=x_BLD.device).triu(1)
-        itself_LL = torch.eye(length, dtype=torch.bool, device=x_BLD.device)
-        hidden_BLL = later_LL | (absent_BL[:, None, :] & ~itself_LL)
-        pair_gap_BLL = time_bucket(events.timestamp_BL[:, :, None] - events.timestamp_BL[:, None, :])
-        pair_distance_BLL = distance_bucket(
-            events.latitude_BL[:, :, None], events.longitude_BL[:, :, None],
-            events.latitude_BL[:, None, :], events.longitude_BL[:, None, :],
-        )  # fmt: skip
-        h_BLD = x_BLD
-        for block in self.blocks:
-            h_BLD = block(h_BLD, hidden_BLL, pair_gap_BLL, pair_distance_BLL)
-        return x_BLD, self.state_norm(h_BLD)
+        return x_BLD, self.state_norm(self.encoder(x_BLD, events))
 
     def forward(self, events: Events, moments: Moments) -> Reading:
         event_BLD, state_BLD = self.states(events)

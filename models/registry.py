@@ -13,8 +13,9 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
+from conf.settings import ENCODERS
 from models.baselines import BASELINES, Baseline
-from models.interest import TRANSFORMER, InterestModel
+from models.interest import InterestModel
 from models.queries import Ranker
 
 FOLDER = "models"
@@ -88,8 +89,8 @@ def load_ranker(folder: Path) -> Ranker:
     """
     folder = Path(folder)
     method = details(folder).get("method")
-    if method == TRANSFORMER:
+    if method in ENCODERS:
         return InterestModel.load(folder)
     if method in BASELINES:
         return Baseline.load(folder)
-    raise ValueError(f"{folder}: unknown method {method}; known are {', '.join((TRANSFORMER, *BASELINES))}")
+    raise ValueError(f"{folder}: unknown method {method}; known are {', '.join((*ENCODERS, *BASELINES))}")

@@ -26,10 +26,12 @@ from torch import Tensor, nn
 from conf.settings import Model, Train
 from models import checkpoint
 from models.batches import Batches, Source
+from models.buckets import BucketBias
 from models.catalogue_loss import ranks
+from models.events import Events, Moments
 from models.examples import Objective, examples, hide
 from models.interest import InterestModel, grown, new_network
-from models.network import BucketBias, Events, Moments, Network
+from models.network import Network
 from models.processes import Processes
 from models.queries import FIRST, Vocabulary
 from models.windows import Windows

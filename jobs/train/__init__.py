@@ -27,7 +27,6 @@ from jobs.train.cutting import EVENT, Plan, Sizes, midnight
 from jobs.train.launch import launch
 from models import registry
 from models.batches import Source
-from models.interest import TRANSFORMER
 from models.queries import Vocabulary
 from models.training import Result, Task
 
@@ -200,7 +199,7 @@ def _version_row(context: Context, version: str, draft: Draft, folder: Path) -> 
     return {
         "model_version": version,
         "kind": lineage.INTEREST,
-        "method": TRANSFORMER,
+        "method": context.settings.model.encoder,
         "day": context.days.last,
         "trained_until": draft.plan.until,
         "folder": f"{registry.FOLDER}/{version}",

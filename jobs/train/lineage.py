@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import models
-from conf.settings import Settings
+from conf.settings import ENCODERS, Settings
 from jobs.lake import logs
 from jobs.lake.context import Context
 from models import registry
-from models.interest import TRANSFORMER
 
 INTEREST = "interest"
 # They change how fast, or on what, or how long at most a training runs; not what it would learn.
@@ -69,7 +68,7 @@ def parent(context: Context) -> Parent | None:
 
 def _fits(context: Context, row: logs.Row) -> bool:
     """Was it trained on all that came before an earlier day, by a network of the same shape?"""
-    is_whole = row["kind"] == INTEREST and row["method"] == TRANSFORMER and row["trained_until"].date() == row["day"]
+    is_whole = row["kind"] == INTEREST and row["method"] in ENCODERS and row["trained_until"].date() == row["day"]
     if not is_whole or row["day"] >= context.days.last:
         return False
     made, wanted = json.loads(row["settings"]).get("model", {}), context.settings.model.model_dump(mode="json")

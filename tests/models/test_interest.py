@@ -5,18 +5,17 @@ import pytest
 import torch
 
 from conf.settings import Model
-from models.interest import InterestModel, grown, new_network
-from models.network import (
+from models.buckets import (
     DISTANCE_BUCKETS,
     TIME_BUCKETS,
     UNKNOWN_CLOCK,
     UNKNOWN_DISTANCE,
     clock_bucket,
     distance_bucket,
-    first_places,
-    last_known,
     time_bucket,
 )
+from models.interest import InterestModel, grown, new_network
+from models.network import first_places, last_known
 from models.queries import Histories, Queries, Vocabulary
 
 VOCABULARY = Vocabulary(

@@ -63,5 +63,5 @@ def test_what_is_no_version_is_refused_with_its_name(tmp_path):
     with pytest.raises(ValueError, match=r"v9 holds no model version \(FileNotFoundError\)"):
         registry.load_ranker(tmp_path / "v9")
     (tmp_path / "version.json").write_text(json.dumps({"method": "tea leaves"}))
-    with pytest.raises(ValueError, match="unknown method tea leaves; known are transformer, popularity"):
+    with pytest.raises(ValueError, match="unknown method tea leaves; known are transformer, lstm, gru, rnn, popularity"):
         registry.load_ranker(tmp_path)
