@@ -142,6 +142,10 @@ class Train(Section):
     epochs: int = Field(20, ge=1)
     patience: int = Field(3, ge=1)
     batch_size: int = Field(64, ge=1)
+    windows_at_once: int | None = Field(None, ge=1)
+    loss: Literal["full", "sampled", "gbce"] = "full"
+    negatives: int = Field(512, ge=1)
+    calibration: float = Field(0.75, ge=0, le=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     validation_share: float = Field(0.1, gt=0, lt=0.5)

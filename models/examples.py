@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from conf.settings import Train
 from models import histories as past
 from models.catalogue_loss import catalogue_loss
 from models.events import Events, Moments
@@ -17,18 +18,27 @@ from models.histories import EventColumns
 from models.interest import events_of
 from models.network import Network
 from models.queries import FIRST, PADDING, Histories, Vocabulary
+from models.sampled_loss import Negatives, gbce, sampled_softmax
 from models.windows import Windows
 
 
 class Objective(nn.Module):
-    """Loss of a batch: the sum of -log softmax over the catalogue at the moments that are targets."""
+    """Loss of a batch: a sum over the moments that are targets. `share_V` is how often each item is one, relatively."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, train: Train, share_V: Tensor | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.train_settings = network, train
+        even_V = torch.ones_like(network.item_bias)
+        self.negatives = Negatives(even_V if share_V is None or train.loss == "gbce" else share_V)
 
     def forward(self, events: Events, moments: Moments, target_BT: Tensor) -> Tensor:
-        return catalogue_loss(*self.parts(events, moments, target_BT))
+        given = self.train_settings
+        if given.loss == "full":
+            return catalogue_loss(*self.parts(events, moments, target_BT))
+        reading, draw = self.network(events, moments), self.negatives.draw(given.negatives)
+        if given.loss == "sampled":
+            return sampled_softmax(self.network, reading, target_BT, draw)
+        return gbce(self.network, reading, target_BT, draw, calibration=given.calibration, draws=given.negatives)
 
     def parts(
         self, events: Events, moments: Moments, target_BT: Tensor

@@ -43,11 +43,13 @@ _LARGEST_PULL = 20.0
 class Reading:
     """What the network says: scores = vector . item_matrix + item bias, plus `pull` at the items of the past.
 
-    `pull_BTL` is zero but at the first place of each item in the row; `item_BL` names the item there.
+    `pull_BTL` is zero but at the first place of each item in the row; `item_BL` names the item there, and
+    `base_BTL` is its score without the pull.
     """
 
     vector_BTD: Tensor
     pull_BTL: Tensor
+    base_BTL: Tensor
     item_BL: Tensor
 
 
@@ -105,6 +107,10 @@ class Network(nn.Module):
         """(V, D): what an item is worth to a vector: its own embedding and that of its category."""
         return self.item.weight[FIRST:] + self.category(self.category_of_item_V)
 
+    def items(self, place: Tensor) -> Tensor:
+        """Rows of the item matrix, without making it."""
+        return self.item(place + FIRST) + self.category(self.category_of_item_V[place])
+
     def states(self, events: Events) -> tuple[Tensor, Tensor]:
         """Each event as read alone and as read after those before it, both (B, L, D)."""
         gap_BL = time_bucket(events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1]))
@@ -151,18 +157,23 @@ class Network(nn.Module):
         vector_BTD = self.vector(joined)
 
         item_BL = torch.where(events.item_BL >= FIRST, events.item_BL, PADDING)
-        return Reading(vector_BTD=vector_BTD, pull_BTL=self._pull(vector_BTD, pull_BTL, item_BL), item_BL=item_BL)
+        base_BTL = self._base(vector_BTD, item_BL)
+        pull_BTL = self._pull(base_BTL, pull_BTL, item_BL)
+        return Reading(vector_BTD=vector_BTD, pull_BTL=pull_BTL, base_BTL=base_BTL, item_BL=item_BL)
 
-    def _pull(self, vector_BTD: Tensor, weight_BTL: Tensor, item_BL: Tensor) -> Tensor:
+    def _base(self, vector_BTD: Tensor, item_BL: Tensor) -> Tensor:
+        """The scores of the row's own items by taste alone, (B, T, L); of padding, something."""
+        place_BL = (item_BL - FIRST).clamp(min=0)
+        own_BLD = self.item(item_BL) + self.category(self.category_of_item_V[place_BL])
+        return vector_BTD @ own_BLD.transpose(1, 2) + self.item_bias[place_BL].unsqueeze(1)
+
+    def _pull(self, base_BTL: Tensor, weight_BTL: Tensor, item_BL: Tensor) -> Tensor:
         """What the past adds to each of its items, at the item's first place in the row, (B, T, L).
 
         With s the log of an item's summed weights, and b its score without the past, b becomes
         log(exp(b) + exp(s)): an item is taken by taste or by habit, a mixture of two softmaxes.
         `past_instead` below 1 lets taste count within habit as well.
         """
-        own_BLD = self.item(item_BL) + self.category(self.category_of_item_V[(item_BL - FIRST).clamp(min=0)])
-        bias_BL = self.item_bias[(item_BL - FIRST).clamp(min=0)]
-        base_BTL = vector_BTD @ own_BLD.transpose(1, 2) + bias_BL.unsqueeze(1)
         summed_BTL = weight_BTL.exp() @ first_places(item_BL).to(weight_BTL.dtype)
         some_BTL = summed_BTL > 0
         log_BTL = torch.where(some_BTL, summed_BTL, 1.0).log()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -57,5 +58,11 @@ class _Group(AbstractContextManager[object]):
     def __enter__(self) -> None:
         dist.init_process_group(self.backend)
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is not None:
+            # The others wait for this process within a sum: to leave in order would wait for them.
+            return
+        # Threads of a group that something still refers to when Python ends abort the process: DDP is part of cycles.
+        gc.collect()
+        dist.barrier()
         dist.destroy_process_group()

@@ -12,6 +12,7 @@ import copy
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from conf.settings import Model, Train
 from models import checkpoint
@@ -42,6 +44,8 @@ _CLIP = 1.0
 _BUCKETS_FASTER = 5.0
 _SECONDS_BETWEEN_LINES = 5.0
 _RESULT = "result.json"
+# Begins what a process says that fails, for whoever started it.
+FAILED = "training failed in process"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +129,13 @@ def train_all(tasks: Sequence[Task], processes: Processes) -> None:
 def train_here(tasks: Sequence[Task]) -> None:
     """`train_all` in a process that a launcher started, with RANK and WORLD_SIZE in its environment."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train_all(tasks, Processes.launched())
+    processes = Processes.launched()
+    try:
+        train_all(tasks, processes)
+    except Exception as error:
+        sys.stdout.write(f"{FAILED} {processes.rank}: {type(error).__name__}: {' '.join(str(error).split())}\n")
+        sys.stdout.flush()
+        raise
 
 
 def result_of(task: Task) -> Result:
@@ -177,6 +187,11 @@ def _first_weights(task: Task, vocabulary: Vocabulary) -> Network:
     return network
 
 
+def _shares(task: Task, device: torch.device) -> Tensor | None:
+    """How often each item is a target, relatively."""
+    return None if task.prior is None else torch.from_numpy(np.load(task.prior)).exp().to(device)
+
+
 def _groups(network: Network, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
     """Biases are not decayed; those of buckets are sums over many events and may move faster."""
     buckets = [module.weight for module in network.modules() if isinstance(module, BucketBias)]
@@ -198,11 +213,11 @@ class _Run:
         self.best: dict[str, Tensor] | None = None
         self.out_of_time = False
         self.began = self.said = self.saved = time.monotonic()
-        self.bare = Objective(network)
+        self.bare = Objective(network, task.train, _shares(task, processes.device))
         self.objective: nn.Module = self.bare
         if processes.count > 1:
             devices = [processes.local_rank] if processes.device.type == "cuda" else None
-            self.objective = nn.parallel.DistributedDataParallel(self.bare, device_ids=devices, broadcast_buffers=False)
+            self.objective = DistributedDataParallel(self.bare, device_ids=devices, broadcast_buffers=False)
         self.folds = {
             fold: Batches(
                 task.source.of(fold),
@@ -314,21 +329,31 @@ class _Run:
         now = self.progress
         drawn = np.random.SeedSequence([self.task.train.seed, now.number, now.epoch, now.batch, self.processes.rank])
         torch.manual_seed(int(drawn.generate_state(1, np.uint64)[0]))
-        events, moments, target_BT = self._example(windows)
-        if self.task.model.query_dropout:
-            moments = hide(moments, self.task.model.query_dropout)
-        late = self.seconds > self.task.train.max_seconds
-        count, any_late = self.processes.summed(float((target_BT >= FIRST).sum()), float(late))
-        with self._precision():
-            loss = self.objective(events, moments, target_BT)
-        # Averaged over processes by DDP, hence times their number: the mean over the targets of all.
-        (loss * (self.processes.count / max(count, 1.0))).backward()
+        targets = ((windows.is_target_NW == 1) & (windows.item_NW >= FIRST)).sum()
+        count, any_late = self.processes.summed(float(targets), float(self.seconds > self.task.train.max_seconds))
+        at_once = self.task.train.windows_at_once or len(windows)
+        starts, total = range(0, len(windows), at_once), 0.0
+        for start in starts:
+            shared = self.objective if start != starts[-1] else None
+            with shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext():
+                loss = self._loss(windows[start : start + at_once])
+                # Averaged over processes by DDP, hence times their number: the mean over the targets of all.
+                (loss * (self.processes.count / max(count, 1.0))).backward()
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        (total,) = self.processes.summed(loss.item())
+        (total,) = self.processes.summed(total)
         return total, count, any_late > 0
+
+    def _loss(self, windows: Windows) -> Tensor:
+        events, moments, target_BT = self._example(windows)
+        if self.task.model.query_dropout:
+            moments = hide(moments, self.task.model.query_dropout)
+        with self._precision():
+            loss: Tensor = self.objective(events, moments, target_BT)
+        return loss
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -18,7 +18,7 @@ from models import registry
 
 INTEREST = "interest"
 # They change how fast, or on what, or how long at most a training runs; not what it would learn.
-_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds"}
+_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once"}
 # Weights of one network fit another where these are equal.
 _SHAPE = ("encoder", "window", "width", "layers", "heads")
 

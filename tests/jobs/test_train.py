@@ -1,9 +1,12 @@
 import json
+import threading
+import time
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import deltalake
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
@@ -15,6 +18,7 @@ from jobs.lake.schema import spark_schema
 from jobs.pipeline import choose
 from jobs.replay import replay
 from jobs.train import cutting
+from jobs.train.launch import what_failed
 from models.registry import load_ranker
 
 FIRST = date(2024, 1, 25)
@@ -248,6 +252,48 @@ def test_two_processes_train_through_the_distributor(make_context, make_settings
     assert [row["processes"] for row in runs] == [2, 2] and all(row["train_loss"] > 0 for row in runs)
     assert any(message.startswith("training candidate: epoch 1 of 1") for message in caplog.messages)
     assert capsys.readouterr().out == "", "stdout is for results"
+
+
+def test_a_process_that_is_killed_ends_the_training_and_the_next_goes_on(make_context, make_settings, caplog):
+    more = ("train.processes=2", "train.epochs=40", "train.patience=40", "train.checkpoint_seconds=0")
+    settings = make_settings("conf/local.yaml", *SMALL, *more)
+    shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
+    write_events(make_context(FIRST, LAST, **shared), history())
+    killed_at = []
+
+    def kill():
+        while not list(Path(settings.lake).glob("models/.training/*.pt")):
+            time.sleep(0.05)
+        [second] = [one for one in psutil.Process().children(recursive=True) if is_second(one)]
+        killed_at.append(time.monotonic())
+        second.kill()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with pytest.raises(RuntimeError, match=r"training failed in process 1: it was ended by signal 9 .*goes on from"):
+        train.run(make_context(FIRST, LAST, **shared))
+    assert time.monotonic() - killed_at[0] < 30, "the other does not wait for it"
+    with caplog.at_level("INFO", logger="wherewhen"):
+        train.run(make_context(FIRST, LAST, **shared))
+    assert any(": going on from " in message for message in caplog.messages)
+
+
+def is_second(process):
+    """Whether it trains with rank 1."""
+    try:
+        return process.environ().get("RANK") == "1" and not process.children()
+    except psutil.Error:
+        return False
+
+
+def test_a_process_that_fails_ends_the_training_with_its_own_error():
+    """The others, which wait for it, say first that they lost it."""
+    said = (
+        "training failed in process 0: RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1\n"
+        "training failed in process 1: OSError: [Errno 28] No space left on device: '/tmp/x'\n"
+        "Root Cause (first observed failure):\n[0]:\n  rank      : 0 (local_rank: 0)\n  exitcode  : 1 (pid: 7)\n"
+    )
+    assert what_failed(said).startswith("training failed in process 1: OSError: [Errno 28] No space left on device")
 
 
 def test_windows_lie_in_files_by_their_key(make_context, make_settings, monkeypatch):

@@ -162,7 +162,7 @@ def network(**settings):
 def read(made, windows):
     """Scores of the catalogue at each target, and its place in it, as training reads a batch."""
     with torch.no_grad():
-        *parts, target_N = Objective(made).parts(*examples(windows, VOCABULARY))
+        *parts, target_N = Objective(made, Train()).parts(*examples(windows, VOCABULARY))
         return scores_of(*parts).numpy(), target_N.numpy()
 
 
@@ -300,6 +300,14 @@ def test_two_processes_learn_what_one_does(make_task, tmp_path):
     weights = [torch.load(task.folder / "weights.pt", weights_only=True) for task in (one, two)]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, atol=2e-3, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_a_batch_learnt_in_pieces_is_the_batch_learnt_at_once(make_task, at_once):
+    quiet = {"model": {"dropout": 0.0, "query_dropout": 0.0}, "epochs": 2}
+    whole, pieces = make_task("whole", **quiet), make_task("pieces", windows_at_once=at_once, **quiet)
+    train_all([whole, pieces], Processes.alone())
+    np.testing.assert_allclose(result_of(pieces).losses, result_of(whole).losses, atol=1e-5)
 
 
 class Ended(Exception):
@@ -472,6 +480,6 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
 def test_windows_without_a_target_make_a_batch():
     empty = Windows.none(17).padded(3)
     events, moments, target_BT = examples(empty, VOCABULARY)
-    loss = Objective(network())(events, moments, target_BT)
+    loss = Objective(network(), Train())(events, moments, target_BT)
     loss.backward()
     assert loss.item() == 0.0
