@@ -12,11 +12,11 @@ from typing import Any
 from conf.settings import Settings
 from jobs.lake import logs
 from jobs.lake.lock import held
+from jobs.lake.publications import INTEREST, in_order
 from jobs.lake.refused import Refused
 from jobs.lake.runs import newest_night
 from jobs.query.rendering import aligned
 
-INTEREST = "interest"
 MANUAL, ROLLBACK, KEPT, REFUSED = "manual", "rollback", "kept", "refused"
 _BASELINE = "baseline:"
 
@@ -38,11 +38,6 @@ class Version:
     verdict: str | None
     judged: dict[str, tuple[float, float | None, float | None]]
     is_whole: bool
-
-
-def in_order(publications: Iterable[logs.Row]) -> list[logs.Row]:
-    """The decisions on interest models, oldest first: by the day they hold for, then by when they were made."""
-    return sorted((row for row in publications if row["kind"] == INTEREST), key=lambda row: (row["day"], row["decided_at"]))
 
 
 def served(publications: Iterable[logs.Row]) -> list[tuple[str, date]]:

@@ -17,6 +17,7 @@ from conf.contracts import ANY_SLOT
 from jobs.lake import commits, logs
 from jobs.lake.context import Context
 from jobs.lake.disk import write_whole
+from jobs.lake.publications import in_order
 from jobs.pipeline import STEPS
 
 Row = dict[str, Any]
@@ -132,10 +133,9 @@ def _measure_name(metric: str, k: int) -> str:
 def serving(context: Context) -> Row | None:
     """The publication in force: version, method, decision in words."""
     day = context.days.last
-    rows = context.log_rows("publications", f"kind = 'interest' AND day <= DATE '{day}'")
-    if not rows:
+    newest_first = in_order(context.log_rows("publications", f"day <= DATE '{day}'"))[::-1]
+    if not newest_first:
         return None
-    newest_first = sorted(rows, key=lambda row: (row["day"], row["decided_at"]), reverse=True)
     newest = newest_first[0]
     without_break = takewhile(lambda row: row["model_version"] == newest["model_version"], newest_first)
     versions = {row["model_version"]: row for row in context.log_rows("model_versions")}

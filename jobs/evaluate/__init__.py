@@ -21,6 +21,7 @@ from jobs.evaluate.judging import judge, threads_of_a_task
 from jobs.evaluate.replaying import evaluate_file
 from jobs.lake import logs
 from jobs.lake.context import Context
+from jobs.lake.publications import INTEREST, in_force
 from jobs.lake.schema import spark_schema
 from models.baselines import BASELINES, Counts, baseline
 from models.judging import Contender, Judged, Terms, Verdicts
@@ -33,7 +34,9 @@ __all__ = ["evaluate_file", "run"]
 def run(context: Context) -> None:
     registry, day = context.log_rows("model_versions"), context.days.last
     candidate = versions.candidate(registry, day, context.mapping.has_times)
-    before = versions.published(context.log_rows("publications"), day)
+    # A run of a day does not see what it decided itself.
+    newest = in_force(context.log_rows("publications"), before=day)
+    before = None if newest is None else newest["model_version"]
     published = None if before is None else versions.known(registry, before)
     exam = day_exam(context) if context.mapping.has_times else last_events_exam(context)
     counts = _counts(context, exam, candidate or published)
@@ -195,7 +198,7 @@ def _publish(context: Context, decision: gate.Decision, counts: Counts, registry
         decision = replace(decision, model_version=made["model_version"])
     row = {
         "day": day,
-        "kind": versions.INTEREST,
+        "kind": INTEREST,
         "model_version": decision.model_version,
         "decision": decision.decision,
         "candidate": decision.candidate,

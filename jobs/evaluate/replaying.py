@@ -31,6 +31,7 @@ from jobs.ingest.reading import Source, empty, has_files, read
 from jobs.ingest.sources import own_day
 from jobs.lake.context import NO_TIMES_DAY, Context
 from jobs.lake.identities import load_key
+from jobs.lake.publications import in_force
 from jobs.lake.runs import newest_night
 from jobs.lake.store import Days, Lake
 from jobs.pipeline import choose
@@ -115,7 +116,8 @@ def _newest_state(spark: SparkSession, settings: Settings) -> Context:
 
 def _contender(context: Context, model: str | None) -> Contender:
     registry, root = context.log_rows("model_versions"), context.lake.root
-    served = versions.published(context.log_rows("publications"), context.days.last + timedelta(days=1))
+    newest = in_force(context.log_rows("publications"), before=context.days.last + timedelta(days=1))
+    served = None if newest is None else newest["model_version"]
     name = served if model is None else model.removeprefix(versions.PREFIX)
     if name is None:
         raise ValueError(f"nothing is published in {root}: name a version or a baseline (--model {' or '.join(BASELINES)})")

@@ -9,12 +9,13 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from jobs.lake import commits, logs
+from jobs.lake.publications import INTEREST
 from models import registry
 from models.baselines import BASELINES, Baseline
 from models.queries import Vocabulary
 
 Rows = Sequence[logs.Row]
-INTEREST, BASELINE = "interest", "baseline"
+BASELINE = "baseline"
 PREFIX = "baseline:"
 
 
@@ -36,13 +37,6 @@ def holdout(versions: Rows, day: date) -> logs.Row | None:
 
 def _newest(rows: Rows) -> logs.Row | None:
     return max(rows, key=lambda row: row["created_at"], default=None)
-
-
-def published(publications: Rows, before: date) -> str | None:
-    """What serves on the days up to `before` (exclusive): a run of a day does not see what it decided itself."""
-    earlier = [row for row in publications if row["kind"] == INTEREST and row["day"] < before]
-    newest = max(earlier, key=lambda row: (row["day"], row["decided_at"]), default=None)
-    return None if newest is None else newest["model_version"]
 
 
 def known(versions: Rows, version: str) -> logs.Row:

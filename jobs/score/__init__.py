@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from pyspark.sql import functions as F
 from conf.contracts import ANY_SLOT, SLOTS
 from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
+from jobs.lake.publications import in_force
 from jobs.lake.store import keyframes
 from jobs.score.lists import EVENT_FIELDS, Scorer
 from models.baselines import BASELINES
@@ -79,10 +80,10 @@ def served_version(context: Context) -> Served | None:
     Raises:
         ValueError: the registry does not know the version.
     """
-    published = context.log_rows("publications", f"kind = 'interest' AND day <= DATE '{context.days.last}'")
-    if not published:
+    found = in_force(context.log_rows("publications"), before=context.days.last + timedelta(days=1))
+    if found is None:
         return None
-    newest = max(published, key=lambda row: (row["day"], row["decided_at"]))["model_version"]
+    newest = found["model_version"]
     known = context.log_rows("model_versions", f"model_version = '{newest}'")
     if not known:
         raise ValueError(f"version {newest} is published but not in model_versions: publish another (wherewhen models)")

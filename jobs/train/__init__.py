@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from conf.settings import digest
 from jobs.lake import commits, logs
 from jobs.lake.context import Context
+from jobs.lake.publications import INTEREST
 from jobs.train import cutting, lineage
 from jobs.train.catalogue import Catalogue, catalogues
 from jobs.train.cutting import EVENT, Plan, Sizes, midnight
@@ -198,7 +199,7 @@ def _run_row(context: Context, version: str, draft: Draft, result: Result) -> lo
 def _version_row(context: Context, version: str, draft: Draft, folder: Path) -> logs.Row:
     return {
         "model_version": version,
-        "kind": lineage.INTEREST,
+        "kind": INTEREST,
         "method": context.settings.model.encoder,
         "day": context.days.last,
         "trained_until": draft.plan.until,

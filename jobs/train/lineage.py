@@ -14,9 +14,9 @@ import models
 from conf.settings import ENCODERS, Settings
 from jobs.lake import logs
 from jobs.lake.context import Context
+from jobs.lake.publications import INTEREST, in_force
 from models import registry
 
-INTEREST = "interest"
 # They change how fast, or on what, or how long at most a training runs; not what it would learn.
 _RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once"}
 # Weights of one network fit another where these are equal.
@@ -56,8 +56,7 @@ def parent(context: Context) -> Parent | None:
     """
     day = context.days.last
     rows = {row["model_version"]: row for row in context.log_rows("model_versions") if _fits(context, row)}
-    published = [row for row in context.log_rows("publications") if row["day"] < day and row["kind"] == INTEREST]
-    served = max(published, key=lambda row: (row["day"], row["decided_at"]), default=None)
+    served = in_force(context.log_rows("publications"), before=day)
     found = rows.get(served["model_version"]) if served is not None else None
     if found is None:
         found = max(rows.values(), key=lambda row: (row["day"], row["created_at"]), default=None)

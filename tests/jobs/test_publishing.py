@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from conf.settings import load_settings
 from conf.tables import TABLES
-from jobs.evaluate import versions as judged_versions
 from jobs.lake import logs, runs
+from jobs.lake.publications import in_force
 from jobs.lake.refused import Refused
 from jobs.lake.schema import create
 from jobs.publishing import card, publish, rollback, served, versions, write_versions
@@ -90,8 +90,13 @@ def serving(settings):
 def test_a_published_version_serves_from_the_next_run_on(lake):
     assert "c serves from the next run on in place of b" in publish(lake, "c")
     rows = logs.read(lake.lake, "publications")
-    assert serving(lake) == "c" == judged_versions.published(rows, NIGHT + timedelta(days=1))
-    assert judged_versions.published(rows, NIGHT) == "b", "what the night itself was judged against stays"
+    assert (
+        serving(lake)
+        == "c"
+        == in_force(rows)["model_version"]
+        == in_force(rows, before=NIGHT + timedelta(days=1))["model_version"]
+    )
+    assert in_force(rows, before=NIGHT)["model_version"] == "b", "what the night itself was judged against stays"
     assert publish(lake, "c") == f"c serves already, since {NIGHT}"
     assert len(logs.read(lake.lake, "publications")) == len(rows)
 
