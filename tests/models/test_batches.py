@@ -10,28 +10,27 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from models.batches import SHARDS, Batches, Ranges, Source, files_of, part_of, read_arrow, read_petastorm, shard_of
-from models.histories import EventColumns, first_of_owner
-from models.windows import ARRAYS, CONTEXT, FOLDS, TRAIN, VALIDATION, Windows, cut, histories_as_windows
+from models.windows import ARRAYS, FOLDS, TRAIN, VALIDATION, Windows
 
 UNTIL = datetime(2024, 2, 1, tzinfo=UTC)
 
 
-def events(count, seed=0):
-    """Events whose item index is their row + 2, so that a window tells which rows it shows."""
-    generator = np.random.default_rng(seed)
-    return EventColumns(
-        item_E=np.arange(count, dtype=np.int32) + 2,
-        category_E=generator.integers(1, 5, count).astype(np.int32),
-        event_type_E=np.full(count, 2, np.int32),
-        timestamp_E=1_700_000_000 + np.arange(count, dtype=np.int64) * 60,
-        hour_of_week_E=generator.uniform(0, 168, count).astype(np.float32),
-        latitude_E=np.where(generator.random(count) < 0.2, np.nan, 40.0).astype(np.float32),
-        longitude_E=np.full(count, -74.0, np.float32),
+def windows(count, size=7):
+    """Windows of which each holds items that no other has, padded in front to different lengths."""
+    generator = np.random.default_rng(3)
+    shape, absent_NW = (count, size), np.arange(size) < generator.integers(0, size, count)[:, None]
+    item_NW = np.where(absent_NW, 0, np.arange(count * size).reshape(shape) + 2)
+    return Windows(
+        item_NW=item_NW.astype(np.int32),
+        category_NW=np.where(absent_NW, 0, generator.integers(1, 5, shape)).astype(np.int32),
+        event_type_NW=np.where(absent_NW, 0, 2).astype(np.int32),
+        timestamp_NW=np.where(absent_NW, 0, 1_700_000_000 + item_NW * 60).astype(np.int64),
+        hour_of_week_NW=np.where(absent_NW, -1, generator.uniform(0, 168, shape)).astype(np.float32),
+        latitude_NW=np.where(absent_NW, np.nan, 40.0).astype(np.float32),
+        longitude_NW=np.where(absent_NW, np.nan, -74.0).astype(np.float32),
+        is_target_NW=(~absent_NW).astype(np.int32),
+        shuffle_N=generator.integers(-(2**63), 2**63 - 1, count),
     )
-
-
-def users(*counts):
-    return first_of_owner(np.repeat(np.arange(len(counts)), counts))
 
 
 def stored(folder, windows, fold_N, files=2, until=UNTIL):
@@ -58,12 +57,7 @@ def stored(folder, windows, fold_N, files=2, until=UNTIL):
 
 @pytest.fixture
 def source(tmp_path):
-    fold_E = np.tile([TRAIN, CONTEXT, TRAIN, VALIDATION], 25).astype(np.int8)
-    made = cut(users(40, 1, 0, 39, 20), fold_E, 7)
-    windows = histories_as_windows(events(100), made.row_NW, made.is_target_NW)
-    keys = np.random.default_rng(3).integers(-(2**63), 2**63 - 1, len(windows))
-    windows = Windows(**{**vars(windows), "shuffle_N": keys})
-    return stored(tmp_path, windows, made.fold_N)
+    return stored(tmp_path, windows(54), np.where(np.arange(54) % 9 < 5, TRAIN, VALIDATION))
 
 
 @pytest.mark.parametrize("fold", ["train", "validation"])
@@ -103,12 +97,11 @@ def test_an_epoch_holds_every_window_once_in_an_order_of_seed_and_epoch(source):
 
 
 def test_the_order_does_not_follow_from_how_files_were_cut(source, tmp_path):
-    windows = Windows.together([*read_arrow(source), *read_arrow(source.of("validation"))])
-    train = sum(len(block) for block in read_arrow(source))
-    backwards = np.arange(len(windows))[::-1]
-    fold_N = np.where(np.arange(len(windows)) < train, TRAIN, VALIDATION)
+    every = Windows.together([*read_arrow(source), *read_arrow(source.of("validation"))])
+    backwards = np.arange(len(every))[::-1]
+    fold_N = np.where(np.arange(len(every)) < source.count, TRAIN, VALIDATION)
     (tmp_path / "again").mkdir()
-    other = stored(tmp_path / "again", windows[backwards], fold_N[backwards], files=5)
+    other = stored(tmp_path / "again", every[backwards], fold_N[backwards], files=5)
     assert names(epoch(other)) == names(epoch(source))
 
 
@@ -135,21 +128,20 @@ def test_uneven_and_empty_shards_are_spread_over_all_steps(counts, batch_size, p
     shard_N = np.repeat(np.arange(SHARDS), counts)
     within_N = np.random.default_rng(0).integers(0, 2**58, len(shard_N), dtype=np.uint64)
     keys_N = ((shard_N.astype(np.uint64) << np.uint64(58)) + within_N) ^ np.uint64(1 << 63)
-    windows = Windows.none(3).padded(len(shard_N))
-    windows = replace(windows, shuffle_N=keys_N.view(np.int64))
-    assert shard_of(windows.shuffle_N).tolist() == shard_N.tolist()
-    source = Source(uris=(), until=UNTIL, size=3, counts={"train": len(windows)})
+    every = replace(Windows.none(3).padded(len(shard_N)), shuffle_N=keys_N.view(np.int64))
+    assert shard_of(every.shuffle_N).tolist() == shard_N.tolist()
+    source = Source(uris=(), until=UNTIL, size=3, counts={"train": len(every)})
     batches = Batches(source, batch_size=batch_size, seed=1)
     batches.parts = parts
     taken = []
     for part in range(parts):
-        rows = np.flatnonzero(part_of(windows.shuffle_N, parts) == part)
-        steps = batches._steps(windows[rows], 0, part)
+        rows = np.flatnonzero(part_of(every.shuffle_N, parts) == part)
+        steps = batches._steps(every[rows], 0, part)
         even = len(rows) / len(steps)
         assert all(abs(len(step) - even) <= SHARDS * min(1, even) for step in steps)
         taken += [rows[step] for step in steps]
-    assert sorted(np.concatenate([*taken, np.zeros(0, int)]).tolist()) == list(range(len(windows)))
-    assert batches.steps_per_part == max(1, -(-len(windows) // batch_size))
+    assert sorted(np.concatenate([*taken, np.zeros(0, int)]).tolist()) == list(range(len(every)))
+    assert batches.steps_per_part == max(1, -(-len(every) // batch_size))
 
 
 def test_windows_that_do_not_fit_into_memory_are_shuffled_in_parts(source, monkeypatch):
@@ -168,13 +160,13 @@ def test_windows_that_do_not_fit_into_memory_are_shuffled_in_parts(source, monke
 
 
 def test_a_rank_opens_only_the_files_that_may_hold_its_shards(source, tmp_path):
-    windows = Windows.together(list(read_arrow(source)))
-    windows = windows[np.argsort(windows.shuffle_N)]
+    every = Windows.together(list(read_arrow(source)))
+    every = every[np.argsort(every.shuffle_N)]
     (tmp_path / "sorted").mkdir()
-    by_key = stored(tmp_path / "sorted", windows, np.full(len(windows), TRAIN), files=4)
+    by_key = stored(tmp_path / "sorted", every, np.full(len(every), TRAIN), files=4)
     for ranks in (1, 2, 4):
         opened = [files_of(by_key, Ranges.of(rank, ranks)) for rank in range(ranks)]
         assert set().union(*opened) == set(by_key.uris)
         assert sum(map(len, opened)) <= len(by_key.uris) + ranks - 1
         found = [Windows.together([Windows.none(7), *read_petastorm(by_key, Ranges.of(rank, ranks))]) for rank in range(ranks)]
-        assert sorted(names(found)) == sorted(names([windows]))
+        assert sorted(names(found)) == sorted(names([every]))
