@@ -170,6 +170,7 @@ class Gate(Section):
     min_coverage: float = Field(0.2, ge=0)
     min_likeness: float = Field(0.05, ge=0, le=1)
     max_empty_lists: float = Field(0.01, ge=0, le=1)
+    max_gain: float = Field(0.5, gt=0)
 
     @property
     def measure(self) -> tuple[str, int]:

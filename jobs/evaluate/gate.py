@@ -11,6 +11,7 @@ from models.judging import ALIKE, DIFFERENCE, EMPTY_LISTS, REFERENCE, Judged
 from models.metrics import Tally
 
 POPULARITY = "popularity"
+BASELINE_PREFIX = "baseline-"  # of the versions that baselines are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,8 @@ class Duel:
 
 
 def against_published(duel: Duel, gate: Gate) -> Decision:
-    """The candidate is published unless it may be worse by more than the margin, is worse on the day, or is out of bounds."""
+    """The candidate is published unless it may be worse by more than the margin, is worse on the day, too good to be true,
+    or out of bounds."""
     pooled = duel.day
     for past in duel.past:
         pooled = pooled + past
@@ -56,6 +58,7 @@ def against_published(duel: Duel, gate: Gate) -> Decision:
     )
     wrong = [f"{name} may be too much worse"] if lower < allowed else []
     wrong += _worse_today(duel, name)
+    wrong += _too_good(duel, lower, gate.max_gain * reference, name)
     wrong += _out_of_bounds(duel, gate)
     if wrong:
         reason = f"{'; '.join(wrong)} ({found})"
@@ -66,6 +69,16 @@ def against_published(duel: Duel, gate: Gate) -> Decision:
 def _worse_today(duel: Duel, name: str) -> list[str]:
     upper = duel.day.quantile(0.975)[DIFFERENCE]
     return [f"{name} is significantly worse on the day alone (at most {upper:+.4f})"] if upper < 0 else []
+
+
+def _too_good(duel: Duel, lower: float, most: float, name: str) -> list[str]:
+    """What no night's learning explains: the answer is among what the candidate reads. A baseline may be beaten by any."""
+    if lower <= most or duel.published.startswith(BASELINE_PREFIX):
+        return []
+    return [
+        f"{name} is too good to be true (better by {lower:+.4f} at least, {most:+.4f} is believed): look for a leak, "
+        f"and if there is none, `wherewhen publish {duel.candidate}`"
+    ]
 
 
 def _out_of_bounds(duel: Duel, gate: Gate) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -231,7 +232,7 @@ def test_a_candidate_that_knows_nothing_gives_way_to_the_best_baseline(make_cont
 )
 def test_the_gate_takes_the_better_and_refuses_the_shuffled(candidate, served, decision, make_context, settings, spark):
     """Also in the second night, whose pool holds the first's differences unless that candidate was refused."""
-    rankers = {"good": knowing(), "half": knowing(0.7), "wrong": shuffled()}
+    rankers = {"good": knowing(), "half": knowing(0.85), "wrong": shuffled()}
     write_events(make_context, spark, circle(), settings)
     register(settings, served, rankers[served], day=DAYS[0])
     publish(settings, served, DAYS[0])
@@ -396,6 +397,16 @@ def test_the_gate_by_its_bounds():
     assert today.decision == "refused" and "significantly worse on the day alone" in today.reason
     assert against_published(duel(tally(-0.05, users=200), many), Gate(margin=0.5)).decision == "refused"
     assert against_published(duel(tally(0.05, users=1)), rules).decision == "kept", "one user says nothing of spread"
+
+
+def test_the_gate_does_not_believe_what_is_too_good_to_be_true():
+    found = against_published(duel(tally(0.4)), Gate())
+    assert found.decision == "refused" and found.model_version == "old"
+    assert "too good to be true" in found.reason and "wherewhen publish new" in found.reason
+    assert against_published(duel(tally(0.4, users=2)), Gate(max_gain=0.9)).decision == "published"
+    first_model = replace(duel(tally(0.4)), published="baseline-popularity-x")
+    first_model = replace(first_model, judged={"new": one(0.9), "baseline-popularity-x": one(0.5)})
+    assert against_published(first_model, Gate()).decision == "published", "any model may beat a baseline by much"
 
 
 def test_the_gate_minds_coverage_empty_lists_and_change():
