@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 
 import fsspec
 import numpy as np
@@ -90,18 +91,17 @@ def _unsigned(shuffle_N: np.ndarray) -> np.ndarray:
 
 def files_of(source: Source, ranges: Ranges) -> list[str]:
     """The files that may hold windows of these ranges, as their footers say."""
-    return [uri for uri in source.uris if _may_hold(uri, ranges)]
+    return [uri for uri in source.uris if any(ranges.meets(*ends) for ends in _key_ranges(uri))]
 
 
-def _may_hold(uri: str, ranges: Ranges) -> bool:
+@cache
+def _key_ranges(uri: str) -> list[tuple[int, int]]:
+    """The least and the greatest key of each row group. Read once: files of a table never change."""
     with fsspec.open(uri, "rb") as file:
         footer = pq.read_metadata(file)
-    place = footer.schema.names.index("shuffle") if "shuffle" in footer.schema.names else None
-    for number in range(footer.num_row_groups):
-        known = None if place is None else _column(footer.row_group(number), "shuffle").statistics
-        if known is None or not known.has_min_max or ranges.meets(known.min, known.max):
-            return True
-    return False
+    known = [_column(footer.row_group(number), "shuffle").statistics for number in range(footer.num_row_groups)]
+    # Without statistics a group may hold any.
+    return [(one.min, one.max) if one is not None and one.has_min_max else (-(2**63), 2**63 - 1) for one in known]
 
 
 def _column(group: pq.RowGroupMetaData, name: str) -> pq.ColumnChunkMetaData:

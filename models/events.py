@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 
+class _Tensors:
+    """A dataclass of tensors."""
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
 @dataclass(frozen=True, kw_only=True)
-class Events:
+class Events(_Tensors):
     """Histories as tensors: indices int64, seconds int64, the rest float32; as in `models.queries.Histories`."""
 
     item_BL: Tensor
@@ -20,12 +28,9 @@ class Events:
     latitude_BL: Tensor
     longitude_BL: Tensor
 
-    def to(self, device: torch.device) -> Events:
-        return Events(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
-
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
+class Moments(_Tensors):
     """Moments asked about. `last_BT` is the place in the row of the newest event before, -1 = none.
 
     `hour_of_week_BT` < 0 hides the time, NaN coordinates the place.
@@ -36,6 +41,3 @@ class Moments:
     latitude_BT: Tensor
     longitude_BT: Tensor
     last_BT: Tensor
-
-    def to(self, device: torch.device) -> Moments:
-        return Moments(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})

@@ -29,16 +29,17 @@ class Objective(nn.Module):
         super().__init__()
         self.network, self.train_settings = network, train
         even_V = torch.ones_like(network.item_bias)
-        self.negatives = Negatives(even_V if share_V is None or train.loss == "gbce" else share_V)
+        drawn_by_V = even_V if share_V is None or train.loss == "gbce" else share_V
+        self.negatives = None if train.loss == "full" else Negatives(drawn_by_V)
 
     def forward(self, events: Events, moments: Moments, target_BT: Tensor) -> Tensor:
         given = self.train_settings
-        if given.loss == "full":
+        if self.negatives is None:
             return catalogue_loss(*self.parts(events, moments, target_BT))
         reading, draw = self.network(events, moments), self.negatives.draw(given.negatives)
         if given.loss == "sampled":
             return sampled_softmax(self.network, reading, target_BT, draw)
-        return gbce(self.network, reading, target_BT, draw, calibration=given.calibration, draws=given.negatives)
+        return gbce(self.network, reading, target_BT, draw, given.calibration)
 
     def parts(
         self, events: Events, moments: Moments, target_BT: Tensor

@@ -32,7 +32,7 @@ from models.buckets import (
 )
 from models.events import Events, Moments
 from models.queries import FIRST, PADDING
-from models.sequence import sequence_encoder
+from models.sequence import sequence_encoder, take
 from models.terms import PlaceTerms, TimeTerms
 
 # Keeps exp() of a pull finite in fp32 whatever is learned.
@@ -164,8 +164,7 @@ class Network(nn.Module):
     def _base(self, vector_BTD: Tensor, item_BL: Tensor) -> Tensor:
         """The scores of the row's own items by taste alone, (B, T, L); of padding, something."""
         place_BL = (item_BL - FIRST).clamp(min=0)
-        own_BLD = self.item(item_BL) + self.category(self.category_of_item_V[place_BL])
-        return vector_BTD @ own_BLD.transpose(1, 2) + self.item_bias[place_BL].unsqueeze(1)
+        return vector_BTD @ self.items(place_BL).transpose(1, 2) + self.item_bias[place_BL].unsqueeze(1)
 
     def _pull(self, base_BTL: Tensor, weight_BTL: Tensor, item_BL: Tensor) -> Tensor:
         """What the past adds to each of its items, at the item's first place in the row, (B, T, L).
@@ -218,11 +217,6 @@ class Network(nn.Module):
         after_category = category_before_BL.unsqueeze(1) == category_BT.unsqueeze(-1)
         itself = events.item_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
         return torch.where(after_item, 2, torch.where(after_category, 1, 0)) + 3 * itself
-
-
-def take(x_BLD: Tensor, place_BT: Tensor) -> Tensor:
-    """x at the places, (B, T, D)."""
-    return x_BLD.gather(1, place_BT.unsqueeze(-1).expand(-1, -1, x_BLD.shape[-1]))
 
 
 def first_places(item_BL: Tensor) -> Tensor:

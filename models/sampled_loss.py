@@ -7,7 +7,6 @@ S items drawn, V items of the catalogue, D width.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +19,10 @@ from models.queries import FIRST
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """Distinct items drawn, and the log of how many others each stands for: its count / (draws x its chance)."""
+    """Distinct items drawn, how often each was, and the log of how many it stands for: times / (draws x its chance)."""
 
     place_S: Tensor  # int64, place in the catalogue 0..V-1
+    times_S: Tensor
     log_weight_S: Tensor
 
 
@@ -40,7 +40,8 @@ class Negatives:
         device = self.sums_V.device
         drawn = torch.searchsorted(self.sums_V, torch.rand(count, dtype=torch.float64, device=device) * self.sums_V[-1])
         place_S, times_S = drawn.clamp(max=len(self.sums_V) - 1).unique(return_counts=True)
-        return Draw(place_S=place_S, log_weight_S=(times_S / (count * self.chance_V[place_S])).log().float())
+        log_weight_S = (times_S / (count * self.chance_V[place_S])).log().float()
+        return Draw(place_S=place_S, times_S=times_S, log_weight_S=log_weight_S)
 
 
 def sampled_softmax(network: Network, reading: Reading, target_BT: Tensor, draw: Draw) -> Tensor:
@@ -52,12 +53,12 @@ def sampled_softmax(network: Network, reading: Reading, target_BT: Tensor, draw:
     """
     found = _scores(network, reading, target_BT, draw)
     # Own items are summed as they are; where one was drawn as well, it would count twice.
-    drawn_NS = (found.drawn_NS + draw.log_weight_S).masked_fill(found.is_own_NS | found.is_target_NS, -torch.inf)
+    drawn_NS = (found.drawn_NS + draw.log_weight_S).masked_fill((found.pulled_NS != 0) | found.is_target_NS, -torch.inf)
     sums_N = torch.cat([found.target_N.unsqueeze(1), found.own_NL, drawn_NS], dim=1).logsumexp(1)
     return (sums_N - found.target_N).sum()
 
 
-def gbce(network: Network, reading: Reading, target_BT: Tensor, draw: Draw, *, calibration: float, draws: int) -> Tensor:
+def gbce(network: Network, reading: Reading, target_BT: Tensor, draw: Draw, calibration: float) -> Tensor:
     """Sum over the targets of the generalised binary cross entropy: the likelihood of the target is raised to a power that
     undoes what sampling few negatives does to the probabilities (calibration 1: wholly; 0: plain cross entropy).
 
@@ -65,12 +66,10 @@ def gbce(network: Network, reading: Reading, target_BT: Tensor, draw: Draw, *, c
     Sampling", RecSys 2023.
     """
     found = _scores(network, reading, target_BT, draw)
-    share = draws / max(network.item_bias.numel() - 1, 1)
+    share = int(draw.times_S.sum()) / max(network.item_bias.numel() - 1, 1)
     power = share * (calibration * (1.0 - 1.0 / share) + 1.0 / share)
-    # Drawn uniformly: weight x share of all is how often each was.
-    times_S = (draw.log_weight_S + math.log(draws / network.item_bias.numel())).exp()
     negative_NS = F.logsigmoid(-(found.drawn_NS + found.pulled_NS)).masked_fill(found.is_target_NS, 0.0)
-    return -(power * F.logsigmoid(found.target_N)).sum() - (negative_NS * times_S).sum()
+    return -(power * F.logsigmoid(found.target_N)).sum() - (negative_NS * draw.times_S).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,6 @@ class _Scores:
     own_NL: Tensor
     drawn_NS: Tensor  # without what the past adds ...
     pulled_NS: Tensor  # ... which is this
-    is_own_NS: Tensor
     is_target_NS: Tensor
 
 
@@ -100,6 +98,5 @@ def _scores(network: Network, reading: Reading, target_BT: Tensor, draw: Draw) -
         own_NL=torch.where(is_other_NL, base_NL + pull_NL, -torch.inf),
         drawn_NS=vector_ND @ network.items(draw.place_S).T + network.item_bias[draw.place_S],
         pulled_NS=pulled_NS,
-        is_own_NS=pulled_NS != 0,
         is_target_NS=target_N.unsqueeze(1) == draw.place_S,
     )

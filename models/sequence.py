@@ -107,11 +107,12 @@ class Recurrent(nn.Module):
         length = x_BLD.shape[1]
         place_L = torch.arange(length, device=x_BLD.device)
         before_B1 = (events.item_BL == PADDING).sum(dim=1, keepdim=True)
-        x_BLD = _rows(x_BLD, (place_L + before_B1).clamp(max=length - 1))
+        x_BLD = take(x_BLD, (place_L + before_B1).clamp(max=length - 1))
         for norm, cell in zip(self.norms, self.cells, strict=True):
             x_BLD = x_BLD + self.dropout(cell(norm(x_BLD))[0])
-        return _rows(x_BLD, (place_L - before_B1).clamp(min=0))
+        return take(x_BLD, (place_L - before_B1).clamp(min=0))
 
 
-def _rows(x_BLD: Tensor, place_BL: Tensor) -> Tensor:
-    return x_BLD.gather(1, place_BL.unsqueeze(-1).expand(-1, -1, x_BLD.shape[-1]))
+def take(x_BLD: Tensor, place_BT: Tensor) -> Tensor:
+    """x at the places, (B, T, D)."""
+    return x_BLD.gather(1, place_BT.unsqueeze(-1).expand(-1, -1, x_BLD.shape[-1]))

@@ -60,7 +60,7 @@ def run(context: Context) -> None:
     schema = spark_schema(TABLES["model_quality"])
     table = context.spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
     context.write("model_quality", table)
-    decision = _decide(context, candidate, before, replace(verdicts, judged=judged))
+    decision = _decide(context, candidate, published, replace(verdicts, judged=judged))
     if decision is not None and (candidate is not None or before is not None or counts.vocabulary.items):
         _publish(context, decision, counts, registry)
 
@@ -156,10 +156,13 @@ def _tell(context: Context, judged: MappingType[str, Judged], evaluation: str) -
     context.note(**{evaluation: {name: round(one.mean(metric), 6) for name, one in labelled.items()}})
 
 
-def _decide(context: Context, candidate: logs.Row | None, before: str | None, verdicts: Verdicts) -> gate.Decision | None:
+def _decide(
+    context: Context, candidate: logs.Row | None, published: logs.Row | None, verdicts: Verdicts
+) -> gate.Decision | None:
     name = None if candidate is None else candidate["model_version"]
-    if before is None:
+    if published is None:
         return gate.first(name, verdicts.judged, context.settings.gate)
+    before = published["model_version"]
 
     def kept(why: str) -> gate.Decision:
         return gate.Decision(decision="kept", model_version=before, candidate=name, reason=why)
@@ -170,7 +173,14 @@ def _decide(context: Context, candidate: logs.Row | None, before: str | None, ve
         return kept("the candidate is the published version")
     if verdicts.paired is None:
         return kept("no target events arrived on the day, so there is nothing to judge by")
-    duel = gate.Duel(candidate=name, published=before, day=verdicts.paired, past=_past(context), judged=verdicts.judged)
+    duel = gate.Duel(
+        candidate=name,
+        published=before,
+        day=verdicts.paired,
+        past=_past(context),
+        judged=verdicts.judged,
+        is_baseline=published["kind"] == versions.BASELINE,
+    )
     return gate.against_published(duel, context.settings.gate)
 
 

@@ -11,7 +11,6 @@ from models.judging import ALIKE, DIFFERENCE, EMPTY_LISTS, REFERENCE, Judged
 from models.metrics import Tally
 
 POPULARITY = "popularity"
-BASELINE_PREFIX = "baseline-"  # of the versions that baselines are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,7 @@ class Duel:
     """A candidate and the version published before it, over the same moments.
 
     `past` are the paired tallies of earlier days with target events whose candidates were not refused.
+    `is_baseline`: what was published is no model.
     """
 
     candidate: str
@@ -36,6 +36,7 @@ class Duel:
     day: Tally
     past: Sequence[Tally]
     judged: Mapping[str, Judged]
+    is_baseline: bool = False
 
 
 def against_published(duel: Duel, gate: Gate) -> Decision:
@@ -73,7 +74,7 @@ def _worse_today(duel: Duel, name: str) -> list[str]:
 
 def _too_good(duel: Duel, lower: float, most: float, name: str) -> list[str]:
     """What no night's learning explains: the answer is among what the candidate reads. A baseline may be beaten by any."""
-    if lower <= most or duel.published.startswith(BASELINE_PREFIX):
+    if lower <= most or duel.is_baseline:
         return []
     return [
         f"{name} is too good to be true (better by {lower:+.4f} at least, {most:+.4f} is believed): look for a leak, "

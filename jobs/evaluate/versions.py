@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
-from jobs.evaluate.gate import BASELINE_PREFIX
 from jobs.lake import commits, logs
 from jobs.lake.publications import INTEREST
 from models import registry
@@ -69,7 +68,7 @@ def baseline_version(made: Baseline, root: str, day: date) -> logs.Row:
     digest = hashlib.sha256(json.dumps([made.method, counts.vocabulary.items, counts.target_types]).encode())
     for array in (counts.events_V, counts.transitions_V, counts.successor_VK, counts.successor_count_VK):
         digest.update(array.tobytes())
-    version = f"{BASELINE_PREFIX}{made.method}-{digest.hexdigest()[:16]}"
+    version = f"baseline-{made.method}-{digest.hexdigest()[:16]}"
     with commits.commit(root, "a model folder"):
         registry.save(made, registry.version_folder(root, version))
     return {

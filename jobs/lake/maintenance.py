@@ -24,7 +24,6 @@ from conf.tables import TABLES
 from jobs.lake import files, logs, runs
 from jobs.lake.context import Refused
 from jobs.lake.lock import held
-from jobs.lake.publications import in_order
 from jobs.lake.runs import pins
 from jobs.lake.scratch import FOLDER as SCRATCH
 from jobs.lake.scratch import orphans
@@ -187,7 +186,7 @@ def _models(settings: Settings, newest: date, now: datetime, *, dry_run: bool) -
 def kept_models(root: str, since: date) -> set[str]:
     """Versions made from `since` on and the newest before; those that served since; the two that served last."""
     made = sorted(logs.read(root, "model_versions"), key=lambda row: (row["day"], row["created_at"]))
-    served = in_order(logs.read(root, "publications"))
+    served = sorted(logs.read(root, "publications"), key=lambda row: (row["day"], row["decided_at"]))
     kept = {row["model_version"] for row in made if row["day"] >= since}
     for kind in {row["kind"] for row in made}:
         kept |= {row["model_version"] for row in [row for row in made if row["kind"] == kind and row["day"] < since][-1:]}

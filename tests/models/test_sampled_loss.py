@@ -35,7 +35,7 @@ def batch():
 def everything(network):
     """Each item drawn as often as it stands for."""
     items = network.item_bias.numel()
-    return Draw(place_S=torch.arange(items), log_weight_S=torch.zeros(items))
+    return Draw(place_S=torch.arange(items), times_S=torch.ones(items), log_weight_S=torch.zeros(items))
 
 
 def test_with_every_item_drawn_sampled_softmax_is_full_softmax(batch):
@@ -53,8 +53,7 @@ def test_with_every_item_drawn_sampled_softmax_is_full_softmax(batch):
 def test_gbce_is_its_formula_over_the_catalogue(batch, calibration):
     network, (events, moments, target_BT), scores_NV, target_N = batch
     items = network.item_bias.numel()
-    draw = everything(network)
-    found = gbce(network, network(events, moments), target_BT, draw, calibration=calibration, draws=items)
+    found = gbce(network, network(events, moments), target_BT, everything(network), calibration)
     own = F.one_hot(target_N, items).bool()
     share = items / (items - 1)
     beta = share * (calibration * (1 - 1 / share) + 1 / share)
