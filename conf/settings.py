@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from conf.baselines import Baselines
 from conf.mapping import Mapping, load_mapping
+from conf.section import Section
 from conf.tables import TABLES
 
 CONF_DIR = Path(__file__).parent
@@ -21,10 +23,6 @@ CONF_DIR = Path(__file__).parent
 
 class SettingsError(ValueError):
     """The caller's settings are wrong (exit code 2)."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class Source(Section):
@@ -135,6 +133,9 @@ class Model(Section):
     heads: int = Field(2, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     query_dropout: float = Field(0.1, ge=0, lt=1)
+    times: bool = True
+    places: bool = True
+    repeats: bool = True
 
 
 class Train(Section):
@@ -150,6 +151,7 @@ class Train(Section):
     weight_decay: float = Field(0.01, ge=0)
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     max_seconds: float = Field(1200.0, gt=0)
+    precision: Literal["fp32", "bf16"] | None = None
     checkpoint_seconds: float = Field(60.0, ge=0)
     warm_epochs: int = Field(1, ge=1)
     warm_learning_rate: float = Field(5e-4, gt=0)
@@ -236,6 +238,7 @@ class Settings(Section):
     model: Model = Model()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    baselines: Baselines = Baselines()
     gate: Gate = Gate()
     score: Score = Score()
     sinks: dict[str, Postgres | Folder] = {}
@@ -250,6 +253,12 @@ class Settings(Section):
             SettingsError: the file is missing or wrong; names file and key.
         """
         return _mapping(self.sources["events"].mapping)
+
+    @property
+    def network(self) -> Model:
+        """`model` without what the log does not have."""
+        has = {"times": self.mapping.has_times, "places": self.mapping.has_places, "repeats": self.mapping.repeats}
+        return self.model.model_copy(update={name: there and getattr(self.model, name) for name, there in has.items()})
 
     @property
     def asks_consent(self) -> bool:

@@ -553,9 +553,18 @@ _LEARNING = (
             nullable=False,
         ),
         column(
+            "segment",
+            "string",
+            "all, or some of the events as DIMENSION=NAME (ndcg and hit at 10 only): slot, active (the user's events in the 28 "
+            "days before), known (events known of the user), item (again, new to the user, cold: not in the catalogue), region",
+            nullable=False,
+        ),
+        column(
             "metric",
             "string",
-            "hit, precision, recall, f1, ndcg, mrr, coverage (share of the catalogue on any list), empty_lists; "
+            "hit, precision, recall, f1, ndcg, mrr, coverage (share of the catalogue on any list), empty_lists, "
+            "novelty (bits), diversity, calibration (nats), category_accuracy, category_macro_f1, "
+            "ndcg_behind (how far behind the version that was judged, event by event); "
             "of paired: METRIC@K_difference and METRIC@K_reference (the published version's own value)",
             nullable=False,
         ),
@@ -565,7 +574,7 @@ _LEARNING = (
         column("upper", "double", "upper bound of it"),
         column("events", "bigint", "target events judged", nullable=False),
         column("users", "bigint", "their users", nullable=False),
-        key=("model_version", "evaluation", "metric", "k"),
+        key=("model_version", "evaluation", "segment", "metric", "k"),
         newest_only=True,
     ),
     log(

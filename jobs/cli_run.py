@@ -23,7 +23,20 @@ DayOption = Annotated[str, typer.Option(help="Run date, YYYY-MM-DD (UTC).")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (demo, profile, simulate, run, backfill, rebuild, requarantine, evaluate, export, report):
+    for command in (
+        demo,
+        profile,
+        simulate,
+        run,
+        backfill,
+        rebuild,
+        requarantine,
+        evaluate,
+        compare,
+        tune_baselines,
+        export,
+        report,
+    ):
         app.command()(command)
 
 
@@ -211,6 +224,41 @@ def evaluate(
     )
     for name, value in summary.items():
         log.info("%s: %s", name, f"{value:.4f}" if isinstance(value, float) else value)
+
+
+def compare(
+    output: Annotated[Path | None, typer.Option(help="CSV to write: every measure of each, whole and by segment.")] = None,
+    hide_time: Annotated[bool, typer.Option("--hide-time", help="Give the query the time of the user's last event.")] = False,
+    freeze_history: Annotated[
+        bool, typer.Option("--freeze-history", help="History is what came before the hold-out, and the current trajectory.")
+    ] = False,
+) -> None:
+    """Judge the newest hold-out version and the baselines (`baselines.judged`) side by side on what came after its training.
+
+    Nothing in the lake changes.
+    Example: wherewhen --set 'baselines.judged=[popularity, kernels, als]' compare --hide-time --output quality.csv
+    """
+    from jobs.evaluate.comparing import compare as judge_again
+    from jobs.lake.session import start
+
+    loaded = settings()
+    lines = judge_again(start(loaded, torch=True), loaded, output, hide_time=hide_time, freeze_history=freeze_history)
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def tune_baselines(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Baselines; default: all.")] = None,
+    draws: Annotated[int, typer.Option(min=1, help="So many settings of each in each of three rounds.")] = 15,
+) -> None:
+    """Search the numbers with which the baselines rank best on what came before the hold-out; they go to stdout, as YAML.
+
+    Example: wherewhen tune-baselines markov kernels > baselines.yaml
+    """
+    from jobs.evaluate.tuning import tune_baselines as search
+    from jobs.lake.session import start
+
+    loaded = settings()
+    sys.stdout.write(search(start(loaded, torch=True), loaded, names or [], draws))
 
 
 def export(

@@ -19,6 +19,7 @@ from jobs.query.rendering import aligned
 
 MANUAL, ROLLBACK, KEPT, REFUSED = "manual", "rollback", "kept", "refused"
 _BASELINE = "baseline:"
+_WHOLE = "all"  # the segment of all events
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,9 @@ def _judged(settings: Settings) -> dict[str, dict[str, tuple[float, float | None
     """Version -> measure -> mean and bounds on the newest day that it was judged on."""
     found: dict[str, dict[str, tuple[float, float | None, float | None]]] = {}
     days: dict[str, date] = {}
-    for row in sorted(_quality(settings, "evaluation = 'day'"), key=lambda row: row["day"], reverse=True):
+    for row in sorted(
+        _quality(settings, f"evaluation = 'day' AND segment = '{_WHOLE}'"), key=lambda row: row["day"], reverse=True
+    ):
         version = row["model_version"]
         if days.setdefault(version, row["day"]) == row["day"]:
             found.setdefault(version, {})[_measure(row)] = (row["value"], row["lower"], row["upper"])
@@ -171,7 +174,7 @@ def _quality(settings: Settings, where: str) -> list[dict[str, Any]]:
 
     if "model_quality" not in seen(settings.lake, {}, None):
         return []
-    names = ("model_version", "evaluation", "metric", "k", "value", "lower", "upper", "events", "users", "day")
+    names = ("model_version", "evaluation", "segment", "metric", "k", "value", "lower", "upper", "events", "users", "day")
     rows = answer(settings, f"SELECT {', '.join(names)} FROM model_quality WHERE {where}")
     return [dict(zip(names, values, strict=True)) for values in zip(*(rows.column(n).to_pylist() for n in names), strict=True)]
 
@@ -258,8 +261,10 @@ def _settings_lines(settings: dict[str, Any]) -> list[str]:
 
 
 def _judged_lines(settings: Settings, version: str) -> list[str]:
-    """A table for each day and kind of evaluation: the version and the baselines on the same events."""
+    """Two tables for each day and kind of evaluation, the version and the baselines on the same events: whole, and in parts."""
     rows = [row for row in _quality(settings, "evaluation <> 'paired'") if row["k"] in (0, settings.gate.k)]
+    whole, parts = ([row for row in rows if (row["segment"] == _WHOLE) == is_whole] for is_whole in (True, False))
+    rows = whole
     exams = sorted({(row["day"], row["evaluation"]) for row in rows if row["model_version"] == version}, reverse=True)
     lines: list[str] = []
     for day, evaluation in exams:
@@ -272,5 +277,20 @@ def _judged_lines(settings: Settings, version: str) -> list[str]:
         for name in names:
             of = {_measure(row): (row["value"], row["lower"], row["upper"]) for row in same if row["model_version"] == name}
             lines.append("| " + " | ".join([name, *(_interval(of.get(measure)) for measure in measures)]) + " |")
-        lines.append("")
+        lines += ["", *_segment_lines([row for row in parts if (row["day"], row["evaluation"]) == (day, evaluation)], names)]
     return lines[:-1] if lines else ["Not yet."]
+
+
+def _segment_lines(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """ndcg of some of the events, a row a segment."""
+    of = {(row["segment"], row["model_version"]): row for row in rows if row["metric"] == "ndcg"}
+    segments = list(dict.fromkeys(segment for segment, _ in of))
+    if not segments:
+        return []
+    lines = ["| ndcg | " + " | ".join(["events", *names]) + " |", "|---" * (len(names) + 2) + "|"]
+    for segment in segments:
+        found = [of.get((segment, name)) for name in names]
+        events = next(row["events"] for row in found if row is not None) if any(found) else 0
+        means = [_interval(None if row is None else (row["value"], row["lower"], row["upper"])) for row in found]
+        lines.append("| " + " | ".join([segment, f"{events:,}", *means]) + " |")
+    return [*lines, ""]

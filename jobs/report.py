@@ -172,7 +172,7 @@ def _totals(context: Context) -> Row:
 
 def _quality(context: Context, evaluation: str) -> list[Row]:
     rows = context.history("model_quality").where(
-        (F.col("day") == F.lit(context.days.last)) & (F.col("evaluation") == evaluation)
+        (F.col("day") == F.lit(context.days.last)) & (F.col("evaluation") == evaluation) & (F.col("segment") == "all")
     )
     return [row.asDict() for row in rows.collect()]
 

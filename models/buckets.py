@@ -17,6 +17,7 @@ DISTANCE_BUCKETS = 20  # octaves of 50 m: up to the other side of the earth
 UNKNOWN_DISTANCE = DISTANCE_BUCKETS
 CLOCK_STEPS = 25  # half hours of distance on the clock, 0..12 h
 UNKNOWN_CLOCK = 3 * CLOCK_STEPS
+ORDER_BUCKETS = 32  # events apart: each number up to 15, then quarters of an octave, up to 240
 _FIRST_OCTAVE_M = 50.0
 _METRES_PER_DEGREE = math.radians(6_371_000.0)
 
@@ -24,6 +25,17 @@ _METRES_PER_DEGREE = math.radians(6_371_000.0)
 def time_bucket(seconds: Tensor) -> Tensor:
     """Octave of a time gap in seconds, int64 in 0..TIME_BUCKETS - 1."""
     return torch.log2(1.0 + seconds.abs().float()).long().clamp(max=TIME_BUCKETS - 1)
+
+
+def order_bucket(apart: Tensor) -> Tensor:
+    """Bucket of how many events lie between two, int64 in 0..ORDER_BUCKETS - 1: exact when few, coarser when many.
+
+    Source: the relative positions of Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
+    Transformer", JMLR 2020.
+    """
+    exact = ORDER_BUCKETS // 2
+    many = exact + 4.0 * torch.log2(apart.abs().clamp(min=exact).float() / exact)
+    return torch.where(apart.abs() < exact, apart.abs(), many.long().clamp(max=ORDER_BUCKETS - 1))
 
 
 def distance_bucket(latitude: Tensor, longitude: Tensor, to_latitude: Tensor, to_longitude: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Scores held at once; about three times as many bytes x 4 are alive in a chunk.
-CHUNK_SCORES = 8_000_000
+CHUNK_SCORES = 2_000_000
 
 
 def chunks(moments: int, items: int) -> list[slice]:

@@ -6,6 +6,9 @@ D width, V items.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,18 +19,27 @@ from models.catalogue_loss import catalogue_loss
 from models.events import Events, Moments
 from models.histories import EventColumns
 from models.interest import events_of
-from models.network import Network
+from models.network import Network, Reading
 from models.queries import FIRST, PADDING, Histories, Vocabulary
 from models.sampled_loss import Negatives, gbce, sampled_softmax
 from models.windows import Windows
 
+# Of the score of an item that is no candidate: e to its power is nothing, and its gradient finite.
+_PUSH = -20.0
+
 
 class Objective(nn.Module):
-    """Loss of a batch: a sum over the moments that are targets. `share_V` is how often each item is one, relatively."""
+    """Loss of a batch: a sum over the moments that are targets. `share_V` is how often each item is one, relatively.
 
-    def __init__(self, network: Network, train: Train, share_V: Tensor | None = None) -> None:
+    `taken_types`: indices of the event types after which an item is not recommended again; it is no candidate then.
+    """
+
+    taken_types: Tensor
+
+    def __init__(self, network: Network, train: Train, share_V: Tensor | None = None, taken_types: Sequence[int] = ()) -> None:
         super().__init__()
         self.network, self.train_settings = network, train
+        self.register_buffer("taken_types", torch.tensor(taken_types, dtype=torch.long), persistent=False)
         even_V = torch.ones_like(network.item_bias)
         drawn_by_V = even_V if share_V is None or train.loss == "gbce" else share_V
         self.negatives = None if train.loss == "full" else Negatives(drawn_by_V)
@@ -36,7 +48,7 @@ class Objective(nn.Module):
         given = self.train_settings
         if self.negatives is None:
             return catalogue_loss(*self.parts(events, moments, target_BT))
-        reading, draw = self.network(events, moments), self.negatives.draw(given.negatives)
+        reading, draw = self._reading(events, moments, target_BT), self.negatives.draw(given.negatives)
         if given.loss == "sampled":
             return sampled_softmax(self.network, reading, target_BT, draw)
         return gbce(self.network, reading, target_BT, draw, given.calibration)
@@ -45,7 +57,7 @@ class Objective(nn.Module):
         self, events: Events, moments: Moments, target_BT: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Arguments of the loss for the targets alone; `target_BT` is 0 where there is none."""
-        reading = self.network(events, moments)
+        reading = self._reading(events, moments, target_BT)
         chosen_BT = target_BT >= FIRST
         place_BL = (reading.item_BL - FIRST).clamp(min=0)
         place_NL = place_BL.unsqueeze(1).expand_as(reading.pull_BTL)[chosen_BT]
@@ -58,13 +70,27 @@ class Objective(nn.Module):
             target_BT[chosen_BT] - FIRST,
         )
 
+    def _reading(self, events: Events, moments: Moments, target_BT: Tensor) -> Reading:
+        """As the network reads it; what was taken before is pushed out of the softmax, unless it is taken again."""
+        reading: Reading = self.network(events, moments)
+        if not len(self.taken_types):
+            return reading
+        place_L = torch.arange(events.item_BL.shape[1], device=target_BT.device)
+        is_taken_BL = torch.isin(events.event_type_BL, self.taken_types) & (events.item_BL >= FIRST)
+        is_before_BTL = place_L <= moments.last_BT.unsqueeze(-1)
+        is_other_BTL = events.item_BL.unsqueeze(1) != target_BT.unsqueeze(-1)
+        pushed_BTL = torch.where(is_taken_BL.unsqueeze(1) & is_before_BTL & is_other_BTL, _PUSH, 0.0)
+        return replace(reading, pull_BTL=pushed_BTL, base_BTL=torch.zeros_like(pushed_BTL), item_BL=events.item_BL)
+
 
 def examples(windows: Windows, vocabulary: Vocabulary) -> tuple[Events, Moments, Tensor]:
     """A batch as the network reads it: the first W - 1 events, and the last T places as moments asked about.
 
     A moment is given its time, and the clock and place of what came before it: no other column of its
-    own event. (B, T) target indices come third, 0 where a place is no target.
+    own event. (B, T) target indices come third, 0 where a place is no target. Places that are padding in all windows
+    are left out: W is that of the longest.
     """
+    windows = windows.trimmed()
     rows, size = windows.item_NW.shape
     targets = np.where(windows.is_target_NW == 1, windows.item_NW, PADDING)
     asked = int(size - np.argmax((targets >= FIRST).any(axis=0))) if (targets >= FIRST).any() else 1

@@ -1,7 +1,7 @@
 """Contenders judged side by side on the same moments, user by user, in sums that do not grow with the moments.
 
 What a Spark worker runs: it imports neither Spark nor the steps, so that a worker starts fast.
-Shape suffixes: Q moments, K items of a list, V items, M measures.
+Shape suffixes: Q moments, K items of a list, V items, M measures, C categories.
 """
 
 from __future__ import annotations
@@ -10,21 +10,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models import metrics
+from models import lists, metrics
+from models.baselines import Baseline
+from models.histories import event_columns
 from models.metrics import Tally
-from models.queries import Ranker
-from models.replay import Answers, Log, Options, answers, read_log
+from models.queries import FIRST, Ranker
+from models.replay import Answers, Log, Options, answers, queries, read_log, sight
+from models.segments import segments
 
 LISTED = 10  # length of the lists that coverage and likeness are measured on
 EMPTY_LISTS = ("empty_lists", LISTED)
 # The columns of a paired tally.
 DIFFERENCE, REFERENCE, ALIKE = range(3)
 PAIR = ""
+ALL = ""  # the segment of all moments; comes before any other by name
+BEHIND = "behind"  # no segment, but kept as one
+# What a worker gives back; `size` and what follows only of all moments.
+ROW = ["name", "segment", "numbers", "size", "covered", "classes"]
+_KINDS = (pa.string(), pa.string(), pa.list_(pa.float64()), pa.int64(), pa.binary(), pa.list_(pa.float64()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +66,7 @@ def _loaded(folder: str, threads: int) -> Ranker:
 class Terms:
     """How to judge. `compared`: our contender, the one it is held against, and the measure for it.
 
+    `ahead`: the contender whose lead over each of the others is measured, event by event, by ndcg.
     `samples` are those of the bootstrap; `threads` what a ranker may compute with.
     """
 
@@ -64,20 +74,33 @@ class Terms:
     ks: tuple[int, ...]
     samples: int
     compared: tuple[str, str, tuple[str, int]] | None = None
+    ahead: str | None = None
     threads: int = 1
 
     @property
     def measures(self) -> list[tuple[str, int]]:
-        return [*metrics.measures(self.ks), EMPTY_LISTS]
+        return [*metrics.measures(self.ks), EMPTY_LISTS, *((name, LISTED) for name in lists.MEASURES)]
+
+    @property
+    def by_segment(self) -> list[tuple[str, int]]:
+        return [(name, LISTED) for name in ("ndcg", "hit")]
 
 
 @dataclass(kw_only=True)
 class Judged:
-    """One contender over all moments: sums of `Terms.measures`, and which of its items were listed at all."""
+    """One contender over all moments: sums of `Terms.measures`, and which of its items were listed at all.
+
+    `segments`: sums of `Terms.by_segment` under `DIMENSION=NAME`. `behind`: the sum by which `Terms.ahead` is ahead.
+    `classes_3C`: how often each category was the target's,
+    the best item's, and both; targets without a category count in none.
+    """
 
     measures: Sequence[tuple[str, int]]
     tally: Tally
     covered_V: np.ndarray
+    segments: dict[str, Tally] = field(default_factory=dict)
+    behind: Tally | None = None
+    classes_3C: np.ndarray = field(default_factory=lambda: np.zeros((3, 0)))
 
     def mean(self, measure: tuple[str, int]) -> float:
         return float(self.tally.mean_M[list(self.measures).index(measure)])
@@ -86,6 +109,19 @@ class Judged:
     def coverage(self) -> float:
         """Share of the catalogue that is on any of the lists."""
         return float(self.covered_V.mean()) if len(self.covered_V) else 0.0
+
+    @property
+    def category_accuracy(self) -> float:
+        """Share of the targets whose category is that of the best item; NaN without any."""
+        actual_C, _, right_C = self.classes_3C
+        return float(right_C.sum() / actual_C.sum()) if actual_C.sum() else float("nan")
+
+    @property
+    def category_macro_f1(self) -> float:
+        """Mean over the categories that were a target's of the harmonic mean of precision and recall; NaN without any."""
+        actual_C, said_C, right_C = self.classes_3C
+        some_C = actual_C > 0
+        return float((2 * right_C / np.maximum(actual_C + said_C, 1))[some_C].mean()) if some_C.any() else float("nan")
 
 
 def whole_users(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -111,26 +147,66 @@ class Sums:
 
     contenders: Sequence[Contender]
     terms: Terms
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
     covered: dict[str, np.ndarray] = field(default_factory=dict)
+    classes: dict[str, np.ndarray] = field(default_factory=dict)
+    shares: dict[str, np.ndarray] = field(default_factory=dict)
     translation: np.ndarray | None = None
 
     def add(self, log: Log) -> None:
         if len(log.row_Q) == 0:
             return
         users = log.users[log.user_Q]
+        kinds = self._segments(log)
         found: dict[str, Answers] = {}
         for contender in self.contenders:
             ranker = contender.load(self.terms.threads)
-            size = len(ranker.vocabulary.items)
             answer = found[contender.name] = answers(log, ranker, self.terms.options, k=LISTED)
-            empty = (answer.candidates_Q == 0).astype(np.float64)
-            values = np.column_stack([metrics.values(answer.rank_Q, metrics.measures(self.terms.ks)), empty])
-            self._count(contender.name, metrics.tally(values, users, self.terms.samples))
-            covered = self.covered.setdefault(contender.name, np.zeros(size, dtype=bool))
+            category_V, share_V = ranker.vocabulary.category_of_item_V, self._share(contender.name, ranker)
+            values = [
+                metrics.values(answer.rank_Q, metrics.measures(self.terms.ks)),
+                (answer.candidates_Q == 0).astype(np.float64),
+                lists.measures(answer.best_QK, answer.recent_QN, category_V, share_V),
+            ]
+            self._count(contender.name, ALL, metrics.tally(np.column_stack(values), users, self.terms.samples))
+            some = metrics.values(answer.rank_Q, self.terms.by_segment)
+            for name, rows in kinds.items():
+                self._count(contender.name, name, metrics.tally(some[rows], users[rows], self.terms.samples))
+            covered = self.covered.setdefault(contender.name, np.zeros(len(category_V), dtype=bool))
             covered[answer.best_QK[answer.best_QK >= 0]] = True
+            before = self.classes.setdefault(contender.name, np.zeros((3, FIRST + len(ranker.vocabulary.categories))))
+            before += _classes(answer, category_V, before.shape[1])
         if self.terms.compared is not None:
             self._compare(found, users)
+        if self.terms.ahead is not None:
+            best = metrics.ndcg(found[self.terms.ahead].rank_Q, LISTED)
+            for name, answer in found.items():
+                lead = best - metrics.ndcg(answer.rank_Q, LISTED)
+                self._count(name, BEHIND, metrics.tally(lead[:, None], users, self.terms.samples))
+
+    def _segments(self, log: Log) -> dict[str, np.ndarray]:
+        """The moments of each segment, by `DIMENSION=NAME`; the same for all contenders."""
+        vocabulary = self.contenders[0].load(self.terms.threads).vocabulary
+        seen, events = sight(log, freeze_history=False), event_columns(vocabulary, log.columns)
+        names = segments(log, seen, events, queries(log, seen, events, hide_time=False), vocabulary)
+        return {
+            f"{dimension}={name}": np.flatnonzero(name_Q == name)
+            for dimension, name_Q in names.items()
+            for name in sorted({str(name) for name in name_Q if name is not None})
+        }
+
+    def _share(self, name: str, ranker: Ranker) -> np.ndarray:
+        """The share of each of the contender's items in all target events, as the first baseline has counted them."""
+        if name not in self.shares:
+            counted = next((one.ranker.counts for one in self.contenders if isinstance(one.ranker, Baseline)), None)
+            ours = ranker.vocabulary.items
+            if counted is None:
+                self.shares[name] = np.full(len(ours), 1.0 / max(len(ours), 1))
+            else:
+                place_V = translation(ours, counted.vocabulary.items)
+                least = counted.share_V.min(initial=1.0)
+                self.shares[name] = np.where(place_V >= 0, np.append(counted.share_V, least)[place_V], least)
+        return self.shares[name]
 
     def _compare(self, found: dict[str, Answers], users: np.ndarray) -> None:
         assert self.terms.compared is not None
@@ -140,19 +216,37 @@ class Sums:
             self.translation = translation(by_name[theirs], by_name[ours])
         value, other = (metrics.METRICS[metric](found[name].rank_Q, k) for name in (ours, theirs))
         like = likeness(found[ours].best_QK, found[theirs].best_QK, self.translation)
-        self._count(PAIR, metrics.tally(np.column_stack([value - other, other, like]), users, self.terms.samples))
+        self._count(PAIR, ALL, metrics.tally(np.column_stack([value - other, other, like]), users, self.terms.samples))
 
-    def _count(self, name: str, more: Tally) -> None:
-        self.tallies[name] = self.tallies[name] + more if name in self.tallies else more
+    def _count(self, name: str, segment: str, more: Tally) -> None:
+        key = name, segment
+        self.tallies[key] = self.tallies[key] + more if key in self.tallies else more
 
     def rows(self) -> Iterator[pa.RecordBatch]:
-        """A row per contender (`name, numbers, covered`), and one named `PAIR`; `verdicts` reads them back."""
-        for name, summed in self.tallies.items():
-            covered = self.covered.get(name)
-            bits = None if covered is None else np.packbits(covered).tobytes()
-            numbers = summed.flat() if covered is None else [*summed.flat(), float(len(covered))]
-            arrays = [pa.array([name]), pa.array([numbers], pa.list_(pa.float64())), pa.array([bits], pa.binary())]
-            yield pa.RecordBatch.from_arrays(arrays, names=["name", "numbers", "covered"])
+        """A row per contender and segment (`ROW`), and one named `PAIR`; `verdicts` reads them back."""
+        for (name, segment), summed in self.tallies.items():
+            is_whole = segment == ALL and name != PAIR
+            covered = np.packbits(self.covered[name]).tobytes() if is_whole else None
+            size = len(self.covered[name]) if is_whole else None
+            classes = self.classes[name].ravel().tolist() if is_whole else None
+            values = [name, segment, summed.flat(), size, covered, classes]
+            yield pa.RecordBatch.from_arrays(
+                [pa.array([one], kind) for one, kind in zip(values, _KINDS, strict=True)], names=ROW
+            )
+
+
+def _classes(answer: Answers, category_V: np.ndarray, size: int) -> np.ndarray:
+    """See `Judged.classes_3C`; indices below `FIRST` are no categories and stay 0."""
+    said_Q = answer.best_QK[:, 0] if answer.best_QK.shape[1] else np.full(len(answer.target_Q), -1)
+    counts = np.zeros((3, size))
+    if len(category_V):
+        actual_Q = np.where(answer.target_Q >= 0, category_V[np.maximum(answer.target_Q, 0)], 0)
+        known_Q = actual_Q >= FIRST
+        best_Q = np.where(said_Q >= 0, category_V[np.maximum(said_Q, 0)], 0)[known_Q]
+        actual_Q = actual_Q[known_Q]
+        for row, index in enumerate((actual_Q, best_Q, actual_Q[actual_Q == best_Q])):
+            counts[row] = np.bincount(index, minlength=size)
+    return counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,19 +257,29 @@ class Verdicts:
     paired: Tally | None = None
 
 
-def verdicts(rows: Iterable[tuple[str, Sequence[float], bytes | None]], terms: Terms) -> Verdicts:
-    """What the rows of any number of `Sums` over disjoint users come to; nothing for a contender without rows."""
-    found: dict[str, list[tuple[Sequence[float], bytes | None]]] = {}
-    for name, numbers, covered in rows:
-        found.setdefault(name, []).append((numbers, covered))
-    pair = found.pop(PAIR, [])
-    judged = {}
-    for name, parts in found.items():
-        bits = np.bitwise_or.reduce([np.frombuffer(covered or b"", dtype=np.uint8) for _, covered in parts])
-        total = _total([numbers[:-1] for numbers, _ in parts], len(terms.measures))
-        covered_V = np.unpackbits(bits, count=int(parts[0][0][-1])).astype(bool)
-        judged[name] = Judged(measures=terms.measures, tally=total, covered_V=covered_V)
-    return Verdicts(judged=judged, paired=_total([numbers for numbers, _ in pair], 3) if pair else None)
+def verdicts(rows: Iterable[Sequence[Any]], terms: Terms) -> Verdicts:
+    """What the rows (see `ROW`) of any number of `Sums` over disjoint users come to; nothing for a contender without rows."""
+    found: dict[tuple[str, str], list[Sequence[Any]]] = {}
+    for row in rows:
+        found.setdefault((row[0], row[1]), []).append(row)
+    pair = found.pop((PAIR, ALL), [])
+    judged: dict[str, Judged] = {}
+    for (name, segment), parts in sorted(found.items(), key=lambda one: one[0]):
+        numbers = [part[2] for part in parts]
+        if segment == BEHIND:
+            judged[name].behind = _total(numbers, 1)
+            continue
+        if segment != ALL:
+            judged[name].segments[segment] = _total(numbers, len(terms.by_segment))
+            continue
+        bits = np.bitwise_or.reduce([np.frombuffer(part[4] or b"", dtype=np.uint8) for part in parts])
+        judged[name] = Judged(
+            measures=terms.measures,
+            tally=_total(numbers, len(terms.measures)),
+            covered_V=np.unpackbits(bits, count=int(parts[0][3])).astype(bool),
+            classes_3C=np.sum([np.asarray(part[5]).reshape(3, -1) for part in parts], axis=0),
+        )
+    return Verdicts(judged=judged, paired=_total([part[2] for part in pair], 3) if pair else None)
 
 
 def _total(parts: Sequence[Sequence[float]], measured: int) -> Tally:

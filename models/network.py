@@ -10,7 +10,9 @@ about per row, D width, V items of the catalogue.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ class Reading:
     """What the network says: scores = vector . item_matrix + item bias, plus `pull` at the items of the past.
 
     `pull_BTL` is zero but at the first place of each item in the row; `item_BL` names the item there, and
-    `base_BTL` is its score without the pull.
+    `base_BTL` is its score without the pull. L is 0 where items do not repeat: nothing is pulled then.
     """
 
     vector_BTD: Tensor
@@ -67,33 +69,43 @@ class Network(nn.Module):
         self.event_type = nn.Embedding(FIRST + event_types, width)
         self.item_bias = nn.Parameter(torch.zeros(items))
         self.register_buffer("category_of_item_V", torch.zeros(items, dtype=torch.long))
-        self.hour = TimeTerms(width)
-        self.place = PlaceTerms(width)
-        self.gap = nn.Embedding(TIME_BUCKETS + 1, width)
-        self.distance = nn.Embedding(DISTANCE_BUCKETS + 1, width)
+        if settings.times:
+            self.hour, self.query_hour = TimeTerms(width), TimeTerms(width)
+            self.gap, self.query_gap = nn.Embedding(TIME_BUCKETS + 1, width), nn.Embedding(TIME_BUCKETS + 1, width)
+        if settings.places:
+            self.place, self.query_place = PlaceTerms(width), PlaceTerms(width)
+            self.distance = nn.Embedding(DISTANCE_BUCKETS + 1, width)
         self.event_norm = nn.LayerNorm(width)
         self.encoder = sequence_encoder(settings)
         self.state_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(settings.dropout)
 
         self.nothing = nn.Parameter(torch.zeros(width))
-        self.query_hour = TimeTerms(width)
-        self.query_place = PlaceTerms(width)
-        self.query_gap = nn.Embedding(TIME_BUCKETS + 1, width)
-        self.past_query = nn.Linear(2 * width, width)
+        # Without anything that asks, and without habits, the state says all: a plain sequence model.
+        self.asks = settings.times or settings.places or settings.repeats
+        if self.asks:
+            self._make_past(settings)
+        self._initialise()
+
+    def _make_past(self, settings: Model) -> None:
+        """What weighs the past by the query and by habits."""
+        width = settings.width
+        asked = width if settings.times or settings.places else 0
+        self.past_query = nn.Linear(width + asked, width)
         self.past_key = nn.Linear(2 * width, width)
         self.past_value = nn.Linear(width, width)
-        self.past_gap = BucketBias(TIME_BUCKETS, 1, first_gap_bias())
-        self.past_clock = BucketBias(UNKNOWN_CLOCK + 1, 1, first_clock_bias())
-        self.past_distance = BucketBias(DISTANCE_BUCKETS + 1, 1)
-        self.past_order = BucketBias(6, 1)
-        self.past_strength = nn.Parameter(torch.ones(()))
-        self.past_instead = nn.Parameter(torch.ones(()))
-        self.gate = nn.Linear(3 * width, width)
-        self.vector = nn.Sequential(
-            nn.LayerNorm(3 * width), nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
-        self._initialise()
+        if settings.times:
+            self.past_gap = BucketBias(TIME_BUCKETS, 1, first_gap_bias())
+            self.past_clock = BucketBias(UNKNOWN_CLOCK + 1, 1, first_clock_bias())
+        if settings.places:
+            self.past_distance = BucketBias(DISTANCE_BUCKETS + 1, 1)
+        if settings.repeats:
+            self.past_order = BucketBias(6, 1)
+            self.past_strength = nn.Parameter(torch.ones(()))
+            self.past_instead = nn.Parameter(torch.ones(()))
+        joined = 2 * width + asked
+        self.gate = nn.Linear(joined, width)
+        self.vector = nn.Sequential(nn.LayerNorm(joined), nn.Linear(joined, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -113,21 +125,16 @@ class Network(nn.Module):
 
     def states(self, events: Events) -> tuple[Tensor, Tensor]:
         """Each event as read alone and as read after those before it, both (B, L, D)."""
-        gap_BL = time_bucket(events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1]))
-        is_first_BL = F.pad(events.item_BL, (1, 0))[:, :-1] == PADDING
-        gap_BL = torch.where(is_first_BL, UNKNOWN_TIME, gap_BL)
-        lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
-        distance_BL = distance_bucket(events.latitude_BL, events.longitude_BL, lat_BL.roll(1, 1), lon_BL.roll(1, 1))
-        distance_BL[:, 0] = UNKNOWN_DISTANCE
-        x_BLD = (
-            self.item(events.item_BL)
-            + self.category(events.category_BL)
-            + self.event_type(events.event_type_BL)
-            + self.hour(events.hour_of_week_BL)
-            + self.place(events.latitude_BL, events.longitude_BL)
-            + self.gap(gap_BL)
-            + self.distance(distance_BL)
-        )
+        x_BLD = self.item(events.item_BL) + self.category(events.category_BL) + self.event_type(events.event_type_BL)
+        if self.settings.times:
+            gap_BL = time_bucket(events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1]))
+            gap_BL = torch.where(_is_first(events), UNKNOWN_TIME, gap_BL)
+            x_BLD = x_BLD + self.hour(events.hour_of_week_BL) + self.gap(gap_BL)
+        if self.settings.places:
+            lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
+            distance_BL = distance_bucket(events.latitude_BL, events.longitude_BL, lat_BL.roll(1, 1), lon_BL.roll(1, 1))
+            distance_BL[:, 0] = UNKNOWN_DISTANCE
+            x_BLD = x_BLD + self.place(events.latitude_BL, events.longitude_BL) + self.distance(distance_BL)
         x_BLD = self.dropout(self.event_norm(x_BLD))
         return x_BLD, self.state_norm(self.encoder(x_BLD, events))
 
@@ -136,15 +143,31 @@ class Network(nn.Module):
         some_BT = moments.last_BT >= 0
         last_BT = moments.last_BT.clamp(min=0)
         state_BTD = torch.where(some_BT.unsqueeze(-1), take(state_BLD, last_BT), self.nothing)
-        query_BTD = self._query(events, moments)
+        if not self.asks:
+            return _unpulled(state_BTD)
+        vector_BTD, weight_BTL = self._asked(events, moments, event_BLD, state_BLD, state_BTD)
+        if not self.settings.repeats:
+            return _unpulled(vector_BTD)
+        item_BL = torch.where(events.item_BL >= FIRST, events.item_BL, PADDING)
+        base_BTL = self._base(vector_BTD, item_BL)
+        pull_BTL = self._pull(base_BTL, weight_BTL, item_BL)
+        return Reading(vector_BTD=vector_BTD, pull_BTL=pull_BTL, base_BTL=base_BTL, item_BL=item_BL)
 
+    def _asked(
+        self, events: Events, moments: Moments, event_BLD: Tensor, state_BLD: Tensor, state_BTD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The state and a reading of the whole past joined by a gate that sees the query, (B, T, D); logs of the weights of
+        the past events, (B, T, L)."""
+        some_BT, last_BT = moments.last_BT >= 0, moments.last_BT.clamp(min=0)
+        query_BTD = self._query(events, moments)
         # The state in which an event happened is that before it.
-        is_first_BL = F.pad(events.item_BL, (1, 0))[:, :-1] == PADDING
-        before_BLD = torch.where(is_first_BL.unsqueeze(-1), self.nothing, state_BLD.roll(1, 1))
-        past_query_BTD = self.past_query(torch.cat([state_BTD, query_BTD], dim=-1))
+        before_BLD = torch.where(_is_first(events).unsqueeze(-1), self.nothing, state_BLD.roll(1, 1))
+        past_query_BTD = self.past_query(torch.cat([state_BTD, *query_BTD], dim=-1))
         past_key_BLD = self.past_key(torch.cat([event_BLD, before_BLD], dim=-1))
         width = state_BLD.shape[-1]
-        pull_BTL = past_query_BTD @ past_key_BLD.transpose(1, 2) / math.sqrt(width) + self._habits(events, moments)
+        pull_BTL = past_query_BTD @ past_key_BLD.transpose(1, 2) / math.sqrt(width)
+        for habit_BTL in self._habits(events, moments):
+            pull_BTL = pull_BTL + habit_BTL
         place_L = torch.arange(events.item_BL.shape[1], device=last_BT.device)
         hidden_BTL = (place_L > moments.last_BT.unsqueeze(-1)) | (events.item_BL == PADDING).unsqueeze(1)
         pull_BTL = pull_BTL.clamp(max=_LARGEST_PULL).masked_fill(hidden_BTL, -torch.inf)
@@ -152,14 +175,9 @@ class Network(nn.Module):
         # softmax over no events is undefined: a row of nothing reads zeros.
         weight_BTL = pull_BTL.masked_fill(~some_BT.unsqueeze(-1), 0.0).softmax(-1).masked_fill(~some_BT.unsqueeze(-1), 0.0)
         long_BTD = weight_BTL @ self.past_value(event_BLD)
-        gate_BTD = self.gate(torch.cat([state_BTD, long_BTD, query_BTD], dim=-1)).sigmoid()
-        joined = torch.cat([gate_BTD * state_BTD, (1 - gate_BTD) * long_BTD, query_BTD], dim=-1)
-        vector_BTD = self.vector(joined)
-
-        item_BL = torch.where(events.item_BL >= FIRST, events.item_BL, PADDING)
-        base_BTL = self._base(vector_BTD, item_BL)
-        pull_BTL = self._pull(base_BTL, pull_BTL, item_BL)
-        return Reading(vector_BTD=vector_BTD, pull_BTL=pull_BTL, base_BTL=base_BTL, item_BL=item_BL)
+        gate_BTD = self.gate(torch.cat([state_BTD, long_BTD, *query_BTD], dim=-1)).sigmoid()
+        joined = torch.cat([gate_BTD * state_BTD, (1 - gate_BTD) * long_BTD, *query_BTD], dim=-1)
+        return self.vector(joined), pull_BTL
 
     def _base(self, vector_BTD: Tensor, item_BL: Tensor) -> Tensor:
         """The scores of the row's own items by taste alone, (B, T, L); of padding, something."""
@@ -179,32 +197,37 @@ class Network(nn.Module):
         pull_BTL = self.past_strength * F.softplus(log_BTL - self.past_instead * base_BTL)
         return torch.where(some_BTL, pull_BTL, 0.0)
 
-    def _query(self, events: Events, moments: Moments) -> Tensor:
-        last_time_BT = events.timestamp_BL.gather(1, moments.last_BT.clamp(min=0))
-        gap_BT = time_bucket(moments.timestamp_BT - last_time_BT)
-        gap_BT = torch.where((moments.last_BT >= 0) & (moments.hour_of_week_BT >= 0), gap_BT, UNKNOWN_TIME)
-        return (
-            self.query_hour(moments.hour_of_week_BT)
-            + self.query_place(moments.latitude_BT, moments.longitude_BT)
-            + self.query_gap(gap_BT)
-        )
+    def _query(self, events: Events, moments: Moments) -> list[Tensor]:
+        """What is known of the moments but who asks, (B, T, D); nothing where the log has neither times nor places."""
+        known = []
+        if self.settings.times:
+            last_time_BT = events.timestamp_BL.gather(1, moments.last_BT.clamp(min=0))
+            gap_BT = time_bucket(moments.timestamp_BT - last_time_BT)
+            gap_BT = torch.where((moments.last_BT >= 0) & (moments.hour_of_week_BT >= 0), gap_BT, UNKNOWN_TIME)
+            known += [self.query_hour(moments.hour_of_week_BT), self.query_gap(gap_BT)]
+        if self.settings.places:
+            known.append(self.query_place(moments.latitude_BT, moments.longitude_BT))
+        return [reduce(torch.add, known)] if known else []
 
-    def _habits(self, events: Events, moments: Moments) -> Tensor:
-        """How much each past event counts by when and where it was, (B, T, L)."""
+    def _habits(self, events: Events, moments: Moments) -> Iterator[Tensor]:
+        """How much each past event counts by when and where it was, and by what came before it, (B, T, L) each."""
         last_BT = moments.last_BT.clamp(min=0)
-        # Where the time is hidden the gaps are to the newest event.
-        newest_BT = events.timestamp_BL.gather(1, last_BT)
-        now_BT = torch.where(moments.hour_of_week_BT >= 0, moments.timestamp_BT, newest_BT)
-        gap_BTL = time_bucket(now_BT.unsqueeze(-1) - events.timestamp_BL.unsqueeze(1))
-        clock_BTL = clock_bucket(moments.hour_of_week_BT.unsqueeze(-1), events.hour_of_week_BL.unsqueeze(1))
-        distance_BTL = distance_bucket(
-            moments.latitude_BT.unsqueeze(-1), moments.longitude_BT.unsqueeze(-1),
-            events.latitude_BL.unsqueeze(1), events.longitude_BL.unsqueeze(1),
-        )  # fmt: skip
-        order_BTL = self._order(events, last_BT)
-        return (
-            self.past_gap(gap_BTL) + self.past_clock(clock_BTL) + self.past_distance(distance_BTL) + self.past_order(order_BTL)
-        ).squeeze(-1)
+        if self.settings.times:
+            # Where the time is hidden the gaps are to the newest event.
+            newest_BT = events.timestamp_BL.gather(1, last_BT)
+            now_BT = torch.where(moments.hour_of_week_BT >= 0, moments.timestamp_BT, newest_BT)
+            gap_BTL = time_bucket(now_BT.unsqueeze(-1) - events.timestamp_BL.unsqueeze(1))
+            yield self.past_gap(gap_BTL).squeeze(-1)
+            clock_BTL = clock_bucket(moments.hour_of_week_BT.unsqueeze(-1), events.hour_of_week_BL.unsqueeze(1))
+            yield self.past_clock(clock_BTL).squeeze(-1)
+        if self.settings.places:
+            distance_BTL = distance_bucket(
+                moments.latitude_BT.unsqueeze(-1), moments.longitude_BT.unsqueeze(-1),
+                events.latitude_BL.unsqueeze(1), events.longitude_BL.unsqueeze(1),
+            )  # fmt: skip
+            yield self.past_distance(distance_BTL).squeeze(-1)
+        if self.settings.repeats:
+            yield self.past_order(self._order(events, last_BT)).squeeze(-1)
 
     @staticmethod
     def _order(events: Events, last_BT: Tensor) -> Tensor:
@@ -217,6 +240,17 @@ class Network(nn.Module):
         after_category = category_before_BL.unsqueeze(1) == category_BT.unsqueeze(-1)
         itself = events.item_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
         return torch.where(after_item, 2, torch.where(after_category, 1, 0)) + 3 * itself
+
+
+def _unpulled(vector_BTD: Tensor) -> Reading:
+    none_BTL = vector_BTD[:, :, :0]
+    none_BL = torch.zeros(len(vector_BTD), 0, dtype=torch.long, device=vector_BTD.device)
+    return Reading(vector_BTD=vector_BTD, pull_BTL=none_BTL, base_BTL=none_BTL, item_BL=none_BL)
+
+
+def _is_first(events: Events) -> Tensor:
+    """(B, L): is nothing but padding before it?"""
+    return F.pad(events.item_BL, (1, 0))[:, :-1] == PADDING
 
 
 def first_places(item_BL: Tensor) -> Tensor:

@@ -34,8 +34,10 @@ _MOMENTS_AT_ONCE = 512
 TAKEN, LAKE, NEW = 0, 1, 2
 COLUMNS = (
     "user_id", "origin", "row", "event_timestamp", "event_id", "item_id", "event_type", "category",
-    "local_timestamp", "latitude", "longitude",
+    "local_timestamp", "latitude", "longitude", "region",
 )  # fmt: skip
+# The newest events of a user whose categories say what the user likes.
+_RECENT = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +75,16 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """Rank of each target (0: not in the catalogue), items ranked for it, and the best of them, -1 padded."""
+    """Rank of each target (0: not in the catalogue), items ranked for it, and the best of them, -1 padded.
 
+    `recent_QN`: category indices of the user's newest events, 0 pads; without columns where no best items are asked for.
+    """
+
+    target_Q: np.ndarray  # int64, catalogue position, -1: outside
     rank_Q: np.ndarray  # int64
     candidates_Q: np.ndarray  # int64
     best_QK: np.ndarray  # int64, catalogue positions
+    recent_QN: np.ndarray  # int32
 
 
 def read_log(rows: pa.Table) -> Log:
@@ -97,7 +104,9 @@ def read_log(rows: pa.Table) -> Log:
     again_R = np.zeros(len(rows), dtype=bool)
     again_R[1:] = ~next_user & (times_R[1:] == times_R[:-1]) & (event_R[1:] == event_R[:-1])
     events, asked, taken = (np.flatnonzero(some) for some in ((origin_R != TAKEN) & ~again_R, asked_R, origin_R == TAKEN))
-    names_of_events = ("item_id", "event_type", "category", "event_timestamp", "local_timestamp", "latitude", "longitude")
+    names_of_events = (
+        "item_id", "event_type", "category", "event_timestamp", "local_timestamp", "latitude", "longitude", "region",
+    )  # fmt: skip
     item_R = rows.column("item_id")
     return Log(
         users=names,
@@ -231,12 +240,14 @@ def answers(log: Log, ranker: Ranker, options: Options, k: int = 0) -> Answers:
 
     size, asked = len(ranker.vocabulary.items), len(log.user_Q)
     width = min(k, size)
+    target_Q = name_indices(log.item_Q, ranker.vocabulary.items) - FIRST
     found = Answers(
+        target_Q=target_Q,
         rank_Q=np.zeros(asked, dtype=np.int64),
         candidates_Q=np.zeros(asked, dtype=np.int64),
         best_QK=np.full((asked, width), -1, dtype=np.int64),
+        recent_QN=np.zeros((asked, _RECENT if width else 0), dtype=np.int32),
     )
-    target_Q = name_indices(log.item_Q, ranker.vocabulary.items) - FIRST
     for chosen, histories, moments in batches(log, ranker, options):
         scores_BV = ranker.scores(histories, moments)
         assert not np.isnan(scores_BV).any(), f"{ranker.method} scored an item NaN"
@@ -245,6 +256,8 @@ def answers(log: Log, ranker: Ranker, options: Options, k: int = 0) -> Answers:
         found.candidates_Q[chosen] = size - np.array([len(items) for items in left_out]) if left_out is not None else size
         if width:
             found.best_QK[chosen] = top_k(scores_BV, k, seen=left_out)[0]
+            newest = histories.category_BL[:, -_RECENT:]
+            found.recent_QN[chosen, _RECENT - newest.shape[1] :] = newest
     return found
 
 

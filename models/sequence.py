@@ -11,12 +11,14 @@ Shape suffixes: B rows (users), L events of history (oldest first, padding in fr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from conf.settings import Model
-from models.buckets import DISTANCE_BUCKETS, TIME_BUCKETS, BucketBias, distance_bucket, time_bucket
+from models.buckets import DISTANCE_BUCKETS, ORDER_BUCKETS, TIME_BUCKETS, BucketBias, distance_bucket, order_bucket, time_bucket
 from models.events import Events
 from models.queries import PADDING
 
@@ -32,6 +34,17 @@ def sequence_encoder(settings: Model) -> nn.Module:
     return Recurrent(settings)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Of any two events of a row: may the first not see the second, and the bucket of what lies between them.
+
+    A bucket has a row or none, and is absent where the log does not say: `order` stands in for the time then.
+    """
+
+    hidden_BLL: Tensor
+    buckets: Mapping[str, Tensor]
+
+
 class Block(nn.Module):
     """One pre-norm transformer layer whose attention is given a bias for each pair of events."""
 
@@ -42,8 +55,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.gap_bias = BucketBias(TIME_BUCKETS + 1, settings.heads)
-        self.distance_bias = BucketBias(DISTANCE_BUCKETS + 1, settings.heads)
+        self.biases = nn.ModuleDict({name: BucketBias(size, settings.heads) for name, size in _pair_sizes(settings).items()})
         self.feed = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
@@ -52,13 +64,14 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, x_BLD: Tensor, hidden_BLL: Tensor, gap_BLL: Tensor, distance_BLL: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, pairs: Pairs) -> Tensor:
         rows, length, width = x_BLD.shape
         qkv = self.qkv(self.norm(x_BLD)).view(rows, length, 3, self.heads, width // self.heads)
         q_BHLD, k_BHLD, v_BHLD = qkv.permute(2, 0, 3, 1, 4)
-        bias_BHLL = (self.gap_bias(gap_BLL) + self.distance_bias(distance_BLL)).permute(0, 3, 1, 2)
-        logits_BHLL = q_BHLD @ k_BHLD.transpose(-1, -2) / math.sqrt(width // self.heads) + bias_BHLL
-        weight_BHLL = logits_BHLL.masked_fill(hidden_BLL.unsqueeze(1), -torch.inf).softmax(-1)
+        logits_BHLL = q_BHLD @ k_BHLD.transpose(-1, -2) / math.sqrt(width // self.heads)
+        for name, bias in self.biases.items():
+            logits_BHLL = logits_BHLL + bias(pairs.buckets[name]).permute(0, 3, 1, 2)
+        weight_BHLL = logits_BHLL.masked_fill(pairs.hidden_BLL.unsqueeze(1), -torch.inf).softmax(-1)
         read_BLD = (weight_BHLL @ v_BHLD).transpose(1, 2).reshape(rows, length, width)
         x_BLD = x_BLD + self.dropout(self.out(read_BLD))
         return x_BLD + self.dropout(self.feed(x_BLD))
@@ -74,21 +87,45 @@ class Attention(nn.Module):
                 f"model.width: {settings.width} is not a multiple of model.heads ({settings.heads}); change one of them"
             )
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.wanted = tuple(_pair_sizes(settings))
 
     def forward(self, x_BLD: Tensor, events: Events) -> Tensor:
         length = x_BLD.shape[1]
         absent_BL = events.item_BL == PADDING
         later_LL = torch.ones(length, length, dtype=torch.bool, device=x_BLD.device).triu(1)
         itself_LL = torch.eye(length, dtype=torch.bool, device=x_BLD.device)
-        hidden_BLL = later_LL | (absent_BL[:, None, :] & ~itself_LL)
-        gap_BLL = time_bucket(events.timestamp_BL[:, :, None] - events.timestamp_BL[:, None, :])
-        distance_BLL = distance_bucket(
-            events.latitude_BL[:, :, None], events.longitude_BL[:, :, None],
-            events.latitude_BL[:, None, :], events.longitude_BL[:, None, :],
-        )  # fmt: skip
+        pairs = Pairs(
+            hidden_BLL=later_LL | (absent_BL[:, None, :] & ~itself_LL),
+            buckets={name: _BUCKETS[name](events) for name in self.wanted},
+        )
         for block in self.blocks:
-            x_BLD = block(x_BLD, hidden_BLL, gap_BLL, distance_BLL)
+            x_BLD = block(x_BLD, pairs)
         return x_BLD
+
+
+def _pair_sizes(settings: Model) -> dict[str, int]:
+    """What attention knows of two events, and how many buckets that has."""
+    sizes = {"gap": TIME_BUCKETS + 1} if settings.times else {"order": ORDER_BUCKETS}
+    return sizes | ({"distance": DISTANCE_BUCKETS + 1} if settings.places else {})
+
+
+def _gaps(events: Events) -> Tensor:
+    return time_bucket(events.timestamp_BL[:, :, None] - events.timestamp_BL[:, None, :])
+
+
+def _distances(events: Events) -> Tensor:
+    return distance_bucket(
+        events.latitude_BL[:, :, None], events.longitude_BL[:, :, None],
+        events.latitude_BL[:, None, :], events.longitude_BL[:, None, :],
+    )  # fmt: skip
+
+
+def _orders(events: Events) -> Tensor:
+    place_L = torch.arange(events.item_BL.shape[1], device=events.item_BL.device)
+    return order_bucket(place_L[:, None] - place_L).unsqueeze(0)
+
+
+_BUCKETS: Mapping[str, Callable[[Events], Tensor]] = {"gap": _gaps, "distance": _distances, "order": _orders}
 
 
 class Recurrent(nn.Module):

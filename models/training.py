@@ -40,10 +40,15 @@ from models.windows import Windows
 
 log = logging.getLogger("wherewhen")
 _WARM_UP = 0.05
+# Being a little behind of what time would allow changes nothing, so that a training that ends in time can be repeated.
+_BEHIND_TIME = 0.05
 _CLIP = 1.0
 _BUCKETS_FASTER = 5.0
 _SECONDS_BETWEEN_LINES = 5.0
+# A step is learnt in quarters of like length, none smaller than this, where these have so much less to compute.
+_SMALLEST_PIECE, _WORTH_A_SPLIT = 8, 0.85
 _RESULT = "result.json"
+_JUDGED_BY = "ndcg@10"
 # Begins what a process says that fails, for whoever started it.
 FAILED = "training failed in process"
 
@@ -53,7 +58,8 @@ class Task:
     """One training. Without windows in the validation fold it goes on to its last epoch.
 
     `prior` is a .npy file of (V,) float32 first biases of the items; `parent` a registry folder to go on from;
-    `checkpoint` the file to go on from if it is there, and to keep as long as this goes on.
+    `checkpoint` the file to go on from if it is there, and to keep as long as this goes on; `taken_types` the event types
+    after which an item is not recommended again.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Task:
     prior: Path | None = None
     parent: Path | None = None
     checkpoint: Path | None = None
+    taken_types: tuple[str, ...] = ()
 
     @property
     def passes(self) -> list[Pass]:
@@ -145,7 +152,7 @@ def result_of(task: Task) -> Result:
 def train(task: Task, processes: Processes) -> Result:
     """One training in this process (of many, where there are many); rank 0 saves the weights in `task.folder`.
 
-    The weights with the least validation loss are kept; they then learn the validation fold too.
+    The weights that rank the validation fold best are kept; they then learn it too.
     """
     vocabulary = Vocabulary.load(task.vocabulary)
     torch.manual_seed(task.train.seed)
@@ -213,7 +220,8 @@ class _Run:
         self.best: dict[str, Tensor] | None = None
         self.out_of_time = False
         self.began = self.said = self.saved = time.monotonic()
-        self.bare = Objective(network, task.train, _shares(task, processes.device))
+        taken_types = [vocabulary.event_type_index[name] for name in task.taken_types if name in vocabulary.event_type_index]
+        self.bare = Objective(network, task.train, _shares(task, processes.device), taken_types).to(processes.device)
         self.objective: nn.Module = self.bare
         if processes.count > 1:
             devices = [processes.local_rank] if processes.device.type == "cuda" else None
@@ -235,9 +243,9 @@ class _Run:
         now = self.task.passes[self.progress.number]
         self.batches, self.epochs = self.folds[now.fold], now.epochs
         self.steps = max(1, now.epochs * self.batches.steps)
-        self.optimizer = torch.optim.AdamW(_groups(self.network, now.learning_rate, self.task.train.weight_decay))
-        total = self.steps
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: share_of_peak(step, total))
+        self.optimizer = torch.optim.AdamW(_groups(self.network, now.learning_rate, self.task.train.weight_decay), fused=True)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.step = 0
 
     @property
     def seconds(self) -> float:
@@ -273,7 +281,8 @@ class _Run:
             return
         metrics = self.validate()
         self.tell(f"epoch {progress.epoch} of {self.epochs}: loss {progress.losses[-1]:.4f}, validation {_in_words(metrics)}")
-        progress.worse = 0 if metrics["loss"] < progress.best.get("loss", math.inf) else progress.worse + 1
+        # By what ranks are judged by: the loss is least long before, when the model begins to be too sure of itself.
+        progress.worse = 0 if metrics[_JUDGED_BY] > progress.best.get(_JUDGED_BY, -math.inf) else progress.worse + 1
         if progress.worse == 0:
             progress.best, self.best = metrics, copy.deepcopy(self.network.state_dict())
 
@@ -296,7 +305,7 @@ class _Run:
             "network": self.network.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "step": self.step,
         }
         try:
             checkpoint.save(self.task.checkpoint, state)
@@ -318,7 +327,7 @@ class _Run:
         self.network.load_state_dict(state["network"])
         self._start()
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
         now, pass_ = self.progress, self.task.passes[self.progress.number]
         self.tell(
             f"going on from {self.task.checkpoint.name}: {pass_.fold}, epoch {now.epoch + 1} of {self.epochs}, step {now.batch}"
@@ -330,22 +339,45 @@ class _Run:
         drawn = np.random.SeedSequence([self.task.train.seed, now.number, now.epoch, now.batch, self.processes.rank])
         torch.manual_seed(int(drawn.generate_state(1, np.uint64)[0]))
         targets = ((windows.is_target_NW == 1) & (windows.item_NW >= FIRST)).sum()
-        count, any_late = self.processes.summed(float(targets), float(self.seconds > self.task.train.max_seconds))
-        at_once = self.task.train.windows_at_once or len(windows)
-        starts, total = range(0, len(windows), at_once), 0.0
-        for start in starts:
-            shared = self.objective if start != starts[-1] else None
+        spent = self.seconds / self.task.train.max_seconds if self.processes.rank == 0 else 0.0
+        count, spent = self.processes.summed(float(targets), spent)
+        self._walk_down(spent)
+        pieces, total = self._pieces(windows), 0.0
+        for place, piece in enumerate(pieces, start=1):
+            shared = self.objective if place < len(pieces) else None
             with shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext():
-                loss = self._loss(windows[start : start + at_once])
+                loss = self._loss(piece)
                 # Averaged over processes by DDP, hence times their number: the mean over the targets of all.
                 (loss * (self.processes.count / max(count, 1.0))).backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
         self.optimizer.step()
-        self.schedule.step()
+        self.step += 1
         self.optimizer.zero_grad(set_to_none=True)
         (total,) = self.processes.summed(total)
-        return total, count, any_late > 0
+        return total, count, spent > 1.0
+
+    def _walk_down(self, spent: float) -> None:
+        """The learning rate follows the steps, and nothing else, unless the time (of which the share `spent` is over) runs
+        out before: then it goes down with the time, since weights that end at a high rate rank badly."""
+        done = self.step / self.steps
+        if self.progress.number == 0:
+            done = max(done, spent - _BEHIND_TIME)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share_of_peak(done * self.steps, self.steps)
+
+    def _pieces(self, windows: Windows) -> list[Windows]:
+        """The windows of a step, in pieces where they are too many at once, or where much padding is saved by learning those
+        of like length together; the gradients add up to the same."""
+        length_N = np.sort(windows.lengths)
+        quarter = max(_SMALLEST_PIECE, -(-len(windows) // 4))
+        area = sum(int(length_N[start : start + quarter][-1]) * quarter for start in range(0, len(windows), quarter))
+        saves = area < _WORTH_A_SPLIT * int(length_N[-1]) * len(windows)
+        at_once = min(self.task.train.windows_at_once or len(windows), quarter if saves else len(windows))
+        if at_once >= len(windows):
+            return [windows]
+        order = np.argsort(windows.lengths, kind="stable")
+        return [windows[order[start : start + at_once]] for start in range(0, len(windows), at_once)]
 
     def _loss(self, windows: Windows) -> Tensor:
         events, moments, target_BT = self._example(windows)
@@ -360,8 +392,8 @@ class _Run:
         """Mean loss, ndcg@10, hit@1 and hit@10 on the validation fold, over all processes."""
         self.network.eval()
         sums = np.zeros(5)
-        for windows in self.folds["validation"].epoch(0):
-            events, moments, target_BT = self._example(windows)
+        pieces = (piece for windows in self.folds["validation"].epoch(0) for piece in self._pieces(windows))
+        for events, moments, target_BT in map(self._example, pieces):
             loss_N, rank_N = ranks(*self.bare.parts(events, moments, target_BT))
             gain_N = torch.where(rank_N <= 10, 1.0 / torch.log2(1.0 + rank_N.double()), 0.0)
             found = [loss_N.double().sum(), gain_N.sum(), (rank_N == 1).sum(), (rank_N <= 10).sum()]
@@ -376,14 +408,15 @@ class _Run:
         return events.to(device), moments.to(device), target_BT.to(device)
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self.processes.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
+        kind, wanted = self.processes.device.type, self.task.train.precision
+        if wanted == "bf16" or (wanted is None and kind == "cuda"):
+            return torch.autocast(kind, dtype=torch.bfloat16)
         return nullcontext()
 
     def _tell_progress(self, loss: float) -> None:
         if time.monotonic() - self.said < _SECONDS_BETWEEN_LINES:
             return
-        step, passed = self.schedule.last_epoch, self.seconds
+        step, passed = self.step, self.seconds
         done = step / self.steps
         rate, left = step * self.task.train.batch_size / passed, passed * (1 - done) / done
         epoch = f"epoch {self.progress.epoch + 1} of {self.epochs}"
@@ -395,7 +428,7 @@ class _Run:
             log.info("training %s: %s", self.task.name, words)
 
 
-def share_of_peak(step: int, total: int) -> float:
+def share_of_peak(step: float, total: int) -> float:
     """Learning rate at a step as a share of its peak: a short warm-up, then a cosine down to 0."""
     warm = max(1, round(_WARM_UP * total))
     if step < warm:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.histories import EventColumns, histories_of_rows
+from models.queries import PADDING
 
 CONTEXT, TRAIN, VALIDATION = 0, 1, 2
 FOLDS = {TRAIN: "train", VALIDATION: "validation"}
@@ -51,6 +52,18 @@ class Windows:
     @staticmethod
     def none(size: int) -> Windows:
         return histories_as_windows(_NO_EVENTS, np.zeros((0, size), dtype=np.int64), np.zeros((0, size), dtype=np.int32))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Events of each window, (N,)."""
+        return (self.item_NW != PADDING).sum(axis=1)
+
+    def trimmed(self) -> Windows:
+        """Without the places in front that are padding in every window; two at least are left."""
+        size = self.item_NW.shape[1]
+        first = min(size - int(self.lengths.max(initial=0)), size - 2)
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Windows(**{name: values[:, first:] if values.ndim == 2 else values for name, values in arrays.items()})
 
     def padded(self, count: int) -> Windows:
         """With empty windows appended up to `count`: nothing in them, no target."""

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from models.judging import Contender, Sums, Terms, Verdicts, ranks, verdicts, whole_users
 from models.replay import Options, read_log
 
-_SUMS = "name string, numbers array<double>, covered binary"
+_SUMS = "name string, segment string, numbers array<double>, size bigint, covered binary, classes array<double>"
 _RANKS = "row bigint, rank bigint, candidates bigint"
 
 
@@ -30,7 +30,7 @@ def judge(rows: DataFrame, contenders: Sequence[Contender], terms: Terms) -> Ver
 
     found = rows.mapInArrow(work, _SUMS).collect()
     held.destroy()
-    return verdicts([(row["name"], row["numbers"], row["covered"]) for row in found], terms)
+    return verdicts(found, terms)
 
 
 def rank(rows: DataFrame, contender: Contender, options: Options) -> DataFrame:

@@ -20,6 +20,7 @@ EVENT = {
     "local_timestamp": "timestamp",
     "latitude": "double",
     "longitude": "double",
+    "region": "string",
 }
 
 

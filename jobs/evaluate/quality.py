@@ -14,18 +14,36 @@ from models.judging import DIFFERENCE, LISTED, REFERENCE, Judged
 from models.metrics import Interval, Tally, intervals
 
 DAY, HOLDOUT, PAIRED = "day", "holdout", "paired"
+ALL = "all"
+BEHIND = ("ndcg_behind", LISTED)
 Row = dict[str, Any]
 
 
-def quality_rows(name: str, judged: Judged, evaluation: str, day: date) -> list[Row]:
-    """One row per measure, and the coverage."""
-    counted = {"model_version": name, "evaluation": evaluation, "day": day}
-    counted |= {"events": int(judged.tally.events), "users": int(judged.tally.users)}
-    rows = [
-        {**counted, "metric": metric, "k": k, "value": one.mean, "lower": _bound(one.lower), "upper": _bound(one.upper)}
-        for (metric, k), one in zip(judged.measures, intervals(judged.tally), strict=True)
+def quality_rows(name: str, judged: Judged, evaluation: str, day: date, by_segment: Sequence[tuple[str, int]]) -> list[Row]:
+    """One row per measure, over all moments and over each segment; and what has no interval."""
+    same = {"model_version": name, "evaluation": evaluation, "day": day}
+    rows = _measured(same | {"segment": ALL}, judged.tally, judged.measures)
+    for segment, tally in judged.segments.items():
+        rows += _measured(same | {"segment": segment}, tally, by_segment)
+    if judged.behind is not None and judged.behind.events:
+        rows += _measured(same | {"segment": ALL}, judged.behind, [BEHIND])
+    whole = {
+        ("coverage", LISTED): judged.coverage,
+        ("category_accuracy", 0): judged.category_accuracy,
+        ("category_macro_f1", 0): judged.category_macro_f1,
+    }
+    no_bounds = rows[0] | {"lower": None, "upper": None}
+    return rows + [
+        no_bounds | {"metric": metric, "k": k, "value": value} for (metric, k), value in whole.items() if not math.isnan(value)
     ]
-    return [*rows, {**counted, "metric": "coverage", "k": LISTED, "value": judged.coverage, "lower": None, "upper": None}]
+
+
+def _measured(same: Row, tally: Tally, measures: Sequence[tuple[str, int]]) -> list[Row]:
+    counted = same | {"events": int(tally.events), "users": int(tally.users)}
+    return [
+        {**counted, "metric": metric, "k": k, "value": one.mean, "lower": _bound(one.lower), "upper": _bound(one.upper)}
+        for (metric, k), one in zip(measures, intervals(tally), strict=True)
+    ]
 
 
 def _bound(value: float) -> float | None:
@@ -38,6 +56,7 @@ def paired_rows(candidate: str, paired: Tally, gate: Gate, day: date) -> list[Ro
     same = {
         "model_version": candidate,
         "evaluation": PAIRED,
+        "segment": ALL,
         "lower": None,
         "upper": None,
         "users": int(paired.users),
@@ -103,7 +122,8 @@ def side_by_side(judged: Mapping[str, Judged], gate: Gate, title: str) -> list[s
         one = judged[name]
         interval = intervals(one.tally)[list(one.measures).index(what)]
         others = "  ".join(f"{metric}{f'@{k}' if k else ''} {one.mean((metric, k)):.4f}" for metric, k in shown)
-        lines.append(f"  {name:<{width}}  {gate.label} {_shown(interval)}  {others}  coverage {one.coverage:.1%}")
+        behind = f"  behind by {_shown(intervals(one.behind)[0])}" if one.behind is not None and one.behind.sum_M.any() else ""
+        lines.append(f"  {name:<{width}}  {gate.label} {_shown(interval)}  {others}  coverage {one.coverage:.1%}{behind}")
     return lines
 
 

@@ -23,8 +23,9 @@ from jobs import clean
 from jobs.clean.places import java_zones
 from jobs.clean.rules import parsed, reasons, rules
 from jobs.evaluate import moments, versions
-from jobs.evaluate.fitting import fit
+from jobs.evaluate.fitting import baselines, fit
 from jobs.evaluate.judging import rank
+from jobs.evaluate.state import newest_state, replaced
 from jobs.ingest import raw_events
 from jobs.ingest.landing import Landing
 from jobs.ingest.reading import Source, empty, has_files, read
@@ -32,11 +33,9 @@ from jobs.ingest.sources import own_day
 from jobs.lake.context import NO_TIMES_DAY, Context
 from jobs.lake.identities import load_key
 from jobs.lake.publications import in_force
-from jobs.lake.runs import newest_night
-from jobs.lake.store import Days, Lake
 from jobs.pipeline import choose
 from models import metrics
-from models.baselines import BASELINES, baseline
+from models.baselines import BASELINES
 from models.judging import Contender
 from models.replay import Options
 
@@ -70,10 +69,8 @@ def evaluate_file(
         ValueError: nothing is finished or published, no such model, `events` cannot be read or
             `output` not be written.
     """
-    context = _newest_state(spark, settings)
+    context = newest_state(spark, settings)
     contender = _contender(context, model)
-    scratch = output.absolute().parent / f".{output.name}-{uuid.uuid4().hex[:8]}.part"
-    _check_writable(output, scratch)
     mapping = settings.mapping
     options = Options(
         length=settings.sequences.length,
@@ -84,34 +81,17 @@ def evaluate_file(
     )
     log.info("replaying %s with %s, the lake as of %s", events, contender.name, context.days.last)
     partitions = max(settings.spark.shuffle_partitions, 4 * spark.sparkContext.defaultParallelism)
-    try:
-        with _file_in_order(spark), _watched(spark):
-            lines, told = _lines(context, events)
-            told = told.persist()
-            rows = moments.together(_known(context, told), told)
-            ranks = rank(moments.ordered(rows, partitions), contender, options).persist()
-            summary = _write(lines.join(ranks, on="row", how="left").orderBy("row"), scratch)
-        scratch.replace(output)
-    finally:
-        scratch.unlink(missing_ok=True)
-        spark.catalog.clearCache()
+    with replaced(output) as scratch:
+        try:
+            with _file_in_order(spark), _watched(spark):
+                lines, told = _lines(context, events)
+                told = told.persist()
+                rows = moments.together(_known(context, told), told)
+                ranks = rank(moments.ordered(rows, partitions), contender, options).persist()
+                summary = _write(lines.join(ranks, on="row", how="left").orderBy("row"), scratch)
+        finally:
+            spark.catalog.clearCache()
     return {"model_version": contender.name, "day": context.days.last, **summary}
-
-
-def _newest_state(spark: SparkSession, settings: Settings) -> Context:
-    """The lake as readers see it: at the end of the newest finished day."""
-    night = newest_night(settings.lake)
-    if night is None:
-        raise ValueError(f"{settings.lake} has no finished day to start from: run the pipeline first (run --day D --bootstrap)")
-    return Context(
-        settings=settings,
-        lake=Lake(spark, settings.lake),
-        days=Days(first=night.day, last=night.day),
-        first_day=night.first_day,
-        run_id=night.run_id,
-        bootstrap=False,
-        pins=night.versions,
-    )
 
 
 def _contender(context: Context, model: str | None) -> Contender:
@@ -128,17 +108,8 @@ def _contender(context: Context, model: str | None) -> Contender:
     targets = context.seen_by(learning).history("events").where(_is_target(context.mapping))
     catalogue = None if served is None else versions.vocabulary(root, versions.known(registry, served))
     counts = fit(targets, context.mapping.target_events, catalogue)
-    return Contender(name=f"{versions.PREFIX}{name}", ranker=baseline(name, counts))
-
-
-def _check_writable(output: Path, scratch: Path) -> None:
-    """Said before the work, not after it."""
-    if output.is_dir():
-        raise ValueError(f"--output {output} is a folder: name a file in it")
-    try:
-        scratch.touch()
-    except OSError as error:
-        raise ValueError(f"--output {output} cannot be written: {error.strerror or error}") from None
+    fitted = baselines([name], targets, counts, context.settings.baselines)
+    return Contender(name=f"{versions.PREFIX}{name}", ranker=fitted[name])
 
 
 def _is_target(mapping: Mapping) -> Column:

@@ -63,10 +63,10 @@ def vocabulary(root: str, version: logs.Row) -> Vocabulary:
 
 
 def baseline_version(made: Baseline, root: str, day: date) -> logs.Row:
-    """Store a baseline as a version of its own; its row of the registry. Equal counts are the same version."""
-    counts = made.counts
-    digest = hashlib.sha256(json.dumps([made.method, counts.vocabulary.items, counts.target_types]).encode())
-    for array in (counts.events_V, counts.transitions_V, counts.successor_VK, counts.successor_count_VK):
+    """Store a baseline as a version of its own; its row of the registry. What scores equally is the same version."""
+    counts, settings = made.counts, made.settings.model_dump(mode="json", include={made.method})
+    digest = hashlib.sha256(json.dumps([made.method, settings, counts.vocabulary.items, counts.target_types]).encode())
+    for array in made.content.values():
         digest.update(array.tobytes())
     version = f"baseline-{made.method}-{digest.hexdigest()[:16]}"
     with commits.commit(root, "a model folder"):
@@ -78,7 +78,7 @@ def baseline_version(made: Baseline, root: str, day: date) -> logs.Row:
         "day": day,
         "trained_until": midnight(day),
         "folder": f"{registry.FOLDER}/{version}",
-        "settings": "{}",
+        "settings": json.dumps({"baselines": settings}),
         "metrics": "{}",
         "items": len(counts.vocabulary.items),
         "created_at": logs.now(),

@@ -169,7 +169,7 @@ def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:
     uris = sorted(uri if "://" in uri else f"file://{uri}" for uri in files)
     return Task(
         name=draft.plan.name,
-        model=settings.model,
+        model=settings.network,
         train=settings.train,
         vocabulary=scratch / "names.json",
         source=Source(uris=tuple(uris), until=draft.plan.until, size=settings.model.window + 1, counts=draft.sizes.windows),
@@ -177,6 +177,7 @@ def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:
         prior=scratch / "prior.npy",
         parent=draft.parent.folder if draft.parent is not None else None,
         checkpoint=registry.checkpoint_file(context.lake.root, version),
+        taken_types=() if context.mapping.repeats else context.mapping.target_events,
     )
 
 

@@ -20,7 +20,7 @@ from models import registry
 # They change how fast, or on what, or how long at most a training runs; not what it would learn.
 _RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once"}
 # Weights of one network fit another where these are equal.
-_SHAPE = ("encoder", "window", "width", "layers", "heads")
+_SHAPE = ("encoder", "window", "width", "layers", "heads", "times", "places", "repeats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Parent:
 def learning_settings(settings: Settings) -> dict[str, Any]:
     """The settings that change what is learnt."""
     return {
-        "model": settings.model.model_dump(mode="json"),
+        "model": settings.network.model_dump(mode="json"),
         "train": settings.train.model_dump(mode="json", exclude=_RESOURCES),
     }
 
@@ -70,6 +70,6 @@ def _fits(context: Context, row: logs.Row) -> bool:
     is_whole = row["kind"] == INTEREST and row["method"] in ENCODERS and row["trained_until"].date() == row["day"]
     if not is_whole or row["day"] >= context.days.last:
         return False
-    made, wanted = json.loads(row["settings"]).get("model", {}), context.settings.model.model_dump(mode="json")
+    made, wanted = json.loads(row["settings"]).get("model", {}), context.settings.network.model_dump(mode="json")
     same = all(made.get(name) == wanted[name] for name in _SHAPE)
     return same and registry.is_whole(Path(context.lake.root) / row["folder"])

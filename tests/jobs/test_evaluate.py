@@ -17,7 +17,8 @@ from jobs.evaluate.gate import Duel, against_published, first
 from jobs.lake import logs
 from jobs.lake.schema import spark_schema
 from models import metrics, registry
-from models.baselines import Baseline, baseline, count
+from models.baselines import Baseline, baseline
+from models.counts import count
 from models.judging import EMPTY_LISTS, Judged, likeness, translation, whole_users
 from models.queries import Vocabulary
 from models.registry import load_ranker
@@ -109,9 +110,10 @@ def decisions(settings, day=LAST):
 
 
 def stored(context, evaluation="day"):
-    """{(version, metric, k): row} of the last day."""
+    """{(version, metric, k): row} of the last day, over all of its events."""
     table = context.lake.read("model_quality", context.lake.version("model_quality"))
     rows = [row.asDict() for row in table.collect() if row.evaluation == evaluation and row.day == context.days.last]
+    rows = [row for row in rows if row["segment"] == "all"]
     return {(row["model_version"], row["metric"], row["k"]): row for row in rows}
 
 
@@ -161,7 +163,10 @@ def test_a_night_judges_all_on_what_was_known_before_each_event(make_context, se
     assert found["knows", "hit", 1]["value"] == pytest.approx(23 / 25)
     assert found["knows", "coverage", 10]["value"] > 0.5
     assert found["knows", "empty_lists", 10]["value"] == 0.0
-    assert {name for name, _, _ in found} == {"knows", "baseline:popularity", "baseline:user_frequency", "baseline:markov"}
+    judged = ("popularity", "user_frequency", "markov", "kernels")
+    assert {name for name, _, _ in found} == {"knows", *(f"baseline:{name}" for name in judged)}
+    gain = found["knows", "ndcg", 10]["value"] - found["baseline:popularity", "ndcg", 10]["value"]
+    assert found["baseline:popularity", "ndcg_behind", 10]["value"] == pytest.approx(gain)
     [row] = decisions(settings)
     assert (row["decision"], row["model_version"], row["candidate"]) == ("published", "knows", "knows")
     assert "beats popularity" in row["reason"] and "refusals" not in context.details

@@ -3,20 +3,27 @@
 import csv
 import json
 import logging
+import re
+import shutil
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
+import yaml
 
+from conf.baselines import Baselines
 from conf.settings import load_settings
 from jobs import clean, ingest, sequences
 from jobs.evaluate import evaluate_file, versions
+from jobs.evaluate.comparing import compare
+from jobs.evaluate.tuning import tune_baselines
 from jobs.lake import logs, runs
 from jobs.lake.context import Context
 from jobs.lake.runs import NIGHT
 from jobs.lake.store import Days, Lake
 from models import registry
-from models.baselines import baseline, count
+from models.baselines import baseline
+from models.counts import count
 from models.queries import Vocabulary
 
 DAYS = Days(first=date(2024, 1, 30), last=date(2024, 2, 3))
@@ -291,3 +298,52 @@ def test_what_cannot_be_done_is_said_in_one_line(change, said, place, spark):
 def test_a_lake_without_a_finished_day_is_said(place, spark, tmp_path):
     with pytest.raises(ValueError, match="has no finished day to start from"):
         evaluate_file(spark, _settings(place, f"lake={tmp_path}"), place / "later.csv", tmp_path / "answers.csv")
+
+
+def test_the_hold_out_is_compared_with_the_baselines_without_a_trace(place, spark, tmp_path):
+    """A version until day 3 that knows the circle; every target event from then on, whole and by segment."""
+    shutil.copytree(place, tmp_path / "copy")
+    folder = tmp_path / "copy"
+    settings = _settings(folder, "baselines.judged=[popularity,markov,kernels,content,item_cf]")
+    registry.save(ranker("markov"), registry.version_folder(settings.lake, "cut"))
+    row = {
+        "model_version": "cut", "kind": "interest", "method": "transformer", "day": DAYS.last, "folder": "models/cut",
+        "trained_until": versions.midnight(date(2024, 2, 2)), "settings": "{}", "metrics": "{}", "items": 20,
+        "created_at": logs.now(),
+    }  # fmt: skip
+    logs.append(settings.lake, "model_versions", [row])
+    before_all = {name: path.stat().st_mtime_ns for name, path in _files(folder / "lake")}
+    output = folder / "quality.csv"
+    lines = compare(spark, settings, output)
+    assert {name: path.stat().st_mtime_ns for name, path in _files(folder / "lake")} == before_all, "the lake is not written"
+    with output.open(newline="") as file:
+        rows = {(row["model_version"], row["segment"], row["metric"], row["k"]): row for row in csv.DictReader(file)}
+    judged = {"cut", *(f"baseline:{name}" for name in ("popularity", "markov", "kernels", "content", "item_cf"))}
+    assert {name for name, *_ in rows} == judged
+    whole = rows["cut", "all", "hit", "1"]
+    assert (whole["events"], whole["users"], float(whole["value"])) == ("64", "8", 1.0), "two days of four events each"
+    behind = rows["baseline:popularity", "all", "ndcg_behind", "10"]
+    lead = float(rows["cut", "all", "ndcg", "10"]["value"]) - float(rows["baseline:popularity", "all", "ndcg", "10"]["value"])
+    assert float(behind["value"]) == pytest.approx(lead) and 0 < float(behind["lower"]) <= lead
+    for dimension in ("slot", "item", "known", "active"):
+        parts = [row for (name, segment, metric, _), row in rows.items() if name == "cut" and segment.startswith(dimension)]
+        assert sum(int(row["events"]) for row in parts if row["metric"] == "ndcg") == 64, dimension
+    assert "after 2024-02-02: 64 target events of 8 users" in lines[0] and "behind by" in lines[2]
+    assert any("weekday_morning" in line for line in lines)
+
+    hidden = compare(spark, settings, None, hide_time=True, freeze_history=True)
+    assert "(time hidden, history frozen)" in hidden[0]
+
+    found = tune_baselines(spark, settings, ["markov", "item_cf"], draws=2)
+    told = dict(re.findall(r"#   (\w+): [\d.]+ as it is, ([\d.]+) with these", found))
+    before = dict(re.findall(r"#   (\w+): ([\d.]+) as it is", found))
+    assert set(told) == {"markov", "item_cf"} and all(float(told[name]) >= float(before[name]) for name in told)
+    best = Baselines.model_validate(yaml.safe_load(found)["baselines"])
+    assert best.kernels == Baselines().kernels and found == tune_baselines(spark, settings, ["markov", "item_cf"], draws=2)
+    assert {name: path.stat().st_mtime_ns for name, path in _files(folder / "lake")} == before_all, "nothing is written"
+    with pytest.raises(ValueError, match="popularity: no baseline with numbers to tune; these are markov, kernels"):
+        tune_baselines(spark, settings, ["popularity"], draws=2)
+    with pytest.raises(ValueError, match="is a folder: name a file in it"):
+        compare(spark, settings, folder)
+    with pytest.raises(ValueError, match="has no version to judge"):
+        compare(spark, _settings(place), None)

@@ -71,7 +71,7 @@ def lake(tmp_path):
 def quality_of(root):
     create(f"{root}/model_quality", TABLES["model_quality"])
     schema = pa.schema(deltalake.DeltaTable(f"{root}/model_quality").schema().to_arrow())
-    same = {"evaluation": "day", "metric": "ndcg", "k": 10, "events": 300, "users": 120}
+    same = {"evaluation": "day", "segment": "all", "metric": "ndcg", "k": 10, "events": 300, "users": 120}
     rows = [
         {**same, "model_version": "b", "value": 0.4, "lower": 0.35, "upper": 0.45, "day": NIGHT - timedelta(days=1)},
         {**same, "model_version": "b", "value": 0.5, "lower": 0.45, "upper": 0.55, "day": NIGHT},

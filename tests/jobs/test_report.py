@@ -23,7 +23,8 @@ RUN = {
 }  # fmt: skip
 COUNTS = {"rows": 100, "accepted": 90, "quarantined": 7, "duplicates": 3, "events": 95, "reasons": {"future": 2, "bad_time": 6}}
 QUALITY = {
-    "model_version": "v1", "evaluation": "day", "metric": "ndcg", "k": 10, "value": 0.3, "lower": 0.2, "upper": 0.4,
+    "model_version": "v1", "evaluation": "day", "segment": "all",
+    "metric": "ndcg", "k": 10, "value": 0.3, "lower": 0.2, "upper": 0.4,
     "events": 812, "users": 301, "day": DAY,
 }  # fmt: skip
 ENTRY = {
@@ -107,7 +108,8 @@ def test_the_page_tells_the_night(make_context):
     write(
         context, "model_quality", QUALITY,
         {**QUALITY, "model_version": "baseline:markov", "value": 0.25, "lower": None, "upper": None},
-        {**QUALITY, "metric": "hit", "value": 0.4321}, {**QUALITY, "evaluation": "paired", "metric": "ndcg@10_difference"},
+        {**QUALITY, "metric": "hit", "value": 0.4321}, {**QUALITY, "segment": "slot=weekday_night", "value": 0.7777},
+        {**QUALITY, "evaluation": "paired", "metric": "ndcg@10_difference"},
     )  # fmt: skip
     details = json.dumps({"conservation": {"2024-06-16": COUNTS}})
     logs.append(root, "runs", [

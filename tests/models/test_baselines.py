@@ -4,8 +4,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from models import baselines
-from models.baselines import BASELINES, Baseline, baseline, count
+from conf.baselines import Baselines
+from models import counts
+from models.baselines import BASELINES, Baseline, baseline
+from models.counts import count
 from models.queries import FIRST, UNKNOWN, Histories, Queries, Vocabulary
 
 ITEMS = ("a", "b", "c", "d", "e")
@@ -99,18 +101,27 @@ def test_an_event_between_that_is_no_target_does_not_break_a_transition():
 
 
 def test_only_the_most_frequent_successors_are_kept(monkeypatch):
-    monkeypatch.setattr(baselines, "SUCCESSORS", 2)
+    monkeypatch.setattr(counts, "SUCCESSORS", 2)
     made = count(VOCABULARY, ("visit",), ITEM_COUNTS, (["a", "a", "a", "b"], ["d", "c", "b", "a"], [3, 1, 3, 1]))
     assert made.successor_VK.tolist() == [[1, 3], [0, -1], [-1, -1], [-1, -1], [-1, -1]]
     assert made.successor_count_VK[0].tolist() == [3, 3] and made.transitions_V.tolist() == [8, 4, 2, 0, 0]
 
 
+def fitted(size):
+    """Arrays of any numbers, as the Spark fits give them."""
+    rng = np.random.default_rng(7)
+    neighbours = np.array([[(row + 1) % size, -1] for row in range(size)], dtype=np.int32).reshape(size, 2)
+    return {"neighbour_VK": neighbours, "likeness_VK": rng.random((size, 2)), "factors_VR": rng.normal(size=(size, 3))}
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_saved_baseline_scores_the_same(name, tmp_path):
-    made = baseline(name, count(VOCABULARY, ("visit",), ITEM_COUNTS, (["a", "b"], ["b", "c"], [5, 2])))
+    settings = Baselines.model_validate({"markov": {"personal_prior": 7.0}, "kernels": {"recency": 0.9}})
+    counted = count(VOCABULARY, ("visit",), ITEM_COUNTS, (["a", "b"], ["b", "c"], [5, 2]))
+    made = baseline(name, counted, settings, fitted(5))
     made.save(tmp_path / "version")
     again = Baseline.load(tmp_path / "version")
-    assert again.method == name and again.vocabulary == VOCABULARY
+    assert again.method == name and again.vocabulary == VOCABULARY and again.settings == settings
     asked = histories(["a", "b", "a"], [])
     assert np.array_equal(made.scores(asked, queries(2)), again.scores(asked, queries(2)))
 
@@ -118,7 +129,7 @@ def test_a_saved_baseline_scores_the_same(name, tmp_path):
 def test_an_empty_catalogue_and_an_unknown_name():
     empty = Vocabulary(items=(), item_categories=(), categories=(), event_types=("visit",))
     for name in BASELINES:
-        made = baseline(name, count(empty, ("visit",), NO_TRANSITIONS, NO_TRANSITIONS))
+        made = baseline(name, count(empty, ("visit",), NO_TRANSITIONS, NO_TRANSITIONS), arrays=fitted(0))
         assert made.scores(histories(["not in the catalogue"]), queries(1)).shape == (1, 0)
     with pytest.raises(ValueError, match="there is no baseline random; the baselines are popularity"):
         baseline("random", count(empty, ("visit",), NO_TRANSITIONS, NO_TRANSITIONS))

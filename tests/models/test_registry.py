@@ -5,7 +5,8 @@ import pytest
 
 from conf.settings import Model
 from models import registry
-from models.baselines import BASELINES, baseline, count
+from models.baselines import BASELINES, baseline
+from models.counts import count
 from models.interest import InterestModel, new_network
 from models.queries import Histories, Queries, Vocabulary
 
@@ -15,7 +16,8 @@ VOCABULARY = Vocabulary(items=("a", "b", "c"), item_categories=("x", "", "x"), c
 def rankers():
     counts = count(VOCABULARY, ("buy",), (["a", "b"], [3, 1], [1, 1]), (["a"], ["b"], [2]))
     network = new_network(Model(width=8, window=4), VOCABULARY)
-    return [InterestModel(network, VOCABULARY), *[baseline(name, counts) for name in BASELINES]]
+    arrays = {"neighbour_VK": np.array([[1], [0], [-1]]), "likeness_VK": np.full((3, 1), 0.5), "factors_VR": np.eye(3)}
+    return [InterestModel(network, VOCABULARY), *[baseline(name, counts, arrays=arrays) for name in BASELINES]]
 
 
 def moment():

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from models import replay
-from models.baselines import baseline, count
+from models.baselines import baseline
+from models.counts import count
 from models.queries import Vocabulary
 from models.replay import LAKE, NEW, TAKEN, Options, answers, batches, read_log, sight
 
@@ -27,11 +28,12 @@ SCHEMA = pa.schema(
         ("local_timestamp", pa.timestamp("us", tz="UTC")),
         ("latitude", pa.float64()),
         ("longitude", pa.float64()),
+        ("region", pa.string()),
     ]
 )
 NIGHT_ROW = {
     "user_id": "u", "origin": LAKE, "row": None, "event_id": "", "item_id": "a", "event_type": "visit",
-    "category": "x", "latitude": 40.0, "longitude": -74.0,
+    "category": "x", "latitude": 40.0, "longitude": -74.0, "region": None,
 }  # fmt: skip
 
 

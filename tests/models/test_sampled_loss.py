@@ -94,4 +94,4 @@ def test_either_loss_learns_the_habits(tmp_path, loss):
     given.train_all([popular], given.Processes.alone())
     # Judged by the full softmax either way.
     losses = [given.InterestModel.load(one.folder).metrics["loss"] for one in (task, popular)]
-    assert losses[0] < losses[1] - 0.1, losses
+    assert losses[0] < losses[1] - 0.03, losses

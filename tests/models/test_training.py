@@ -166,13 +166,17 @@ def read(made, windows):
         return scores_of(*parts).numpy(), target_N.numpy()
 
 
-def test_training_reads_what_ranking_reads():
+LACKING = [{}, {"times": False}, {"places": False}, {"repeats": False}, {"times": False, "places": False, "repeats": False}]
+
+
+@pytest.mark.parametrize("lacking", LACKING)
+def test_training_reads_what_ranking_reads(lacking):
     """The vector of each target equals that of the same moment asked for as evaluate and score ask."""
     events, first_E = random_events()
     fold_E = np.where((events.event_type_E == 2) & (events.item_E >= 2), TRAIN, CONTEXT).astype(np.int8)
     made_cut = cut(first_E, fold_E, 17)
     windows = histories_as_windows(events, made_cut.row_NW, made_cut.is_target_NW)
-    made = network()
+    made = network(**lacking)
     scores_NV, target_N = read(made, windows)
     rows = made_cut.row_NW[made_cut.is_target_NW == 1]
     np.testing.assert_array_equal(target_N, events.item_E[rows] - 2)
@@ -182,6 +186,83 @@ def test_training_reads_what_ranking_reads():
     queries = queries_before(events, Moments(first_B=start, stop_B=stop, timestamp_B=events.timestamp_E[rows]))
     found = InterestModel(made, VOCABULARY).scores(histories_from_events(events, start, stop, 16), queries)
     np.testing.assert_allclose(found, scores_NV, atol=2e-4)
+
+
+@pytest.mark.parametrize("without", ["times", "places"])
+def test_what_a_log_lacks_is_not_read(without):
+    """Clocks, or positions, that a network was told not to read may be anything; the order of events is read still."""
+    events, first_E = random_events(count=60, users=2)
+    made_cut = cut(first_E, np.where(events.item_E >= 2, TRAIN, CONTEXT).astype(np.int8), 17)
+    windows = histories_as_windows(events, made_cut.row_NW, made_cut.is_target_NW)
+    columns = {"times": ("hour_of_week_NW",), "places": ("latitude_NW", "longitude_NW")}[without]
+    other = {name: getattr(windows, name) * np.float32(0.3) + 1 for name in columns}
+    if without == "times":
+        other["timestamp_NW"] = np.where(windows.timestamp_NW > 0, 5 * (windows.timestamp_NW - START) + START, 0)
+    made, aware = network(**{without: False}), network()
+    changed = replace(windows, **other)
+    np.testing.assert_array_equal(read(made, changed)[0], read(made, windows)[0])
+    assert not np.allclose(read(aware, changed)[0], read(aware, windows)[0])
+    mirrored = replace(windows, **{name: getattr(windows, name)[:, ::-1] for name in ("item_NW", "category_NW")})
+    assert not np.allclose(read(made, mirrored)[0][:5], read(made, windows)[0][:5])
+
+
+def test_where_items_do_not_repeat_nothing_is_pulled():
+    events, first_E = random_events(count=60, users=2)
+    made_cut = cut(first_E, np.where(events.item_E >= 2, TRAIN, CONTEXT).astype(np.int8), 17)
+    batch = examples(histories_as_windows(events, made_cut.row_NW, made_cut.is_target_NW), VOCABULARY)
+    reading = network(repeats=False)(*batch[:2])
+    assert reading.pull_BTL.shape[-1] == reading.item_BL.shape[-1] == 0
+    for loss in ("full", "sampled", "gbce"):
+        made = network(repeats=False)
+        Objective(made, Train(loss=loss, negatives=3))(*batch).backward()
+        assert all(weight.grad is not None for weight in made.parameters()), "nothing is left unlearnt"
+
+
+@pytest.mark.parametrize("loss", ["full", "sampled", "gbce"])
+def test_what_was_taken_before_is_no_candidate(loss):
+    """The loss with the taken pushed out is that over the catalogue without them, moment by moment."""
+    events, first_E = random_events(count=80, users=3)
+    made_cut = cut(first_E, np.where(events.item_E >= 2, TRAIN, CONTEXT).astype(np.int8), 17)
+    past, moments, target_BT = batch = examples(
+        histories_as_windows(events, made_cut.row_NW, made_cut.is_target_NW), VOCABULARY
+    )
+    made = network(repeats=False)
+    objective = Objective(made, Train(loss=loss, negatives=4000), taken_types=[2])
+    torch.manual_seed(3)
+    found = objective(*batch)
+    with torch.no_grad():
+        scores_BTV = made(past, moments).vector_BTD @ made.item_matrix().T + made.item_bias
+    wanted, left_out = [], 0
+    for row, moment in np.argwhere(target_BT.numpy() >= 2):
+        seen = range(int(moments.last_BT[row, moment]) + 1)
+        taken = {int(past.item_BL[row, n]) - 2 for n in seen if past.event_type_BL[row, n] == 2 and past.item_BL[row, n] >= 2}
+        target = int(target_BT[row, moment]) - 2
+        left = [place for place in range(ITEMS) if place == target or place not in taken]
+        left_out += ITEMS - len(left)
+        wanted.append(F.cross_entropy(scores_BTV[row, moment][left][None], torch.tensor([left.index(target)])))
+    assert left_out > 50
+    if loss == "gbce":
+        assert found < Objective(made, Train(loss=loss, negatives=4000))(*batch), "fewer negatives"
+    else:
+        tolerance = 1e-5 if loss == "full" else 0.02
+        torch.testing.assert_close(found, torch.stack(wanted).sum(), rtol=tolerance, atol=1e-3)
+
+
+def test_padding_in_front_costs_nothing_and_says_nothing():
+    events, first_E = random_events(count=30, users=3)
+    made_cut = cut(first_E, np.where(events.item_E >= 2, TRAIN, CONTEXT).astype(np.int8), 33)
+    windows = histories_as_windows(events, made_cut.row_NW, made_cut.is_target_NW)
+    trimmed = windows.trimmed()
+    assert trimmed.item_NW.shape[1] == windows.lengths.max() < 33
+    batch = examples(windows, VOCABULARY)
+    assert batch[0].item_BL.shape[1] == windows.lengths.max() - 1
+    made = network()
+    whole = Objective(made, Train())(*batch)
+    pieces = [
+        Objective(made, Train())(*examples(windows[rows], VOCABULARY)) for rows in np.split(np.arange(len(windows)), [1, 2])
+    ]
+    torch.testing.assert_close(torch.stack(pieces).sum(), whole)
+    assert Windows.none(9).padded(2).trimmed().item_NW.shape == (2, 2)
 
 
 @pytest.mark.parametrize("column", ["item", "category", "event_type", "hour_of_week", "latitude", "longitude"])
@@ -271,6 +352,18 @@ def test_the_same_input_gives_the_same_weights_to_the_bit(make_task):
     other = make_task("three", epochs=2, seed=2)
     train_all([other], Processes.alone())
     assert not torch.equal(torch.load(other.folder / "weights.pt", weights_only=True)["item.weight"], found[0]["item.weight"])
+
+
+def test_bf16_learns_what_fp32_learns(make_task):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        task = make_task(precision, epochs=4, precision=precision)
+        train_all([task], Processes.alone())
+        found[precision] = result_of(task)
+    one, other = found["fp32"], found["bf16"]
+    assert one.losses != other.losses, "it is another arithmetic"
+    assert other.losses == pytest.approx(one.losses, rel=0.03) and other.losses[-1] < 0.9 * other.losses[0]
+    assert other.validation_loss == pytest.approx(one.validation_loss, rel=0.03)
 
 
 _WORKER = """
@@ -416,7 +509,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(ma
 
 
 def test_the_best_weights_are_kept_and_training_stops_when_they_stay_so(make_task, monkeypatch):
-    scripted, judged, started = iter([3.0, 1.0, 2.0, 2.0, 0.5]), [], []
+    scripted, judged, started = iter([0.3, 0.5, 0.4, 0.5, 0.9]), [], []
     start = training._Run._start
 
     def weights(run):
@@ -424,7 +517,7 @@ def test_the_best_weights_are_kept_and_training_stops_when_they_stay_so(make_tas
 
     def validate(run):
         judged.append(weights(run))
-        return {"loss": next(scripted)}
+        return {"loss": 1.0, "ndcg@10": next(scripted)}
 
     def watched(run):
         started.append((run.task.passes[run.progress.number].fold, weights(run)))
@@ -437,14 +530,23 @@ def test_the_best_weights_are_kept_and_training_stops_when_they_stay_so(make_tas
     assert len(judged) == 4, "two epochs after the best"
     assert [fold for fold, _ in started] == ["train", "validation"]
     assert all(torch.equal(started[1][1][name], judged[1][name]) for name in judged[1]), "the last pass begins with the best"
-    assert result_of(task).validation_loss == 1.0
+    assert InterestModel.load(task.folder).metrics["ndcg@10"] == 0.5
 
 
-def test_training_stops_in_time(make_task):
+def test_training_stops_in_time_with_a_learning_rate_that_went_down(make_task, monkeypatch):
     task = make_task(epochs=1000, patience=1000, max_seconds=1.5)
+    rates, walk_down = [], training._Run._walk_down
+
+    def watched(run, spent):
+        walk_down(run, spent)
+        if run.progress.number == 0:
+            rates.append(run.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(training._Run, "_walk_down", watched)
     train_all([task], Processes.alone())
     result = result_of(task)
     assert result.epochs < 1000 and result.seconds < 20
+    assert rates[-1] < 0.05 * 5e-3 < 0.2 * max(rates), "as if all epochs had been done"
     assert InterestModel.load(task.folder).vocabulary == VOCABULARY
 
 
