@@ -190,6 +190,14 @@ class Score(Section):
     slots: bool = True
 
 
+class Drift(Section):
+    weeks: int = Field(4, ge=1)
+    max_psi: float = Field(0.25, ge=0)
+    max_kl: float = Field(0.125, ge=0)
+    max_new_items: float = Field(0.8, ge=0, le=1)
+    max_changed_users: float = Field(1.0, ge=0, le=1)
+
+
 class Postgres(Section):
     kind: Literal["postgres"]
     dsn: str
@@ -218,6 +226,7 @@ class Maintain(Section):
 _CHANGES_NO_ROW: dict[str, Any] = {
     **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain"), True),
     "privacy": {"erase_landing"},
+    "drift": {"max_psi", "max_kl", "max_new_items", "max_changed_users"},
 }
 
 
@@ -241,6 +250,7 @@ class Settings(Section):
     baselines: Baselines = Baselines()
     gate: Gate = Gate()
     score: Score = Score()
+    drift: Drift = Drift()
     sinks: dict[str, Postgres | Folder] = {}
     report: Report = Report()
     maintain: Maintain = Maintain()
@@ -338,6 +348,7 @@ def _check_retention(settings: Settings) -> None:
         "time_series.window_days": settings.time_series.window_days,
         "spatial.hotspot_window_days": settings.spatial.hotspot_window_days,
         "interaction.lift_window_days": settings.interaction.lift_window_days,
+        "drift.weeks": 7 * settings.drift.weeks + 1,
     }
     longest = max(windows, key=lambda name: windows[name])
     for name, days in settings.maintain.retention.items():

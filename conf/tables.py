@@ -617,6 +617,34 @@ _SERVED = (
         newest_only=True,
         personal=True,
     ),
+    fact(
+        "drift",
+        "How far the day's events, scores and lists have moved from those before; a row per measure.",
+        column(
+            "subject",
+            "string",
+            "what moved: category, event_type, slot, region or value of the events; score, lists",
+            nullable=False,
+        ),
+        column(
+            "measure",
+            "string",
+            "psi (population stability index) and kl (Kullback-Leibler divergence), in nats, events against the same weekday "
+            "of the weeks before, scores against the day before; of lists new_items (mean share of a user's list that was not "
+            "on it the day before) and changed_users (share of users with any change)",
+            nullable=False,
+        ),
+        column("value", "double", "how much; null: nothing to compare with"),
+        column("chance", "double", "what chance alone exceeds once in 1,000 nights; null: not known"),
+        column("bins", "int", "bins that were compared"),
+        column("rows", "bigint", "the day's events, entries of lists, or lists", nullable=False),
+        column("users", "bigint", "their users", nullable=False),
+        column("reference_rows", "bigint", "those compared with", nullable=False),
+        column("reference_users", "bigint", "their users", nullable=False),
+        column("model_version", "string", "the version that served on the day; null: none"),
+        key=("subject", "measure"),
+        newest_only=True,
+    ),
     log(
         "export_log",
         "What was delivered to which sink.",

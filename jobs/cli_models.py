@@ -1,4 +1,4 @@
-"""The commands of the registry, without a JVM: models, publish, rollback."""
+"""The commands of the registry, without a JVM: models, publish, rollback, check."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from jobs.cli import settings, terminal_width
+from jobs.cli import DONE, REFUSED, day_of, settings, terminal_width
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (models, publish, rollback):
+    for command in (models, publish, rollback, check):
         app.command()(command)
 
 
@@ -55,3 +55,19 @@ def rollback() -> None:
     from jobs.publishing import rollback as back
 
     sys.stdout.write(back(settings()) + "\n")
+
+
+def check(
+    day: Annotated[str, typer.Option(help="Run date, YYYY-MM-DD (UTC).")],
+    format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How it is written to stdout.")] = "table",
+) -> int:
+    """Show how far a day's events, scores and lists moved from those before, beside the bounds; ends with 3 past one.
+
+    A bound is that of the settings, or what chance alone explains where the day has few users.
+    Example: wherewhen --set drift.max_new_items=0.5 check --day 2024-06-16
+    """
+    from jobs.checking import findings, write_findings
+
+    found = findings(settings(), day_of(day))
+    sys.stdout.write(write_findings(found, format_, width=terminal_width()))
+    return REFUSED if any(one.is_past for one in found) else DONE

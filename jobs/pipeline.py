@@ -135,9 +135,15 @@ STEPS: tuple[Step, ...] = (
         purposes=("export",),
     ),
     Step(
+        name="drift",
+        does="measures how far the day's events, the scores and the lists have moved from those before",
+        reads=("events", "events@-1", "recommendations", "recommendations@-1", "publications"),
+        writes=("drift",),
+    ),
+    Step(
         name="report",
         does="writes one page: what ran, rows, quality, sample lists",
-        reads=("recommendations", "model_quality", "publications", "export_log", "events_quarantine"),
+        reads=("recommendations", "model_quality", "publications", "drift", "export_log", "events_quarantine"),
         writes=(),
     ),
 )  # fmt: skip

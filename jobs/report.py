@@ -14,6 +14,7 @@ import jinja2
 from pyspark.sql import functions as F
 
 from conf.contracts import ANY_SLOT
+from jobs.bounds import Finding, judged
 from jobs.lake import commits, logs
 from jobs.lake.context import Context
 from jobs.lake.disk import write_whole
@@ -62,6 +63,7 @@ def gather(context: Context) -> Row:
         "measures": _MEASURES,
         "gate_metric": _measure_name(context.settings.gate.metric, context.settings.gate.k),
         "serving": serving(context),
+        "drift": _drift(context),
         "people": _people(context, context.settings.report.users) if totals["users"] else [],
         "exports": export_rows(context.log_rows("export_log", f"day = DATE '{day}'")),
         "sinks": len(context.settings.sinks),
@@ -175,6 +177,11 @@ def _quality(context: Context, evaluation: str) -> list[Row]:
         (F.col("day") == F.lit(context.days.last)) & (F.col("evaluation") == evaluation) & (F.col("segment") == "all")
     )
     return [row.asDict() for row in rows.collect()]
+
+
+def _drift(context: Context) -> list[Finding]:
+    rows = context.history("drift").where(F.col("day") == F.lit(context.days.last)).orderBy("subject", F.desc("measure"))
+    return judged([row.asDict() for row in rows.collect()], context.settings.drift)
 
 
 def _people(context: Context, count: int) -> list[Row]:

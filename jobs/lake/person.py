@@ -32,6 +32,7 @@ WITHOUT_PERSONS = {
     "training_runs": "counts per training",
     "model_quality": "means over events",
     "publications": "decisions about versions",
+    "drift": "measures over all users",
     "export_log": "counts per delivery; an error that names the person is blotted out",
     "runs": "counts per step; an error that names the person is blotted out",
     "erasures": "tombstones under a key of their own, which keep the person's rows out",

@@ -27,6 +27,10 @@ QUALITY = {
     "metric": "ndcg", "k": 10, "value": 0.3, "lower": 0.2, "upper": 0.4,
     "events": 812, "users": 301, "day": DAY,
 }  # fmt: skip
+DRIFT = {
+    "subject": "event_type", "measure": "psi", "value": 0.31, "chance": 0.02, "bins": 4, "rows": 95, "users": 40,
+    "reference_rows": 400, "reference_users": 60, "model_version": "v0", "day": DAY,
+}  # fmt: skip
 ENTRY = {
     "user_id": "ab" * 32, "slot": "any", "rank": 1, "item_id": "i1", "score": 1.0, "source": "model:transformer",
     "reason": f"you visited {HOSTILE} twice", "model_version": "v1", "policy_version": None, "propensity": 1.0,
@@ -111,6 +115,10 @@ def test_the_page_tells_the_night(make_context):
         {**QUALITY, "metric": "hit", "value": 0.4321}, {**QUALITY, "segment": "slot=weekday_night", "value": 0.7777},
         {**QUALITY, "evaluation": "paired", "metric": "ndcg@10_difference"},
     )  # fmt: skip
+    write(
+        context, "drift", DRIFT, {**DRIFT, "measure": "kl", "value": 0.1},
+        {**DRIFT, "subject": "lists", "measure": "new_items", "value": None, "chance": None},
+    )  # fmt: skip
     details = json.dumps({"conservation": {"2024-06-16": COUNTS}})
     logs.append(root, "runs", [
         {**RUN, "step": "train", "seconds": 74.0, "rows_out": {}, "peak_memory_mb": None},
@@ -148,6 +156,8 @@ def test_the_page_tells_the_night(make_context):
     assert (
         "clean 3.0 s 900 MiB events 90" in page.text and "train 1 min 14 s –" in page.text and "no texts <script>" in page.text
     )
+    assert re.search("event type psi 0.3100 0.2500 past its bound event type kl 0.1000 0.1250 lists new items", page.text)
+    assert "– 0.8000 nothing to compare with" in page.text
     assert context.details["report"] == context.settings.report.path
     leftover = [path for path in Path(context.settings.report.path).parent.glob(".report*")]
     assert leftover == []
@@ -156,7 +166,13 @@ def test_the_page_tells_the_night(make_context):
 def test_an_empty_lake_has_a_page_too(make_context):
     page = page_of(make_context(date(2024, 1, 30), DAY, bootstrap=True))
     assert "History up to Sunday, 16 June 2024" in page.text and "2024-01-30 to 2024-06-16 taken at once" in page.text
-    for said in ("Nothing was cleaned", "Nothing is published yet", "No lists were written yet", "No sinks in the settings"):
+    for said in (
+        "Nothing was cleaned",
+        "Nothing is published yet",
+        "No lists were written yet",
+        "Drift was not",
+        "No sinks in the settings",
+    ):
         assert said in page.text
 
 
