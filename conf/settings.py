@@ -198,6 +198,12 @@ class Drift(Section):
     max_changed_users: float = Field(1.0, ge=0, le=1)
 
 
+class Alert(Section):
+    url_env: str | None = None
+    timeout_s: float = Field(5.0, gt=0)
+    attempts: int = Field(3, ge=1)
+
+
 class Postgres(Section):
     kind: Literal["postgres"]
     dsn: str
@@ -224,7 +230,7 @@ class Maintain(Section):
 
 
 _CHANGES_NO_ROW: dict[str, Any] = {
-    **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain"), True),
+    **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain", "alert"), True),
     "privacy": {"erase_landing"},
     "drift": {"max_psi", "max_kl", "max_new_items", "max_changed_users"},
 }
@@ -251,6 +257,7 @@ class Settings(Section):
     gate: Gate = Gate()
     score: Score = Score()
     drift: Drift = Drift()
+    alert: Alert = Alert()
     sinks: dict[str, Postgres | Folder] = {}
     report: Report = Report()
     maintain: Maintain = Maintain()

@@ -128,8 +128,11 @@ def run(
     """Run the pipeline for one day.
 
     Ends with 3 when a check refused something (a day out of order; a candidate model, after all was delivered).
+    Who is named by alert.url_env is told of it, and of drift past its bounds.
     Example: wherewhen --config conf/foursquare.yaml --set sources.events.path=checkins.csv.gz run --day 2012-12-20 --bootstrap
     """
+    from jobs import alert
+    from jobs.lake.refused import Refused
     from jobs.lake.session import start
     from jobs.pipeline import choose
     from jobs.runner import run as run_steps
@@ -137,10 +140,15 @@ def run(
     loaded = settings().accepting() if accept else settings()
     steps = choose(from_step, to_step, tuple(filter(None, (only or "").split(","))))
     spark = start(loaded, torch=any(step.torch for step in steps))
-    outcome = run_steps(spark, loaded, day_of(day), steps=steps, bootstrap=bootstrap, watch=Watch())
+    try:
+        outcome = run_steps(spark, loaded, day_of(day), steps=steps, bootstrap=bootstrap, watch=Watch())
+    except Refused as refused:
+        alert.tell(loaded, day_of(day), refusals=[str(refused)])
+        raise
     _close(outcome)
     for refusal in outcome.refusals:
         log.warning("refused: %s", refusal)
+    alert.tell(loaded, outcome.days.last, refusals=outcome.refusals, drift=outcome.drift, run_id=outcome.run_id)
     alone = bool(from_step or to_step or only)
     return REFUSED if outcome.refusals and not alone else DONE
 

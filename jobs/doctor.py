@@ -55,6 +55,8 @@ def checks(settings: Settings) -> Iterator[Check]:
         yield _source(source, feed.mapping, feed.path)
     for name, sink in settings.sinks.items():
         yield _postgres(name, sink) if isinstance(sink, Postgres) else _folder(name, sink)
+    if settings.alert.url_env is not None:
+        yield _alert(settings.alert.url_env)
 
 
 def _python() -> Check:
@@ -241,6 +243,13 @@ def _folder(name: str, sink: Folder) -> Check:
         return Check(name=f"sink: {name}", found=f"{sink.path} (not looked at)")
     problem = _not_writable(Path(sink.path))
     return Check(name=f"sink: {name}", found=sink.path, problem=f"{problem}, or change sinks.{name}.path" if problem else None)
+
+
+def _alert(variable: str) -> Check:
+    """Nothing is sent: somebody would be called out for it."""
+    if variable not in os.environ:
+        return Check(name="alert", problem=f"its URL is to come from {variable}, which is not set: export it")
+    return Check(name="alert", found=f"the URL in {variable} (not called)")
 
 
 def _reachable(name: str, host: str, port: int, mend: str) -> Check:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from importlib import import_module
+from typing import Any
 
 import psutil
 from pyspark.sql import SparkSession
@@ -42,10 +43,13 @@ class StepReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
+    """What came of a run; `drift` are the measures past their bounds, as `jobs.bounds.Finding` has them."""
+
     run_id: str
     days: Days
     reports: tuple[StepReport, ...]
     refusals: tuple[str, ...] = ()
+    drift: tuple[dict[str, Any], ...] = ()
 
 
 Watcher = Callable[[str, StepReport | None], None]
@@ -84,6 +88,7 @@ def run(
         run_id = f"{day:%Y%m%d}-{uuid.uuid4().hex[:12]}"
         reports: list[StepReport] = []
         refusals: list[str] = []
+        drift: list[dict[str, Any]] = []
         for step in chosen:
             watch(step.name, None)
             context = Context(
@@ -99,8 +104,9 @@ def run(
             watch(step.name, report)
             reports.append(report)
             refusals += context.details.get("refusals", [])
+            drift += context.details.get("drift", [])
         _close_night(settings, run_id, days, first_day)
-    return Outcome(run_id=run_id, days=days, reports=tuple(reports), refusals=tuple(refusals))
+    return Outcome(run_id=run_id, days=days, reports=tuple(reports), refusals=tuple(refusals), drift=tuple(drift))
 
 
 def _held(settings: Settings, chosen: Sequence[Step], day: date, bootstrap: bool) -> AbstractContextManager[None]:
