@@ -59,7 +59,8 @@ def against_published(duel: Duel, gate: Gate) -> Decision:
     )
     wrong = [f"{name} may be too much worse"] if lower < allowed else []
     wrong += _worse_today(duel, name)
-    wrong += _too_good(duel, lower, gate.max_gain * reference, name)
+    # A model that is right more often than not cannot be twice as good: then the share of what is left counts.
+    wrong += _too_good(duel, lower, gate.max_gain * min(reference, 1 - reference), name)
     wrong += _out_of_bounds(duel, gate)
     if wrong:
         reason = f"{'; '.join(wrong)} ({found})"

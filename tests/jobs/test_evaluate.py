@@ -237,7 +237,7 @@ def test_a_candidate_that_knows_nothing_gives_way_to_the_best_baseline(make_cont
 )
 def test_the_gate_takes_the_better_and_refuses_the_shuffled(candidate, served, decision, make_context, settings, spark):
     """Also in the second night, whose pool holds the first's differences unless that candidate was refused."""
-    rankers = {"good": knowing(), "half": knowing(0.85), "wrong": shuffled()}
+    rankers = {"good": knowing(0.95), "half": knowing(0.85), "wrong": shuffled()}
     write_events(make_context, spark, circle(), settings)
     register(settings, served, rankers[served], day=DAYS[0])
     publish(settings, served, DAYS[0])
@@ -409,6 +409,9 @@ def test_the_gate_does_not_believe_what_is_too_good_to_be_true():
     assert found.decision == "refused" and found.model_version == "old"
     assert "too good to be true" in found.reason and "wherewhen publish new" in found.reason
     assert against_published(duel(tally(0.4, users=2)), Gate(max_gain=0.9)).decision == "published"
+    # From 0.7 nobody gets to 1.05: what is left counts.
+    assert against_published(duel(tally(0.2, reference=0.7)), Gate()).decision == "refused"
+    assert against_published(duel(tally(0.1, reference=0.7)), Gate()).decision == "published"
     first_model = replace(duel(tally(0.4)), is_baseline=True)
     assert against_published(first_model, Gate()).decision == "published", "any model may beat a baseline by much"
 
