@@ -158,6 +158,34 @@ class Train(Section):
     seed: int = 1
 
 
+class Span(Section):
+    """From `low` to `high`, both included; `log`: evenly over magnitudes."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+
+# One of these values, or a span of them; null: as it is set.
+Tried = Annotated[list[bool | int | float | str], Field(min_length=1)] | Span | None
+
+
+class Tune(Section):
+    space: dict[Literal["model", "train"], dict[str, Tried] | None] = {
+        "model": {
+            "width": [32, 48, 64, 96, 128],
+            "layers": [1, 2, 3],
+            "dropout": Span(low=0.0, high=0.5),
+            "query_dropout": Span(low=0.05, high=0.3),
+        },
+        "train": {
+            "learning_rate": Span(low=3e-4, high=1e-2, log=True),
+            "weight_decay": Span(low=1e-3, high=0.3, log=True),
+            "batch_size": [32, 64, 128],
+        },
+    }
+
+
 class Evaluate(Section):
     ks: tuple[int, ...] = (1, 5, 10, 20)
     holdout_share: float = Field(0.1, gt=0, lt=0.5)
@@ -230,7 +258,7 @@ class Maintain(Section):
 
 
 _CHANGES_NO_ROW: dict[str, Any] = {
-    **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain", "alert"), True),
+    **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain", "alert", "tune"), True),
     "privacy": {"erase_landing"},
     "drift": {"max_psi", "max_kl", "max_new_items", "max_changed_users"},
 }
@@ -252,6 +280,7 @@ class Settings(Section):
     interaction: Interaction = Interaction()
     model: Model = Model()
     train: Train = Train()
+    tune: Tune = Tune()
     evaluate: Evaluate = Evaluate()
     baselines: Baselines = Baselines()
     gate: Gate = Gate()

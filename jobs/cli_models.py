@@ -1,4 +1,4 @@
-"""The commands of the registry, without a JVM: models, publish, rollback, check."""
+"""The commands of models, without a JVM: models, publish, rollback, check; and tune, which may need one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.cli import DONE, REFUSED, day_of, settings, terminal_width
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (models, publish, rollback, check):
+    for command in (models, publish, rollback, check, tune):
         app.command()(command)
 
 
@@ -71,3 +71,21 @@ def check(
     found = findings(settings(), day_of(day))
     sys.stdout.write(write_findings(found, format_, width=terminal_width()))
     return REFUSED if any(one.is_past for one in found) else DONE
+
+
+def tune(
+    day: Annotated[str, typer.Option(help="Search on the windows of this day's newest training, YYYY-MM-DD (UTC).")],
+    trials: Annotated[int, typer.Option(min=1, help="So many trials in all, those of earlier calls included.")] = 20,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so many seconds; what is tried then is tried again.")
+    ] = None,
+) -> None:
+    """Search the settings with which the model ranks best on the validation fold; the best go to stdout, as YAML.
+
+    What is tried stands under tune.space in conf/local.yaml. Stopped or killed, the same command goes on; what serves, and
+    all tables, stay as they are.
+    Example: wherewhen --set tune.space.train.batch_size=null tune --day 2024-06-15 --trials 30 > best.yaml
+    """
+    from jobs.tune import tune as search
+
+    sys.stdout.write(search(settings(), day_of(day), trials=trials, timeout=timeout))

@@ -14,7 +14,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -59,7 +59,10 @@ class Task:
 
     `prior` is a .npy file of (V,) float32 first biases of the items; `parent` a registry folder to go on from;
     `checkpoint` the file to go on from if it is there, and to keep as long as this goes on; `taken_types` the event types
-    after which an item is not recommended again.
+    after which an item is not recommended again. `after_epoch(number, measures)`
+    is told in process 0 of each epoch over the training fold (again of one that is done again after an interruption), from
+    1: `train_loss`, `seconds` so far, and what was measured on the validation fold; where it answers True the pass ends.
+    `learns_validation`: whether the weights kept learn the validation fold too, in the end.
     """
 
     name: str
@@ -72,6 +75,8 @@ class Task:
     parent: Path | None = None
     checkpoint: Path | None = None
     taken_types: tuple[str, ...] = ()
+    after_epoch: Callable[[int, Mapping[str, float]], bool] | None = None
+    learns_validation: bool = True
 
     @property
     def passes(self) -> list[Pass]:
@@ -81,7 +86,7 @@ class Task:
         first = replace(warm, fold="train")
         if self.parent is None:
             first = replace(first, epochs=given.epochs, learning_rate=given.learning_rate)
-        return [first, warm] if self.validates else [first]
+        return [first, warm] if self.validates and self.learns_validation else [first]
 
     @property
     def validates(self) -> bool:
@@ -218,7 +223,7 @@ class _Run:
         self.task, self.processes, self.network, self.vocabulary = task, processes, network, vocabulary
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
-        self.out_of_time = False
+        self.out_of_time = self.told_to_end = False
         self.began = self.said = self.saved = time.monotonic()
         taken_types = [vocabulary.event_type_index[name] for name in task.taken_types if name in vocabulary.event_type_index]
         self.bare = Objective(network, task.train, _shares(task, processes.device), taken_types).to(processes.device)
@@ -254,7 +259,7 @@ class _Run:
 
     @property
     def is_over(self) -> bool:
-        return self.out_of_time or self.progress.worse >= self.task.train.patience
+        return self.out_of_time or self.told_to_end or self.progress.worse >= self.task.train.patience
 
     def epoch(self) -> None:
         """What is left of one way through the fold; its mean loss per target, over all processes, goes to `losses`."""
@@ -277,14 +282,18 @@ class _Run:
     def close_epoch(self) -> None:
         """Judge the weights on the validation fold, and keep the best."""
         progress = self.progress
-        if not self.task.validates:
-            return
-        metrics = self.validate()
-        self.tell(f"epoch {progress.epoch} of {self.epochs}: loss {progress.losses[-1]:.4f}, validation {_in_words(metrics)}")
-        # By what ranks are judged by: the loss is least long before, when the model begins to be too sure of itself.
-        progress.worse = 0 if metrics[_JUDGED_BY] > progress.best.get(_JUDGED_BY, -math.inf) else progress.worse + 1
-        if progress.worse == 0:
-            progress.best, self.best = metrics, copy.deepcopy(self.network.state_dict())
+        metrics = self.validate() if self.task.validates else {}
+        if metrics:
+            epoch = f"epoch {progress.epoch} of {self.epochs}"
+            self.tell(f"{epoch}: loss {progress.losses[-1]:.4f}, validation {_in_words(metrics)}")
+            # By what ranks are judged by: the loss is least long before, when the model begins to be too sure of itself.
+            progress.worse = 0 if metrics[_JUDGED_BY] > progress.best.get(_JUDGED_BY, -math.inf) else progress.worse + 1
+            if progress.worse == 0:
+                progress.best, self.best = metrics, copy.deepcopy(self.network.state_dict())
+        if self.task.after_epoch is not None:
+            measures = {"train_loss": progress.losses[-1], "seconds": self.seconds, **metrics}
+            ends = self.processes.rank == 0 and self.task.after_epoch(progress.epoch, measures)
+            self.told_to_end = self.processes.summed(float(ends))[0] > 0
 
     def next_pass(self) -> None:
         """The weights that were best begin it."""

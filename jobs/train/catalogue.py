@@ -80,8 +80,15 @@ def _catalogue(
     targets: dict[str, int] = {}
     for row in known:
         targets[row["item_id"]] = targets.get(row["item_id"], 0) + row[f"targets_{number}"]
-    count_V = np.array([targets.get(item, 0) for item in vocabulary.items], dtype=np.float64) + _UNSEEN
-    return Catalogue(vocabulary=vocabulary, log_share_V=np.log(count_V / max(count_V.sum(), 1.0)).astype(np.float32))
+    count_V = np.array([targets.get(item, 0) for item in vocabulary.items])
+    return Catalogue(vocabulary=vocabulary, log_share_V=log_share(count_V))
+
+
+def log_share(count_V: np.ndarray) -> np.ndarray:
+    """Log of each item's share, (V,) float32, of how often each was a target."""
+    some_V = count_V.astype(np.float64) + _UNSEEN
+    share_V: np.ndarray = np.log(some_V / max(some_V.sum(), 1.0)).astype(np.float32)
+    return share_V
 
 
 def _is_known(on: date, plan: Plan) -> bool:

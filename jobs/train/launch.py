@@ -21,11 +21,11 @@ _LEFT_ALONE = re.compile(
 )
 
 
-def launch(spark: SparkSession, tasks: Sequence[Task], processes: int, log: logging.Logger) -> list[Result]:
+def launch(spark: SparkSession | None, tasks: Sequence[Task], processes: int, log: logging.Logger) -> list[Result]:
     """Train the tasks one after the other and say how each went; all in one start.
 
     A start through TorchDistributor costs about 6 seconds of processor time (torchrun and a fresh
-    Python that imports torch), more than a night's own training: so one process is this process.
+    Python that imports torch), more than a night's own training: so one process is this process, and needs no `spark`.
 
     Raises:
         RuntimeError: a process failed or was killed, which ends the others; says which, and what it said.
@@ -35,6 +35,7 @@ def launch(spark: SparkSession, tasks: Sequence[Task], processes: int, log: logg
     else:
         from pyspark.ml.torch.distributor import TorchDistributor
 
+        assert spark is not None, "several processes are started by Spark"
         # Spark hands out GPUs only where it was given them; else each process takes that of its rank.
         has_gpus = "gpu" in spark.sparkContext.resources
         distributor = TorchDistributor(num_processes=processes, local_mode=True, use_gpu=has_gpus)
