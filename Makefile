@@ -57,7 +57,7 @@ lint: setup
 	$(BIN)/mypy
 
 lock:
-	$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra dev --extra tracking pyproject.toml -o requirements.lock
 	printf 'apache-airflow==3.3.2\npyyaml>=6\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-airflow.lock
 	printf 'duckdb==2.0.0\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-bench.lock
 

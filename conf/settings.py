@@ -156,6 +156,7 @@ class Train(Section):
     warm_epochs: int = Field(1, ge=1)
     warm_learning_rate: float = Field(5e-4, gt=0)
     seed: int = 1
+    tracking: str | None = None
 
 
 class Span(Section):
@@ -261,6 +262,7 @@ _CHANGES_NO_ROW: dict[str, Any] = {
     **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain", "alert", "tune"), True),
     "privacy": {"erase_landing"},
     "drift": {"max_psi", "max_kl", "max_new_items", "max_changed_users"},
+    "train": {"tracking"},
 }
 
 

@@ -134,7 +134,7 @@ def _prepare(spark: SparkSession, settings: Settings, one: Recorded, folder: Pat
     if MODELS in one.row["inputs"]:
         _copy_models(settings.lake, now, one)
     return Context(
-        settings=settings.model_copy(update={"lake": str(now), "sinks": {}}),
+        settings=_apart(settings, now),
         lake=Lake(spark, str(now)),
         days=Days(first=one.row["first_day"], last=one.row["day"]),
         first_day=one.lake_first_day,
@@ -142,6 +142,12 @@ def _prepare(spark: SparkSession, settings: Settings, one: Recorded, folder: Pat
         bootstrap=one.is_bootstrap,
         pins=pins,
     ).seen_by(_STEPS[one.step])
+
+
+def _apart(settings: Settings, lake: Path) -> Settings:
+    """The settings over another lake, from which nothing goes out: to no sink, and no training is told to anybody."""
+    train = settings.train.model_copy(update={"tracking": None})
+    return settings.model_copy(update={"lake": str(lake), "sinks": {}, "train": train})
 
 
 def _copy_models(lake: str, root: Path, one: Recorded) -> None:

@@ -22,7 +22,7 @@ from conf.settings import digest
 from jobs.lake import commits, logs
 from jobs.lake.context import Context
 from jobs.lake.publications import INTEREST
-from jobs.train import cutting, lineage
+from jobs.train import cutting, lineage, tracking
 from jobs.train.catalogue import Catalogue, catalogues
 from jobs.train.cutting import EVENT, Plan, Sizes, midnight
 from jobs.train.launch import launch
@@ -141,12 +141,12 @@ def _make(context: Context, drafts: Sequence[Draft]) -> None:
     folders = {version: registry.version_folder(context.lake.root, version) for version in by_version}
     missing = [version for version in by_version if not registry.is_whole(folders[version])]
     with tempfile.TemporaryDirectory(prefix="wherewhen-train-") as scratch:
-        tasks = [_task(context, version, by_version[version], Path(scratch) / version) for version in missing]
-        results = launch(context.spark, tasks, context.settings.train.processes, context.log) if tasks else []
-        for version, task in zip(missing, tasks, strict=True):
+        trainings = [_training(context, version, by_version[version], Path(scratch) / version) for version in missing]
+        results = _launched(context, trainings)
+        for one in trainings:
             with commits.commit(context.lake.root, "a model folder"):
-                registry.adopt(task.folder, folders[version])
-            registry.checkpoint_file(context.lake.root, version).unlink(missing_ok=True)
+                registry.adopt(one.task.folder, folders[one.version])
+            registry.checkpoint_file(context.lake.root, one.version).unlink(missing_ok=True)
     runs = [_run_row(context, version, by_version[version], result) for version, result in zip(missing, results, strict=True)]
     known = {row["model_version"] for row in context.log_rows("model_versions")}
     new = [
@@ -157,6 +157,33 @@ def _make(context: Context, drafts: Sequence[Draft]) -> None:
     if new:
         context.append("model_versions", new)
     context.note(versions={draft.plan.name: version for version, draft in by_version.items()}, trained=len(missing))
+
+
+def _launched(context: Context, trainings: Sequence[tracking.Training]) -> list[Result]:
+    if not trainings:
+        return []
+    train = context.settings.train
+    with tracking.told(trainings, train.tracking, context.lake.root) as tasks:
+        return launch(context.spark, tasks, train.processes, context.log)
+
+
+def _training(context: Context, version: str, draft: Draft, scratch: Path) -> tracking.Training:
+    """A version's training, and what MLflow is to know of it: settings, and of what was learnt, all from before the day."""
+    learning = lineage.learning_settings(context.settings)
+    params = {f"{section}.{key}": value for section, values in learning.items() for key, value in values.items()}
+    plan, sizes = draft.plan, draft.sizes
+    params |= {"trained_until": plan.until.isoformat(), "trained_since": plan.since, "validation_from": plan.validation_from}
+    for fold in sorted(sizes.windows):
+        params |= {f"windows.{fold}": sizes.windows[fold], f"targets.{fold}": sizes.targets.get(fold, 0)}
+    vocabulary = draft.catalogue.vocabulary
+    params |= {
+        "items": len(vocabulary.items),
+        "categories": len(vocabulary.categories),
+        "windows_hash": digest(sizes.fingerprint),
+    }
+    tags = {"run_id": context.run_id, "day": str(context.days.last), "training": plan.name}
+    tags |= {"parent": "" if draft.parent is None else draft.parent.version, "processes": str(context.settings.train.processes)}
+    return tracking.Training(task=_task(context, version, draft, scratch), version=version, tags=tags, params=params)
 
 
 def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:

@@ -17,8 +17,8 @@ from jobs.lake.context import Context
 from jobs.lake.publications import INTEREST, in_force
 from models import registry
 
-# They change how fast, or on what, or how long at most a training runs; not what it would learn.
-_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once"}
+# They change how fast, on what, how long at most a training runs, and who is told; not what it would learn.
+_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once", "tracking"}
 # Weights of one network fit another where these are equal.
 _SHAPE = ("encoder", "window", "width", "layers", "heads", "times", "places", "repeats")
 
