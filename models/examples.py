@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conf.settings import Train
+from conf.learning import Train
 from models import histories as past
 from models.catalogue_loss import catalogue_loss
 from models.events import Events, Moments

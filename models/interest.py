@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from conf.settings import Model
+from conf.learning import Model
 from models.events import Events, Moments
 from models.network import Network
 from models.queries import FIRST, PADDING, Histories, Queries, Vocabulary

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conf.settings import Model
+from conf.learning import Model
 from models.buckets import (
     DISTANCE_BUCKETS,
     TIME_BUCKETS,

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
-from conf.settings import ENCODERS
+from conf.learning import ENCODERS
 from models.baselines import BASELINES, Baseline
 from models.interest import InterestModel
 from models.queries import Ranker

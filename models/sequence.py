@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from conf.settings import Model
+from conf.learning import Model
 from models.buckets import DISTANCE_BUCKETS, ORDER_BUCKETS, TIME_BUCKETS, BucketBias, distance_bucket, order_bucket, time_bucket
 from models.events import Events
 from models.queries import PADDING

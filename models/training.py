@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from conf.settings import Model, Train
+from conf.learning import Model, Train
 from models import checkpoint
 from models.batches import Batches, Source
 from models.buckets import BucketBias

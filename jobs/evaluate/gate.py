@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from conf.settings import Gate
+from conf.learning import Gate
 from models.judging import ALIKE, DIFFERENCE, EMPTY_LISTS, REFERENCE, Judged
 from models.metrics import Tally
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conf.settings import Gate
+from conf.learning import Gate
 from models.judging import DIFFERENCE, LISTED, REFERENCE, Judged
 from models.metrics import Interval, Tally, intervals
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import models
-from conf.settings import ENCODERS, Settings
+from conf.learning import ENCODERS
+from conf.settings import Settings
 from jobs.lake import logs
 from jobs.lake.context import Context
 from jobs.lake.publications import INTEREST, in_force

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from conf.settings import ENCODERS, Settings, digest
+from conf.learning import ENCODERS
+from conf.settings import Settings, digest
 from jobs.lake import logs
 from jobs.lake.publications import INTEREST
 from jobs.lake.runs import pins

@@ -9,7 +9,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BaseModel, ValidationError
 
-from conf.settings import Settings, SettingsError, Span
+from conf.learning import Span
+from conf.settings import Settings, SettingsError
 from jobs.train.lineage import learning_settings
 
 # `section.key` -> value.

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-from conf.settings import Gate
+from conf.learning import Gate
 from conf.tables import TABLES
 from jobs import evaluate, sequences
 from jobs.evaluate import quality, versions

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conf.settings import Model
+from conf.learning import Model
 from models.buckets import (
     DISTANCE_BUCKETS,
     TIME_BUCKETS,

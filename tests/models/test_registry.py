@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from conf.settings import Model
+from conf.learning import Model
 from models import registry
 from models.baselines import BASELINES, baseline
 from models.counts import count

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from conf.settings import Train
+from conf.learning import Train
 from models.catalogue_loss import catalogue_loss, scores_of
 from models.examples import Objective, examples
 from models.sampled_loss import Draw, Negatives, gbce, sampled_softmax

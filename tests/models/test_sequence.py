@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conf.settings import ENCODERS, Model
+from conf.learning import ENCODERS, Model
 from models.events import Events
 from models.interest import InterestModel, new_network
 from models.queries import Histories, Queries, Vocabulary

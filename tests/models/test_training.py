@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from conf.settings import Model, Train
+from conf.learning import Model, Train
 from models import checkpoint, training
 from models.batches import Source
 from models.catalogue_loss import catalogue_loss, ranks, scores_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conf.contracts import SLOTS
-from conf.settings import Model
+from conf.learning import Model
 from jobs.score.lists import ALL_SLOTS, Scorer, slot_hour
 from models.bulk import BulkScorer
 from models.interest import InterestModel, new_network
