@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from conf.learning import Model, Train
 from models import checkpoint
 from models.batches import Batches, Source
-from models.buckets import BucketBias
 from models.catalogue_loss import ranks
+from models.descent import groups, share_of_peak
 from models.events import Events, Moments
 from models.examples import Objective, examples, hide
 from models.interest import InterestModel, grown, new_network
@@ -39,11 +38,9 @@ from models.queries import FIRST, Vocabulary
 from models.windows import Windows
 
 log = logging.getLogger("wherewhen")
-_WARM_UP = 0.05
 # Being a little behind of what time would allow changes nothing, so that a training that ends in time can be repeated.
 _BEHIND_TIME = 0.05
 _CLIP = 1.0
-_BUCKETS_FASTER = 5.0
 _SECONDS_BETWEEN_LINES = 5.0
 # A step is learnt in quarters of like length, none smaller than this, where these have so much less to compute.
 _SMALLEST_PIECE, _WORTH_A_SPLIT = 8, 0.85
@@ -204,18 +201,6 @@ def _shares(task: Task, device: torch.device) -> Tensor | None:
     return None if task.prior is None else torch.from_numpy(np.load(task.prior)).exp().to(device)
 
 
-def _groups(network: Network, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Biases are not decayed; those of buckets are sums over many events and may move faster."""
-    buckets = [module.weight for module in network.modules() if isinstance(module, BucketBias)]
-    fast = {id(weight) for weight in buckets}
-    rest = [weight for weight in network.parameters() if id(weight) not in fast]
-    return [
-        {"params": [weight for weight in rest if weight.ndim > 1], "lr": learning_rate, "weight_decay": weight_decay},
-        {"params": [weight for weight in rest if weight.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
-        {"params": buckets, "lr": _BUCKETS_FASTER * learning_rate, "weight_decay": 0.0},
-    ]
-
-
 class _Run:
     """The moving parts of one training."""
 
@@ -248,7 +233,7 @@ class _Run:
         now = self.task.passes[self.progress.number]
         self.batches, self.epochs = self.folds[now.fold], now.epochs
         self.steps = max(1, now.epochs * self.batches.steps)
-        self.optimizer = torch.optim.AdamW(_groups(self.network, now.learning_rate, self.task.train.weight_decay), fused=True)
+        self.optimizer = torch.optim.AdamW(groups(self.network, now.learning_rate, self.task.train.weight_decay), fused=True)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
 
@@ -435,11 +420,3 @@ class _Run:
         self.said = time.monotonic()
         if self.processes.rank == 0:
             log.info("training %s: %s", self.task.name, words)
-
-
-def share_of_peak(step: float, total: int) -> float:
-    """Learning rate at a step as a share of its peak: a short warm-up, then a cosine down to 0."""
-    warm = max(1, round(_WARM_UP * total))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))

@@ -21,12 +21,13 @@ from conf.learning import Model, Train
 from models import checkpoint, training
 from models.batches import Source
 from models.catalogue_loss import catalogue_loss, ranks, scores_of
+from models.descent import share_of_peak
 from models.examples import Objective, examples, hide
 from models.histories import EventColumns, Moments, first_of_owner, histories_from_events, queries_before, stop_before
 from models.interest import InterestModel, new_network
 from models.processes import Processes
 from models.queries import Vocabulary
-from models.training import Task, result_of, share_of_peak, train_all
+from models.training import Task, result_of, train_all
 from models.windows import ARRAYS, CONTEXT, FOLDS, TRAIN, VALIDATION, Windows, cut, histories_as_windows
 
 UNTIL = datetime(2024, 6, 1, tzinfo=UTC)
