@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 180,
+    users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 150,
     items: Annotated[int, typer.Option(min=20, help="Simulated items.")] = 300,
     days: Annotated[int, typer.Option(min=10, help="Days of history, the night included.")] = 28,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
