@@ -152,10 +152,11 @@ def test_a_training_that_fails_is_told_so(make_training, tmp_path, monkeypatch):
 
 _SERVER = """
 import os, sys
-os.environ |= {"_MLFLOW_SERVER_FILE_STORE": sys.argv[1], "MLFLOW_DISABLE_TELEMETRY": "true"}
+given = {"_MLFLOW_SERVER_FILE_STORE": sys.argv[1], "_MLFLOW_SERVER_ARTIFACT_ROOT": sys.argv[2]}
+os.environ |= {**given, "MLFLOW_DISABLE_TELEMETRY": "true"}
 from mlflow.server import app
 from werkzeug.serving import run_simple
-run_simple("127.0.0.1", int(sys.argv[2]), app)
+run_simple("127.0.0.1", int(sys.argv[3]), app)
 """
 
 
@@ -169,7 +170,7 @@ def free_port():
 def server(file):
     """MLflow's own server over a file; its URL and its process."""
     port = free_port()
-    command = [sys.executable, "-c", _SERVER, f"sqlite:///{file}", str(port)]
+    command = [sys.executable, "-c", _SERVER, f"sqlite:///{file}", str(file.parent / "artifacts"), str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             for _ in range(600):
