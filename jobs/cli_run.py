@@ -41,9 +41,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 150,
+    users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = 120,
     items: Annotated[int, typer.Option(min=20, help="Simulated items.")] = 300,
-    days: Annotated[int, typer.Option(min=10, help="Days of history, the night included.")] = 28,
+    days: Annotated[int, typer.Option(min=10, help="Days of history, the night included.")] = 21,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 1,
 ) -> None:
     """Simulate logs, bootstrap a history, run a night through every step, show recommendations.

@@ -19,7 +19,7 @@ from jobs.simulate import World, simulate
 log = logging.getLogger("wherewhen")
 
 END_DAY = date(2024, 6, 16)  # a Sunday: the night ends a full week
-_EPOCHS = 4  # of the first training: enough to show it, and the demo is to be quick
+_EPOCHS = 3  # of the first training: enough to show it, and the demo is to be quick
 WORLD = "demo"  # inside the lake: its presence says that a demo made the lake
 
 
