@@ -26,6 +26,8 @@ from models.segments import segments
 
 LISTED = 10  # length of the lists that coverage and likeness are measured on
 EMPTY_LISTS = ("empty_lists", LISTED)
+# What is measured of each segment.
+BY_SEGMENT = (("ndcg", LISTED), ("hit", LISTED))
 # The columns of a paired tally.
 DIFFERENCE, REFERENCE, ALIKE = range(3)
 PAIR = ""
@@ -81,16 +83,12 @@ class Terms:
     def measures(self) -> list[tuple[str, int]]:
         return [*metrics.measures(self.ks), EMPTY_LISTS, *((name, LISTED) for name in lists.MEASURES)]
 
-    @property
-    def by_segment(self) -> list[tuple[str, int]]:
-        return [(name, LISTED) for name in ("ndcg", "hit")]
-
 
 @dataclass(kw_only=True)
 class Judged:
     """One contender over all moments: sums of `Terms.measures`, and which of its items were listed at all.
 
-    `segments`: sums of `Terms.by_segment` under `DIMENSION=NAME`. `behind`: the sum by which `Terms.ahead` is ahead.
+    `segments`: sums of `BY_SEGMENT` under `DIMENSION=NAME`. `behind`: the sum by which `Terms.ahead` is ahead.
     `classes_3C`: how often each category was the target's,
     the best item's, and both; targets without a category count in none.
     """
@@ -169,7 +167,7 @@ class Sums:
                 lists.measures(answer.best_QK, answer.recent_QN, category_V, share_V),
             ]
             self._count(contender.name, ALL, metrics.tally(np.column_stack(values), users, self.terms.samples))
-            some = metrics.values(answer.rank_Q, self.terms.by_segment)
+            some = metrics.values(answer.rank_Q, BY_SEGMENT)
             for name, rows in kinds.items():
                 self._count(contender.name, name, metrics.tally(some[rows], users[rows], self.terms.samples))
             covered = self.covered.setdefault(contender.name, np.zeros(len(category_V), dtype=bool))
@@ -270,7 +268,7 @@ def verdicts(rows: Iterable[Sequence[Any]], terms: Terms) -> Verdicts:
             judged[name].behind = _total(numbers, 1)
             continue
         if segment != ALL:
-            judged[name].segments[segment] = _total(numbers, len(terms.by_segment))
+            judged[name].segments[segment] = _total(numbers, len(BY_SEGMENT))
             continue
         bits = np.bitwise_or.reduce([np.frombuffer(part[4] or b"", dtype=np.uint8) for part in parts])
         judged[name] = Judged(

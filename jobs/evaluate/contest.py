@@ -26,17 +26,22 @@ def fitted(context: Context, exam: Exam, version: logs.Row | None) -> Fitted:
     return baselines(given.judged, exam.fitted_on, counts, given)
 
 
-def terms(context: Context, *, hide_time: bool = False, freeze_history: bool = False) -> Terms:
+def options(context: Context, *, hide_time: bool = False, freeze_history: bool = False) -> Options:
+    """How moments of the log are asked."""
     settings, mapping = context.settings, context.mapping
-    options = Options(
+    return Options(
         length=settings.sequences.length,
         target_types=mapping.target_events,
         repeats=mapping.repeats,
         hide_time=hide_time,
         freeze_history=freeze_history,
     )
+
+
+def terms(context: Context, *, hide_time: bool = False, freeze_history: bool = False) -> Terms:
+    settings = context.settings
     return Terms(
-        options=options,
+        options=options(context, hide_time=hide_time, freeze_history=freeze_history),
         ks=tuple(sorted({*settings.evaluate.ks, settings.gate.k})),
         samples=settings.evaluate.bootstrap_samples,
         threads=threads_of_a_task(context.spark),
@@ -56,8 +61,8 @@ def contest(context: Context, exam: Exam, others: Fitted, judged: Sequence[logs.
 
 def rows(context: Context, judged: Mapping[str, Judged], evaluation: str) -> list[quality.Row]:
     """Rows of `model_quality`."""
-    by_segment, day = terms(context).by_segment, context.days.last
-    return [row for name, one in judged.items() for row in quality.quality_rows(label(name), one, evaluation, day, by_segment)]
+    day = context.days.last
+    return [row for name, one in judged.items() for row in quality.quality_rows(label(name), one, evaluation, day)]
 
 
 def label(name: str) -> str:

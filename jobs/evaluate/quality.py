@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from conf.learning import Gate
-from models.judging import DIFFERENCE, LISTED, REFERENCE, Judged
+from models.judging import BY_SEGMENT, DIFFERENCE, LISTED, REFERENCE, Judged
 from models.metrics import Interval, Tally, intervals
 
 DAY, HOLDOUT, PAIRED = "day", "holdout", "paired"
@@ -19,12 +19,12 @@ BEHIND = ("ndcg_behind", LISTED)
 Row = dict[str, Any]
 
 
-def quality_rows(name: str, judged: Judged, evaluation: str, day: date, by_segment: Sequence[tuple[str, int]]) -> list[Row]:
+def quality_rows(name: str, judged: Judged, evaluation: str, day: date) -> list[Row]:
     """One row per measure, over all moments and over each segment; and what has no interval."""
     same = {"model_version": name, "evaluation": evaluation, "day": day}
     rows = _measured(same | {"segment": ALL}, judged.tally, judged.measures)
     for segment, tally in judged.segments.items():
-        rows += _measured(same | {"segment": segment}, tally, by_segment)
+        rows += _measured(same | {"segment": segment}, tally, BY_SEGMENT)
     if judged.behind is not None and judged.behind.events:
         rows += _measured(same | {"segment": ALL}, judged.behind, [BEHIND])
     whole = {

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from conf.mapping import Mapping
 from conf.settings import Settings
 from jobs import clean
 from jobs.clean.places import java_zones
 from jobs.clean.rules import parsed, reasons, rules
-from jobs.evaluate import moments, versions
+from jobs.evaluate import contest, moments, versions
+from jobs.evaluate.exams import is_target
 from jobs.evaluate.fitting import baselines, fit
 from jobs.evaluate.judging import rank
 from jobs.evaluate.state import newest_state, replaced
@@ -37,7 +37,6 @@ from jobs.pipeline import choose
 from models import metrics
 from models.baselines import BASELINES
 from models.judging import Contender
-from models.replay import Options
 
 log = logging.getLogger("wherewhen")
 
@@ -71,14 +70,7 @@ def evaluate_file(
     """
     context = newest_state(spark, settings)
     contender = _contender(context, model)
-    mapping = settings.mapping
-    options = Options(
-        length=settings.sequences.length,
-        target_types=mapping.target_events,
-        repeats=mapping.repeats,
-        hide_time=hide_time,
-        freeze_history=freeze_history,
-    )
+    options = contest.options(context, hide_time=hide_time, freeze_history=freeze_history)
     log.info("replaying %s with %s, the lake as of %s", events, contender.name, context.days.last)
     partitions = max(settings.spark.shuffle_partitions, 4 * spark.sparkContext.defaultParallelism)
     with replaced(output) as scratch:
@@ -105,15 +97,11 @@ def _contender(context: Context, model: str | None) -> Contender:
         return Contender(name=name, folder=versions.folder(root, versions.known(registry, name)))
     # Counting is learning: of those alone who allow it.
     [learning] = choose(only=("train",))
-    targets = context.seen_by(learning).history("events").where(_is_target(context.mapping))
+    targets = context.seen_by(learning).history("events").where(is_target(context))
     catalogue = None if served is None else versions.vocabulary(root, versions.known(registry, served))
     counts = fit(targets, context.mapping.target_events, catalogue)
     fitted = baselines([name], targets, counts, context.settings.baselines)
     return Contender(name=f"{versions.PREFIX}{name}", ranker=fitted[name])
-
-
-def _is_target(mapping: Mapping) -> Column:
-    return F.col("event_type").isin(*mapping.target_events) & F.col("item_id").isNotNull()
 
 
 def _lines(context: Context, events: Path) -> tuple[DataFrame, DataFrame]:
@@ -146,7 +134,7 @@ def _lines(context: Context, events: Path) -> tuple[DataFrame, DataFrame]:
         clean.typed(distinct, mapping), categories, mapping, java_zones(spark), settings.spatial.max_precision_m
     )
     each = made.join(good.select("row", "row_hash"), on="row_hash", how="inner")
-    asks = _is_target(mapping)
+    asks = is_target(context)
     if mapping.events.wide:
         # A wide line may hold several target events of the same user, time and item: one asks for all.
         first = F.min(F.when(asks, F.col("event_type"))).over(Window.partitionBy("row"))

@@ -148,7 +148,7 @@ def test_the_segments_of_a_dimension_add_up_to_all_and_hold_the_means_of_their_m
         assert {name: tally.events for name, tally in mine.items()} == Counter(name for name in names if name is not None)
         for name, tally in mine.items():
             own = ranks[order][np.array(names) == name]
-            assert tally.mean_M.tolist() == pytest.approx(metrics.values(own, TERMS.by_segment).mean(axis=0).tolist())
+            assert tally.mean_M.tolist() == pytest.approx(metrics.values(own, judging.BY_SEGMENT).mean(axis=0).tolist())
     assert sum(found.segments[f"item={kind}"].events for kind in ("again", "new", "cold")) == found.tally.events
 
 
