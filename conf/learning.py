@@ -10,6 +10,8 @@ from conf.section import Section
 
 Encoder = Literal["transformer", "lstm", "gru", "rnn"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+WEEKDAYS: tuple[str, ...] = get_args(Weekday)
 
 
 class Model(Section):
@@ -42,6 +44,7 @@ class Train(Section):
     checkpoint_seconds: float = Field(60.0, ge=0)
     warm_epochs: int = Field(1, ge=1)
     warm_learning_rate: float = Field(5e-4, gt=0)
+    from_scratch_on: Weekday | None = "monday"
     seed: int = 1
     tracking: str | None = None
 

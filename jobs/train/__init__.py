@@ -1,7 +1,8 @@
 """Cuts windows from events before the day and trains a candidate model on them.
 
 A bootstrap trains a second version besides, on all but the newest days, for evaluate to judge on
-those; it is never published. A night goes on from the published weights with what arrived since.
+those; it is never published. A night goes on from the published weights with what arrived since,
+but for one a week, which begins with fresh weights.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ WINDOWS = "training_windows"
 
 def run(context: Context) -> None:
     day, settings, targets = context.days.last, context.settings, context.mapping.target_events
-    parent = None if context.bootstrap else lineage.parent(context)
+    parent = lineage.parent(context)
     context.note(parent=None if parent is None else parent.version)
     events, plans = _events(context, parent), _plans(context, parent)
     if context.mapping.has_times and parent is None:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import models
-from conf.learning import ENCODERS
+from conf.learning import ENCODERS, WEEKDAYS
 from conf.settings import Settings
 from jobs.lake import logs
 from jobs.lake.context import Context
 from jobs.lake.publications import INTEREST, in_force
 from models import registry
 
-# They change how fast, on what, how long at most a training runs, and who is told; not what it would learn.
-_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once", "tracking"}
+# They change when, how fast, on what, how long at most a training runs, and who is told; not what it would learn.
+_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once", "tracking", "from_scratch_on"}
 # Weights of one network fit another where these are equal.
 _SHAPE = ("encoder", "window", "width", "layers", "heads", "times", "places", "repeats")
 
@@ -54,8 +54,12 @@ def parent(context: Context) -> Parent | None:
     """What the night goes on from: the version published before the day if it fits, else the newest that does.
 
     What the day itself trained or published does not count, so that a day run again has the same parent.
+    A bootstrap has none, nor has the night of `train.from_scratch_on`: what is learnt night by night drifts from what
+    a training on all of it finds, and names that are gone are forgotten.
     """
     day = context.days.last
+    if context.bootstrap or WEEKDAYS[day.weekday()] == context.settings.train.from_scratch_on:
+        return None
     rows = {row["model_version"]: row for row in context.log_rows("model_versions") if _fits(context, row)}
     served = in_force(context.log_rows("publications"), before=day)
     found = rows.get(served["model_version"]) if served is not None else None

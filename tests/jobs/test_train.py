@@ -190,16 +190,21 @@ def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
     assert "no target event" in empty.details["trained"] and empty.rows_out["training_windows"] == 0
 
 
-def test_another_shape_starts_from_scratch(make_context, make_settings):
+@pytest.mark.parametrize("section, change", [("model", {"width": 12}), ("train", {"from_scratch_on": "friday"})])
+def test_another_shape_and_one_night_a_week_start_from_scratch(make_context, make_settings, section, change):
     settings = make_settings("conf/local.yaml", *SMALL, "evaluate.holdout_share=0.1")
     before = LAST - timedelta(days=1)
     shared = {"settings": settings, "first_day": FIRST}
     write_events(make_context(FIRST, before, bootstrap=True, **shared), history())
     train.run(make_context(FIRST, before, bootstrap=True, **shared))
-    wider = settings.model_copy(update={"model": settings.model.model_copy(update={"width": 12})})
-    night = make_context(LAST, settings=wider, first_day=FIRST)
+    other = settings.model_copy(update={section: getattr(settings, section).model_copy(update=change)})
+    night = make_context(LAST, settings=other, first_day=FIRST)
     train.run(night)
-    assert learnt([row for row in windows(night) if row["day"] == LAST]) == check_ins(history())
+    rows = [row for row in windows(night) if row["day"] == LAST]
+    assert learnt(rows) == check_ins(history()) and learnt(rows, "validation"), "all that is stored, with a fold by time"
+    [version] = [row for row in versions(night).values() if row["day"] == LAST]
+    known = {row["item_id"] for row in history() if row["day"] < LAST and row["item_id"]}
+    assert load_ranker(Path(night.lake.root) / version["folder"]).vocabulary.items == tuple(sorted(known)), "names anew"
 
 
 def test_a_log_without_times_leaves_each_users_last_target_out(make_context, make_settings):
