@@ -80,6 +80,7 @@ class Tune(Section):
 class Evaluate(Section):
     ks: tuple[int, ...] = (1, 5, 10, 20)
     holdout_share: float = Field(0.1, gt=0, lt=0.5)
+    attributes: tuple[str, ...] = ()
     bootstrap_samples: int = Field(200, ge=20)
 
 

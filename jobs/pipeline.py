@@ -112,7 +112,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="evaluate",
         does="judges the candidate on the day's events against the published model and baselines; decides",
-        reads=("events", "events@-1", "consents", "user_sequences@-1", "model_versions", "publications?"),
+        reads=("events", "events@-1", "users", "consents", "user_sequences@-1", "model_versions", "publications?"),
         writes=("model_quality", "publications"),
         purposes=("training",),
         torch=True,

@@ -34,7 +34,7 @@ _MOMENTS_AT_ONCE = 512
 TAKEN, LAKE, NEW = 0, 1, 2
 COLUMNS = (
     "user_id", "origin", "row", "event_timestamp", "event_id", "item_id", "event_type", "category",
-    "local_timestamp", "latitude", "longitude", "region",
+    "local_timestamp", "latitude", "longitude", "region", "groups",
 )  # fmt: skip
 # The newest events of a user whose categories say what the user likes.
 _RECENT = 50
@@ -69,6 +69,7 @@ class Log:
     microseconds_Q: np.ndarray  # int64
     item_Q: pa.Array
     row_Q: np.ndarray  # int64
+    groups_Q: pa.Array  # map of string to string
     user_T: np.ndarray  # int64
     item_T: pa.Array
 
@@ -118,6 +119,7 @@ def read_log(rows: pa.Table) -> Log:
         microseconds_Q=times_R[asked],
         item_Q=item_R.take(asked),
         row_Q=rows.column("row").take(asked).to_numpy().astype(np.int64),
+        groups_Q=rows.column("groups").take(asked),
         user_T=user_R[taken],
         item_T=item_R.take(taken),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pyarrow.compute as pc
 
 from models.histories import EventColumns, name_indices
 from models.queries import FIRST, Queries, Vocabulary
@@ -25,7 +26,7 @@ def segments(log: Log, seen: Sight, events: EventColumns, asked: Queries, vocabu
 
     `slot` by the clock asked with; `active`: events of the user in the 28 days before; `known`: events of the user that
     are known at all; `item`: did the user take it before (`again`, `new`), or is it outside the catalogue (`cold`);
-    `region`: where the user was last known to be.
+    `region`: where the user was last known to be; and what stands in the groups of the moment.
     """
     found = {"known": _steps(seen.stop_Q - seen.start_Q, _KNOWN), "item": _item(log, seen, events, vocabulary)}
     if (asked.hour_of_week_B >= 0).any():
@@ -37,7 +38,15 @@ def segments(log: Log, seen: Sight, events: EventColumns, asked: Queries, vocabu
         region_Q = region_E[np.maximum(row_Q, 0)]
         region_Q[row_Q < 0] = None
         found["region"] = region_Q
-    return found
+    return found | _groups(log)
+
+
+def _groups(log: Log) -> dict[str, np.ndarray]:
+    """A dimension per attribute that any of the users has."""
+    maps = [chunk for chunk in log.groups_Q.chunks if chunk.null_count < len(chunk)]
+    names = sorted({name for chunk in maps for name in chunk.keys.unique().to_pylist()})
+    value = {name: pc.map_lookup(log.groups_Q, name, "first") for name in names}
+    return {name: value_Q.to_numpy(zero_copy_only=False) for name, value_Q in value.items()}
 
 
 def slots(hour_of_week: np.ndarray) -> np.ndarray:

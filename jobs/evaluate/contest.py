@@ -9,6 +9,7 @@ from jobs.evaluate import moments, quality, versions
 from jobs.evaluate.exams import Exam
 from jobs.evaluate.fitting import baselines, fit
 from jobs.evaluate.judging import judge, threads_of_a_task
+from jobs.evaluate.kinds import told_apart
 from jobs.lake import logs
 from jobs.lake.context import Context
 from models.baselines import BASELINES, Baseline
@@ -56,7 +57,8 @@ def contest(context: Context, exam: Exam, others: Fitted, judged: Sequence[logs.
     names = tuple(by_name)
     compared = (*names, context.settings.gate.measure) if len(names) == 2 else None
     how = replace(how, compared=compared, ahead=names[0] if names else None)
-    return judge(moments.ordered(exam.rows, context.settings.spark.shuffle_partitions), contenders, how)
+    rows = told_apart(context, exam.rows)
+    return judge(moments.ordered(rows, context.settings.spark.shuffle_partitions), contenders, how)
 
 
 def rows(context: Context, judged: Mapping[str, Judged], evaluation: str) -> list[quality.Row]:

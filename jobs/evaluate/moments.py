@@ -71,4 +71,5 @@ def ordered(rows: DataFrame, partitions: int) -> DataFrame:
 
 def _rows(events: DataFrame, origin: int, row: Column | None = None) -> DataFrame:
     given = {"origin": F.lit(origin).cast("int"), "row": (F.lit(None) if row is None else row).cast("bigint")}
+    given["groups"] = F.lit(None).cast("map<string, string>")
     return events.select(*[given.get(name, F.col(name)).alias(name) for name in COLUMNS])

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         "user_id": pa.string(), "origin": pa.int32(), "row": pa.int64(), "event_timestamp": pa.timestamp("us", tz="UTC"),
         "event_id": pa.string(), "item_id": pa.string(), "event_type": pa.string(), "category": pa.string(),
         "local_timestamp": pa.timestamp("us", tz="UTC"), "latitude": pa.float64(), "longitude": pa.float64(),
-        "region": pa.string(),
+        "region": pa.string(), "groups": pa.map_(pa.string(), pa.string()),
     }
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ def event(hours, item, row=None, user="u", **more):
     return {
         "user_id": user, "origin": LAKE if row is None else NEW, "row": row, "event_timestamp": when, "event_id": f"{hours:05}",
         "item_id": item, "event_type": "visit", "category": "x", "local_timestamp": when, "latitude": None,
-        "longitude": None, "region": "R", **more,
+        "longitude": None, "region": "R", "groups": None, **more,
     }  # fmt: skip
 
 
@@ -85,6 +85,13 @@ def test_activity_counts_the_28_days_before():
 def test_a_log_without_times_and_places_has_no_such_segments():
     rows = [event(hours, "a", row=hours, local_timestamp=None, region=None) for hours in range(3)]
     assert set(segments_of(*rows)) == {"known", "item"}
+
+
+def test_attributes_of_users_are_dimensions_and_who_has_none_is_in_none():
+    young, other = {"band": "young", "language": "pt"}, {"band": None}
+    rows = [event(1, "a", row=0, groups=young), event(2, "b", row=1, user="v", groups=other), event(3, "c", row=2, user="w")]
+    found = segments_of(event(0, "a"), *rows)
+    assert found["band"] == ["young", None, None] and found["language"] == ["pt", None, None]
 
 
 def week(seed, users=12):

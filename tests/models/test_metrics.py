@@ -3,6 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
 from models import metrics
 from models.metrics import Tally, intervals, measures, paired, poisson_weights, ranks, tally, values
@@ -139,3 +140,18 @@ def test_no_events_and_one_user_give_no_bounds():
     assert math.isnan(nothing.mean) and math.isnan(nothing.lower)
     one = intervals(tally(np.array([[1.0], [0.0]]), ["u", "u"], 20))[0]
     assert one.mean == 0.5 and math.isnan(one.lower) and math.isnan(one.upper)
+
+
+@pytest.mark.parametrize("k", [1, 5, 10, 20])
+def test_metrics_agree_with_those_of_scikit_learn_on_the_same_scores(k):
+    random = np.random.default_rng(k)
+    # Distinct scores: it breaks ties by the order of the items, we against ourselves.
+    table = random.permuted(np.tile(np.linspace(-3, 3, 300, dtype=np.float32), (400, 1)), axis=1)
+    target = random.integers(0, 300, 400)
+    relevant = np.zeros((400, 300), dtype=int)
+    relevant[np.arange(400), target] = 1
+    found = dict(zip(measures((k,)), values(ranks(table, target), measures((k,))).mean(axis=0), strict=True))
+    assert found["ndcg", k] == pytest.approx(ndcg_score(relevant, table, k=k, ignore_ties=True))
+    accuracy = top_k_accuracy_score(target, table, k=k, labels=np.arange(300))
+    assert found["hit", k] == found["recall", k] == pytest.approx(accuracy) == pytest.approx(k * found["precision", k])
+    assert found["mrr", 0] == pytest.approx(label_ranking_average_precision_score(relevant, table))

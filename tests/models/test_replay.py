@@ -29,11 +29,12 @@ SCHEMA = pa.schema(
         ("latitude", pa.float64()),
         ("longitude", pa.float64()),
         ("region", pa.string()),
+        ("groups", pa.map_(pa.string(), pa.string())),
     ]
 )
 NIGHT_ROW = {
     "user_id": "u", "origin": LAKE, "row": None, "event_id": "", "item_id": "a", "event_type": "visit",
-    "category": "x", "latitude": 40.0, "longitude": -74.0, "region": None,
+    "category": "x", "latitude": 40.0, "longitude": -74.0, "region": None, "groups": None,
 }  # fmt: skip
 
 
