@@ -28,7 +28,7 @@ from conf.learning import Model, Train
 from models import checkpoint
 from models.batches import Batches, Source
 from models.catalogue_loss import ranks
-from models.descent import groups, share_of_peak
+from models.descent import Descent, share_of_peak
 from models.events import Events, Moments
 from models.examples import Objective, examples, hide
 from models.interest import InterestModel, grown, new_network
@@ -40,7 +40,6 @@ from models.windows import Windows
 log = logging.getLogger("wherewhen")
 # Being a little behind of what time would allow changes nothing, so that a training that ends in time can be repeated.
 _BEHIND_TIME = 0.05
-_CLIP = 1.0
 _SECONDS_BETWEEN_LINES = 5.0
 # A step is learnt in quarters of like length, none smaller than this, where these have so much less to compute.
 _SMALLEST_PIECE, _WORTH_A_SPLIT = 8, 0.85
@@ -211,6 +210,8 @@ class _Run:
         self.out_of_time = self.told_to_end = False
         self.began = self.said = self.saved = time.monotonic()
         taken_types = [vocabulary.event_type_index[name] for name in task.taken_types if name in vocabulary.event_type_index]
+        # NCCL adds up no sparse gradients.
+        network.item.sparse = task.train.loss != "full" and (processes.device.type == "cpu" or processes.count == 1)
         self.bare = Objective(network, task.train, _shares(task, processes.device), taken_types).to(processes.device)
         self.objective: nn.Module = self.bare
         if processes.count > 1:
@@ -233,8 +234,7 @@ class _Run:
         now = self.task.passes[self.progress.number]
         self.batches, self.epochs = self.folds[now.fold], now.epochs
         self.steps = max(1, now.epochs * self.batches.steps)
-        self.optimizer = torch.optim.AdamW(groups(self.network, now.learning_rate, self.task.train.weight_decay), fused=True)
-        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.descent = Descent(self.network, now.learning_rate, self.task.train.weight_decay)
         self.step = 0
 
     @property
@@ -298,7 +298,7 @@ class _Run:
             "progress": {**asdict(self.progress), "seconds": self.seconds},
             "network": self.network.state_dict(),
             "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
+            "descent": self.descent.state_dict(),
             "step": self.step,
         }
         try:
@@ -320,7 +320,7 @@ class _Run:
         self.progress, self.best = Progress(**state["progress"]), state["best"]
         self.network.load_state_dict(state["network"])
         self._start()
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.descent.load_state_dict(state["descent"])
         self.step = state["step"]
         now, pass_ = self.progress, self.task.passes[self.progress.number]
         self.tell(
@@ -335,7 +335,6 @@ class _Run:
         targets = ((windows.is_target_NW == 1) & (windows.item_NW >= FIRST)).sum()
         spent = self.seconds / self.task.train.max_seconds if self.processes.rank == 0 else 0.0
         count, spent = self.processes.summed(float(targets), spent)
-        self._walk_down(spent)
         pieces, total = self._pieces(windows), 0.0
         for place, piece in enumerate(pieces, start=1):
             shared = self.objective if place < len(pieces) else None
@@ -344,21 +343,18 @@ class _Run:
                 # Averaged over processes by DDP, hence times their number: the mean over the targets of all.
                 (loss * (self.processes.count / max(count, 1.0))).backward()
             total += loss.item()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
-        self.optimizer.step()
+        self.descent.step(self._share_of_peak(spent))
         self.step += 1
-        self.optimizer.zero_grad(set_to_none=True)
         (total,) = self.processes.summed(total)
         return total, count, spent > 1.0
 
-    def _walk_down(self, spent: float) -> None:
+    def _share_of_peak(self, spent: float) -> float:
         """The learning rate follows the steps, and nothing else, unless the time (of which the share `spent` is over) runs
         out before: then it goes down with the time, since weights that end at a high rate rank badly."""
         done = self.step / self.steps
         if self.progress.number == 0:
             done = max(done, spent - _BEHIND_TIME)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * share_of_peak(done * self.steps, self.steps)
+        return share_of_peak(done * self.steps, self.steps)
 
     def _pieces(self, windows: Windows) -> list[Windows]:
         """The windows of a step, in pieces where they are too many at once, or where much padding is saved by learning those

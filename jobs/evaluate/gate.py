@@ -59,8 +59,7 @@ def against_published(duel: Duel, gate: Gate) -> Decision:
     )
     wrong = [f"{name} may be too much worse"] if lower < allowed else []
     wrong += _worse_today(duel, name)
-    # A model that is right more often than not cannot be twice as good: then the share of what is left counts.
-    wrong += _too_good(duel, lower, gate.max_gain * min(reference, 1 - reference), name)
+    wrong += _too_good(duel, gate)
     wrong += _out_of_bounds(duel, gate)
     if wrong:
         reason = f"{'; '.join(wrong)} ({found})"
@@ -73,13 +72,19 @@ def _worse_today(duel: Duel, name: str) -> list[str]:
     return [f"{name} is significantly worse on the day alone (at most {upper:+.4f})"] if upper < 0 else []
 
 
-def _too_good(duel: Duel, lower: float, most: float, name: str) -> list[str]:
-    """What no night's learning explains: the answer is among what the candidate reads. A baseline may be beaten by any."""
+def _too_good(duel: Duel, gate: Gate) -> list[str]:
+    """What no night's learning explains: the answer is among what the candidate reads. A baseline may be beaten by any.
+
+    On the day alone: the days before were other candidates', which would hide what is wrong with this one.
+    """
+    lower, reference = duel.day.quantile(0.05)[DIFFERENCE], duel.day.mean_M[REFERENCE]
+    # A model that is right more often than not cannot be twice as good: then the share of what is left counts.
+    most = gate.max_gain * min(reference, 1 - reference)
     if lower <= most or duel.is_baseline:
         return []
     return [
-        f"{name} is too good to be true (better by {lower:+.4f} at least, {most:+.4f} is believed): look for a leak, "
-        f"and if there is none, `wherewhen publish {duel.candidate}`"
+        f"{gate.label} is too good to be true (better by {lower:+.4f} at least on the day, {most:+.4f} is believed): look for "
+        f"a leak, and if there is none, `wherewhen publish {duel.candidate}`"
     ]
 
 

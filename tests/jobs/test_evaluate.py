@@ -412,6 +412,9 @@ def test_the_gate_does_not_believe_what_is_too_good_to_be_true():
     # From 0.7 nobody gets to 1.05: what is left counts.
     assert against_published(duel(tally(0.2, reference=0.7)), Gate()).decision == "refused"
     assert against_published(duel(tally(0.1, reference=0.7)), Gate()).decision == "published"
+    # Days of other candidates do not make it more likely.
+    found = against_published(duel(tally(0.4), past=[tally(0.0)] * 6), Gate())
+    assert found.decision == "refused" and "too good to be true" in found.reason
     first_model = replace(duel(tally(0.4)), is_baseline=True)
     assert against_published(first_model, Gate()).decision == "published", "any model may beat a baseline by much"
 

@@ -536,14 +536,16 @@ def test_the_best_weights_are_kept_and_training_stops_when_they_stay_so(make_tas
 
 def test_training_stops_in_time_with_a_learning_rate_that_went_down(make_task, monkeypatch):
     task = make_task(epochs=1000, patience=1000, max_seconds=1.5)
-    rates, walk_down = [], training._Run._walk_down
+    learn = training._Run._learn
+    rates: list[float] = []
 
-    def watched(run, spent):
-        walk_down(run, spent)
+    def watched(run, windows):
+        found = learn(run, windows)
         if run.progress.number == 0:
-            rates.append(run.optimizer.param_groups[0]["lr"])
+            rates.append(run.descent.optimizers[0].param_groups[0]["lr"])
+        return found
 
-    monkeypatch.setattr(training._Run, "_walk_down", watched)
+    monkeypatch.setattr(training._Run, "_learn", watched)
     train_all([task], Processes.alone())
     result = result_of(task)
     assert result.epochs < 1000 and result.seconds < 20
