@@ -56,11 +56,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What the peers share with ours is of the same version, torch above all.
+# The peers' torch and numbers are of our versions: what is compared are programs.
 lock:
 	$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra dev --extra tracking pyproject.toml -o requirements.lock
 	printf 'apache-airflow==3.3.2\npyyaml>=6\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-airflow.lock
-	printf 'duckdb==2.0.0\nrecbole==1.2.1\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 -c requirements.lock - -o requirements-bench.lock
+	(printf 'duckdb==2.0.0\nrecbole==1.2.1\n'; grep -oE '^(torch|numpy|pandas)==[^ ]+' requirements.lock) | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) $(AIRFLOW) $(PEERS) build *.egg-info

@@ -236,6 +236,7 @@ class _Run:
         self.steps = max(1, now.epochs * self.batches.steps)
         self.descent = Descent(self.network, now.learning_rate, self.task.train.weight_decay)
         self.step = 0
+        self.since = 0, time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -322,6 +323,7 @@ class _Run:
         self._start()
         self.descent.load_state_dict(state["descent"])
         self.step = state["step"]
+        self.since = self.step, time.monotonic()
         now, pass_ = self.progress, self.task.passes[self.progress.number]
         self.tell(
             f"going on from {self.task.checkpoint.name}: {pass_.fold}, epoch {now.epoch + 1} of {self.epochs}, step {now.batch}"
@@ -406,9 +408,9 @@ class _Run:
     def _tell_progress(self, loss: float) -> None:
         if time.monotonic() - self.said < _SECONDS_BETWEEN_LINES:
             return
-        step, passed = self.step, self.seconds
-        done = step / self.steps
-        rate, left = step * self.task.train.batch_size / passed, passed * (1 - done) / done
+        first, began = self.since
+        a_step = (time.monotonic() - began) / max(1, self.step - first)
+        rate, left = self.task.train.batch_size / a_step, a_step * (self.steps - self.step)
         epoch = f"epoch {self.progress.epoch + 1} of {self.epochs}"
         self.tell(f"{epoch}, loss {loss:.4f}, {rate:,.0f} windows/s, at most {left:,.0f} s left")
 
