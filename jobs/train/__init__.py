@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-import deltalake
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -192,15 +191,13 @@ def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:
     scratch.mkdir()
     draft.catalogue.vocabulary.save(scratch / "names.json")
     np.save(scratch / "prior.npy", draft.catalogue.log_share_V)
-    table = deltalake.DeltaTable(context.lake.path(WINDOWS), version=context.outputs[WINDOWS])
-    files = table.file_uris(file_pruning_predicate=f"day = '{context.days.last}'")
-    uris = sorted(uri if "://" in uri else f"file://{uri}" for uri in files)
+    uris = cutting.window_files(context.lake.root, context.outputs[WINDOWS], context.days.last)
     return Task(
         name=draft.plan.name,
         model=settings.network,
         train=settings.train,
         vocabulary=scratch / "names.json",
-        source=Source(uris=tuple(uris), until=draft.plan.until, size=settings.model.window + 1, counts=draft.sizes.windows),
+        source=Source(uris=uris, until=draft.plan.until, size=settings.model.window + 1, counts=draft.sizes.windows),
         folder=scratch / "made",
         prior=scratch / "prior.npy",
         parent=draft.parent.folder if draft.parent is not None else None,

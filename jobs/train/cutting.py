@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import reduce
 
+import deltalake
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf.tables import TABLES
+from jobs.lake.logs import table_path
 from models.histories import event_columns, first_of_owner
 from models.queries import Vocabulary
 from models.windows import ARRAYS, CONTEXT, FOLDS, TRAIN, VALIDATION, cut, histories_as_windows
@@ -58,6 +60,12 @@ class Sizes:
     windows: Mapping[str, int]
     targets: Mapping[str, int]
     fingerprint: str
+
+
+def window_files(root: str, version: int, day: date) -> tuple[str, ...]:
+    """The files that hold a day's windows in a version of the table, as `models.batches.Source` takes them."""
+    files = deltalake.DeltaTable(table_path(root, TABLE), version=version).file_uris(file_pruning_predicate=f"day = '{day}'")
+    return tuple(sorted(uri if "://" in uri else f"file://{uri}" for uri in files))
 
 
 def with_validation(events: DataFrame, plans: Sequence[Plan], target_types: Sequence[str], share: float) -> list[Plan]:

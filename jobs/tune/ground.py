@@ -18,7 +18,7 @@ from jobs.lake import logs
 from jobs.lake.publications import INTEREST
 from jobs.lake.runs import pins
 from jobs.train.catalogue import log_share
-from jobs.train.cutting import TABLE, midnight
+from jobs.train.cutting import TABLE, midnight, window_files
 from models import registry
 from models.batches import Source
 from models.queries import FIRST, Vocabulary
@@ -59,7 +59,7 @@ def ground(settings: Settings, day: date) -> Ground:
     folder = registry.version_folder(root, row["model_version"])
     if not registry.is_whole(folder):
         raise ValueError(f"{folder} is gone, and with it the names in the windows of {day}: tune on a newer day")
-    uris = _uris(root, day)
+    uris = window_files(root, pins(root)[TABLE], day)
     source = Source(uris=uris, until=row["trained_until"], size=size)
     read = _read(source, len(Vocabulary.load(folder / registry.VOCABULARY).items))
     if not read.windows.get("validation") or not read.windows.get("train"):
@@ -96,12 +96,6 @@ def _whole_trainings(root: str) -> str:
     rows = stored.execute(f"SELECT DISTINCT day FROM {TABLE} WHERE fold = 'validation' ORDER BY day").read_all()
     days = [str(day) for day in rows.column("day").to_pylist()]
     return f"such days are {', '.join(days)}" if days else "there is none yet, see wherewhen run --bootstrap"
-
-
-def _uris(root: str, day: date) -> tuple[str, ...]:
-    table = deltalake.DeltaTable(logs.table_path(root, TABLE), version=pins(root)[TABLE])
-    files = table.file_uris(file_pruning_predicate=f"day = '{day}'")
-    return tuple(sorted(uri if "://" in uri else f"file://{uri}" for uri in files))
 
 
 @dataclass(kw_only=True)
