@@ -12,32 +12,15 @@ import harness
 import numpy as np
 import torch
 import train_ours
+import train_rates
 
 from conf.learning import Model, Train
 from models.descent import Descent
 from models.examples import Objective, examples
 from models.interest import new_network
 from models.processes import Processes
-from models.queries import FIRST
-from models.windows import Windows
 
 BATCH, LENGTH, WIDTH, NEGATIVES, STEPS = 64, 64, 64, 512, 5
-
-
-def windows(items: int, seed: int) -> Windows:
-    random, shape = np.random.default_rng(seed), (BATCH, LENGTH + 1)
-    hours = np.cumsum(random.integers(1, 40, shape), axis=1)
-    return Windows(
-        item_NW=random.integers(FIRST, FIRST + items, shape).astype(np.int32),
-        category_NW=np.full(shape, 1, np.int32),
-        event_type_NW=np.full(shape, FIRST, np.int32),
-        timestamp_NW=hours.astype(np.int64) * 3600,
-        hour_of_week_NW=(hours % 168).astype(np.float32),
-        latitude_NW=random.uniform(40, 41, shape).astype(np.float32),
-        longitude_NW=random.uniform(-74, -73, shape).astype(np.float32),
-        is_target_NW=np.ones(shape, np.int32),
-        shuffle_N=np.zeros(BATCH, np.int64),
-    )
 
 
 def step_seconds(items: int, *, sparse: bool) -> float:
@@ -48,7 +31,7 @@ def step_seconds(items: int, *, sparse: bool) -> float:
     objective = Objective(network, Train(loss="sampled", negatives=NEGATIVES))
     descent, found = Descent(network, 1e-3, 0.01), []
     for step in range(STEPS + 1):
-        batch = examples(windows(items, step), vocabulary)
+        batch = examples(train_rates.windows(BATCH, LENGTH, items, step), vocabulary)
         began = time.monotonic()
         objective(*batch).backward()
         descent.step(1.0)

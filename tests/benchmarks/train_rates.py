@@ -25,12 +25,12 @@ WIDTH, LENGTH, WINDOWS, ITEMS, EPOCHS = 256, 200, 512, 3_416, 3
 ORDER_ALONE = {"times": False, "places": False, "repeats": False}
 
 
-def windows(count: int) -> Windows:
+def windows(count: int, length: int = LENGTH, items: int = ITEMS, seed: int = 0) -> Windows:
     """Full windows of events at random times and places: what is learnt does not matter here."""
-    random, size = np.random.default_rng(0), LENGTH + 1
+    random, size = np.random.default_rng(seed), length + 1
     hours = np.cumsum(random.integers(1, 40, (count, size)), axis=1)
     return Windows(
-        item_NW=random.integers(FIRST, FIRST + ITEMS, (count, size)).astype(np.int32),
+        item_NW=random.integers(FIRST, FIRST + items, (count, size)).astype(np.int32),
         category_NW=np.full((count, size), 1, np.int32),
         event_type_NW=np.full((count, size), FIRST, np.int32),
         timestamp_NW=hours.astype(np.int64) * 3600,

@@ -1,20 +1,16 @@
 """What a training tells after each epoch, and how it is ended from there."""
 
 import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
-from pyspark import cloudpickle
 
 from models import training
 from models.interest import InterestModel
 from models.processes import Processes
 from models.training import result_of, train_all
-from tests.models.test_training import task_in
+from tests.models.test_training import task_in, train_in_two_processes
 
 
 @pytest.fixture
@@ -64,9 +60,6 @@ def test_the_validation_fold_is_learnt_unless_told_otherwise(make_task, monkeypa
     assert begun == ["train", "validation", "train"]
 
 
-_WORKER = "import pickle, sys; from models.training import train_here; train_here(pickle.load(open(sys.argv[1], 'rb')))"
-
-
 def test_of_two_processes_the_first_is_told_and_both_end(make_task, tmp_path):
     said = tmp_path / "said"
 
@@ -77,12 +70,5 @@ def test_of_two_processes_the_first_is_told_and_both_end(make_task, tmp_path):
 
     # With sampled negatives, whose gradients of the item table are sparse.
     task = replace(make_task("two", epochs=20, patience=20, loss="sampled", negatives=8), after_epoch=after_epoch)
-    (tmp_path / "tasks").write_bytes(cloudpickle.dumps([task]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", _WORKER, str(tmp_path / "tasks")]
-    started = [subprocess.Popen(command, env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(2)]
-    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    train_in_two_processes([task], tmp_path)
     assert result_of(task).epochs == 2 and said.read_text() == "0:1 0:2 "

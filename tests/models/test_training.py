@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pyspark import cloudpickle
 from torch.nn import functional as F
 
 from conf.learning import Model, Train
@@ -374,19 +375,24 @@ train_here(pickle.load(open(sys.argv[1], "rb")))
 """
 
 
+def train_in_two_processes(tasks, folder):
+    """Each of them started by itself, as a launcher does."""
+    (folder / "tasks").write_bytes(cloudpickle.dumps(tasks))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", _WORKER, str(folder / "tasks")]
+    started = [subprocess.Popen(command, env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(2)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+
+
 def test_two_processes_learn_what_one_does(make_task, tmp_path):
     """Losses of every epoch, weights and validation are equal; batches of odd sizes, windows without targets."""
     quiet = {"model": {"dropout": 0.0, "query_dropout": 0.0}, "epochs": 3, "batch_size": 7}
     one, two = make_task("one", **quiet), make_task("two", **quiet)
     train_all([one], Processes.alone())
-    (tmp_path / "tasks").write_bytes(pickle.dumps([two]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", _WORKER, str(tmp_path / "tasks")]
-    started = [subprocess.Popen(command, env={**shared, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(2)]
-    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    train_in_two_processes([two], tmp_path)
     alone, together = result_of(one), result_of(two)
     assert together.processes == 2 and alone.epochs == together.epochs == 3
     np.testing.assert_allclose(together.losses, alone.losses, atol=1e-5)
