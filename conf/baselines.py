@@ -46,7 +46,7 @@ class Als(Section):
     factors: int = Field(64, ge=1)
     regularisation: float = Field(0.1, gt=0)
     confidence: float = Field(10.0, ge=0)
-    iterations: int = Field(10, ge=1)
+    iterations: int = Field(10, ge=1, le=25)
     half_life_events: float = Field(50.0, gt=0)
 
 

@@ -31,6 +31,8 @@ log = logging.getLogger("wherewhen")
 MEASURE = ("ndcg", LISTED)
 # Each number is drawn within such a factor of the best so far, one round after the other; powers of a mix within 0..2.
 _FACTORS = (8.0, 3.0, 1.5)
+# More of them only cost more, and Spark's plans of very many overflow its stack.
+_FIXED = ("iterations",)
 _POWERS = ("frequency", "recency", "hour", "weekday", "previous", "itself")
 
 
@@ -93,7 +95,9 @@ def _drawn(random: np.random.Generator, best: dict[str, Any], factor: float, dra
     for _ in range(draws):
         drawn: dict[str, Any] = {}
         for key, value in best.items():
-            if key in _POWERS:
+            if key in _FIXED:
+                drawn[key] = value
+            elif key in _POWERS:
                 spread = random.uniform(-1, 1) * min(1.0, factor / 4)
                 drawn[key] = float(np.clip(value + spread, 0.0, 2.0))
             else:

@@ -140,8 +140,8 @@ def test_a_step_whose_python_workers_are_killed_fails_in_one_line_and_the_next_r
     assert daemons, "Spark starts its workers from one"
 
     def kill_workers():
-        """Each as soon as it is there."""
-        while not stop.is_set():
+        """Each as soon as it is there; they live for longer than the pause."""
+        while not stop.wait(0.005):
             for process in [worker for daemon in daemons for worker in daemon.children()]:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
