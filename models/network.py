@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -145,7 +145,7 @@ class Network(nn.Module):
         state_BTD = torch.where(some_BT.unsqueeze(-1), take(state_BLD, last_BT), self.nothing)
         if not self.asks:
             return _unpulled(state_BTD)
-        vector_BTD, weight_BTL = self._asked(events, moments, event_BLD, state_BLD, state_BTD)
+        vector_BTD, weight_BTL = self._asked(events, _later(events, moments), event_BLD, state_BLD, state_BTD)
         if not self.settings.repeats:
             return _unpulled(vector_BTD)
         item_BL = torch.where(events.item_BL >= FIRST, events.item_BL, PADDING)
@@ -240,6 +240,13 @@ class Network(nn.Module):
         after_category = category_before_BL.unsqueeze(1) == category_BT.unsqueeze(-1)
         itself = events.item_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
         return torch.where(after_item, 2, torch.where(after_category, 1, 0)) + 3 * itself
+
+
+def _later(events: Events, moments: Moments) -> Moments:
+    """Moments at the time of the user's last event have no time: whoever asks with it does not know when it will be."""
+    last_time_BT = events.timestamp_BL.gather(1, moments.last_BT.clamp(min=0))
+    is_known_BT = (moments.last_BT < 0) | (moments.timestamp_BT > last_time_BT)
+    return replace(moments, hour_of_week_BT=torch.where(is_known_BT, moments.hour_of_week_BT, -1.0))
 
 
 def _unpulled(vector_BTD: Tensor) -> Reading:

@@ -151,6 +151,18 @@ def test_a_hidden_time_hides_it_wholly_and_an_unknown_place_is_allowed():
     np.testing.assert_array_equal(ranker.scores(past, later), found)
 
 
+def test_the_time_of_the_last_event_says_nothing_of_when_it_is_asked_for():
+    ranker, past, asked = model(), histories(), queries()
+    no_time = replace(asked, hour_of_week_B=np.full(6, -1, np.float32))
+    at_the_last = replace(asked, timestamp_B=past.timestamp_BL[:, -1])
+    hidden, found = ranker.scores(past, no_time), ranker.scores(past, at_the_last)
+    some = (past.item_BL != 0).any(axis=1)
+    assert some.sum() > 2
+    np.testing.assert_array_equal(found[some], hidden[some])
+    a_second_later = ranker.scores(past, replace(asked, timestamp_B=at_the_last.timestamp_B + 1))
+    assert (np.abs(a_second_later - hidden).max(axis=1)[some] > 1e-4).all()
+
+
 def test_a_log_without_times_and_places_can_be_ranked():
     past = histories()
     bare = replace(past, hour_of_week_BL=np.full((6, 8), -1, np.float32), latitude_BL=np.full((6, 8), np.nan, np.float32))
