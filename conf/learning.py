@@ -46,7 +46,7 @@ class Train(Section):
     warm_learning_rate: float = Field(5e-4, gt=0)
     from_scratch_on: Weekday | None = "monday"
     seed: int = 1
-    tracking: str | None = None
+    tracking: str | None = "lake"
 
 
 class Span(Section):

@@ -54,7 +54,9 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings over a lake in a fresh folder: make_settings("conf/foursquare.yaml", "train.epochs=1")."""
 
     def make(config: str = "conf/local.yaml", *overrides: str) -> Settings:
-        return load_settings(config, [f"lake={tmp_path / 'lake'}", f"report.path={tmp_path / 'report.html'}", *overrides])
+        # Opening MLflow's file takes seconds: tests that are not about it do without.
+        fixed = [f"lake={tmp_path / 'lake'}", f"report.path={tmp_path / 'report.html'}", "train.tracking=null"]
+        return load_settings(config, [*fixed, *overrides])
 
     return make
 

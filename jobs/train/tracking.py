@@ -1,4 +1,4 @@
-"""Trainings told to MLflow, where `train.tracking` says so: settings, what was learnt from, losses and measures per epoch.
+"""Trainings told to MLflow: settings, what was learnt from, losses and measures per epoch.
 
 Neither fails nor changes a training: where MLflow cannot be reached, one warning says so and the training goes on untold.
 One run of MLflow belongs to a model version. A training that goes on after an interruption goes on in it, and an epoch is in
@@ -93,7 +93,12 @@ def _uri(tracking: str, root: str) -> str | None:
     if tracking != IN_LAKE:
         return tracking
     if "://" in root:
-        log.warning("train.tracking: %s is no folder of this machine, so MLflow is told nothing: name a server's URL", root)
+        problem: str | None = f"{root} is no folder of this machine: name a server's URL"
+    else:
+        problem = _not_installed()
+    if problem is not None:
+        # No warning: nobody has asked for what is the default.
+        log.info("train.tracking: MLflow is told nothing, since %s", problem)
         return None
     return f"{_SQLITE}{Path(root).absolute() / FOLDER / 'mlflow.db'}"
 
@@ -150,6 +155,10 @@ def _attempt(uri: str, task: str, tell: Callable[[Any], object]) -> None:
         log.warning("%s", _without_password(uri, said))
 
 
+def _not_installed() -> str | None:
+    return "it is not installed: pip install 'wherewhen[tracking]'" if importlib.util.find_spec("mlflow") is None else None
+
+
 @cache
 def _client(uri: str) -> Any:
     """
@@ -160,8 +169,8 @@ def _client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     for noisy in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    if importlib.util.find_spec("mlflow") is None:
-        raise ModuleNotFoundError("it is not installed: pip install 'wherewhen[tracking]'")
+    if (problem := _not_installed()) is not None:
+        raise ModuleNotFoundError(problem)
     from mlflow.tracking import MlflowClient
 
     if (file := _file(uri)) is not None:

@@ -212,8 +212,20 @@ def test_a_server_that_never_was_costs_one_warning_and_no_password(make_training
     assert_learnt_the_same(one.task, untold)
 
 
+@pytest.mark.parametrize(
+    "root, installed, why", [("s3://bucket/lake", True, "name a server's URL"), ("lake", False, "pip install 'wherewhen")]
+)
+def test_the_default_says_in_a_line_why_it_tells_nobody(make_training, monkeypatch, caplog, root, installed, why):
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: installed or None)
+    one = make_training("silent")
+    with caplog.at_level(logging.INFO, logger="wherewhen"), told([one], load_settings().train.tracking, root) as tasks:
+        assert tasks == [replace(one.task, after_epoch=None)]
+    [said] = caplog.records
+    assert said.levelname == "INFO" and why in said.getMessage()
+
+
 def test_who_is_told_changes_no_version_and_no_row():
-    plain, telling = load_settings(), load_settings(overrides=["train.tracking=lake"])
+    plain, telling = load_settings(overrides=["train.tracking=null"]), load_settings()
     assert lineage.learning_settings(plain) == lineage.learning_settings(telling) and plain.hash() == telling.hash()
 
 

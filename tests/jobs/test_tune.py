@@ -30,7 +30,8 @@ FIRST, LAST, NIGHT = date(2024, 1, 1), date(2024, 1, 21), date(2024, 1, 22)
 USERS, ITEMS = 30, 12
 SMALL = (
     "model.window=8", "model.width=16", "model.heads=2", "model.layers=1", "train.epochs=5", "train.batch_size=16",
-    "train.learning_rate=0.003", "train.from_scratch_on=null", "evaluate.holdout_share=0.1",
+    "train.learning_rate=0.003", "train.from_scratch_on=null", "train.tracking=null",
+    "evaluate.holdout_share=0.1",
 )  # fmt: skip
 SPACE = {
     "model": {"width": [8, 16], "layers": None, "dropout": {"low": 0, "high": 0.5}, "query_dropout": None},

@@ -29,7 +29,7 @@ from jobs.simulate import World, simulate
 ROOT = Path(__file__).parents[2]
 DAY = date(2024, 7, 1)  # a Monday and a month's first: snapshots are due, and states have a keyframe
 QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
-TINY = ("sequences.length=40", "train.epochs=1", "model.width=16", "model.layers=1", "model.window=16")
+TINY = ("train.tracking=null", "sequences.length=40", "train.epochs=1", "model.width=16", "model.layers=1", "model.window=16")
 TINY += ("evaluate.bootstrap_samples=20", "spark.driver_memory=1g", f"spark.conf={QUICK}")
 
 
