@@ -207,3 +207,20 @@ class Batches:
         if self.parts == 1:
             self._kept = windows
         return windows
+
+
+def in_pieces(windows: Windows, places: int, at_once: int | None = None) -> list[Windows]:
+    """All the windows once, those of like length together.
+
+    A piece holds `places` places at most, the padding of shorter windows to its longest included, and `at_once` windows at
+    most; one window it holds in any case. No windows are one piece of none.
+    """
+    length_N = windows.lengths
+    found: list[list[int]] = [[]]
+    # From the shortest, so that the newest is the longest of its piece.
+    for place in np.argsort(length_N, kind="stable").tolist():
+        after = len(found[-1]) + 1
+        if after > 1 and (after * int(length_N[place]) > places or after > (at_once or after)):
+            found.append([])
+        found[-1].append(place)
+    return [windows[np.array(piece, dtype=np.int64)] for piece in found]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings, strategies
 
-from models.batches import SHARDS, Batches, Ranges, Source, files_of, part_of, read_arrow, read_petastorm, shard_of
+from models.batches import SHARDS, Batches, Ranges, Source, files_of, in_pieces, part_of, read_arrow, read_petastorm, shard_of
+from models.queries import PADDING
 from models.windows import ARRAYS, FOLDS, TRAIN, VALIDATION, Windows
 
 UNTIL = datetime(2024, 2, 1, tzinfo=UTC)
@@ -170,3 +172,23 @@ def test_a_rank_opens_only_the_files_that_may_hold_its_shards(source, tmp_path):
         assert sum(map(len, opened)) <= len(by_key.uris) + ranks - 1
         found = [Windows.together([Windows.none(7), *read_petastorm(by_key, Ranges.of(rank, ranks))]) for rank in range(ranks)]
         assert sorted(names(found)) == sorted(names([every]))
+
+
+@given(
+    lengths=strategies.lists(strategies.integers(1, 7), max_size=40),
+    places=strategies.integers(1, 60),
+    at_once=strategies.none() | strategies.integers(1, 9),
+)
+def test_pieces_hold_each_window_once_and_no_more_than_may_be(lengths, places, at_once):
+    given_ = windows(len(lengths))
+    for row, length in enumerate(lengths):
+        given_.item_NW[row] = [PADDING] * (7 - length) + [9] * length
+    pieces = in_pieces(given_, places, at_once)
+    together = Windows.together(pieces)
+    assert sorted(together.shuffle_N) == sorted(given_.shuffle_N) and list(together.lengths) == sorted(lengths)
+    for piece in pieces:
+        assert len(piece) <= 1 or (len(piece) * piece.lengths.max() <= places and len(piece) <= (at_once or len(piece)))
+    for one, other in pairwise(pieces):
+        joined = (len(one) + 1) * other.lengths.min()
+        assert joined > places or len(one) == at_once, "none is begun before the one before is full"
+    assert len(pieces) == 1 or all(len(piece) for piece in pieces)
