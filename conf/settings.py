@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from conf.baselines import Baselines
+from conf.contracts import SERIES_DAYS
 from conf.learning import Evaluate, Gate, Model, Train, Tune
 from conf.mapping import Mapping, load_mapping
 from conf.section import Section
@@ -103,7 +104,7 @@ class Label(Section):
 
 
 class TimeSeries(Section):
-    window_days: int = Field(56, ge=14)
+    false_discovery_rate: float = Field(0.05, gt=0, lt=1)
 
 
 class Spatial(Section):
@@ -283,15 +284,11 @@ def load_settings(config: str = "conf/local.yaml", overrides: Sequence[str] = ()
     return settings
 
 
-# States reach back to the keyframe before the last; the gate looks at so many days of quality as well.
-_TWO_MONTHS = 62
-
-
 def _check_retention(settings: Settings) -> None:
-    """The next night needs what its windows look back at."""
+    """The next night needs what its windows look back at; states reach back less far, to the keyframe before the last."""
     windows = {
         "ingest.lookback_days": settings.ingest.lookback_days,
-        "time_series.window_days": settings.time_series.window_days,
+        "time_series": SERIES_DAYS,
         "spatial.hotspot_window_days": settings.spatial.hotspot_window_days,
         "interaction.lift_window_days": settings.interaction.lift_window_days,
         "drift.weeks": 7 * settings.drift.weeks + 1,
@@ -301,8 +298,8 @@ def _check_retention(settings: Settings) -> None:
         if name not in TABLES or not TABLES[name].partitioned:
             known = ", ".join(table for table, contract in TABLES.items() if contract.partitioned)
             raise SettingsError(f"maintain.retention.{name}: no table with days; these are {known}")
-        if days is not None and days < max(_TWO_MONTHS, windows[longest]):
-            why = "two months" if windows[longest] <= _TWO_MONTHS else f"{longest}: {windows[longest]} days"
+        if days is not None and days < windows[longest]:
+            why = f"{longest}: {windows[longest]} days"
             raise SettingsError(f"maintain.retention.{name}: {days} days are less than the nights look back at ({why})")
 
 

@@ -79,7 +79,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="time_series",
-        does="counts activity per user, item, category and region and describes its shape over time",
+        does="counts activity per user, item, category, region and slot; describes each as a time series, with its anomalies",
         reads=("events", "activity_daily@-1", "time_series_features@-1"),
         writes=("activity_daily", "time_series_features"),
     ),

@@ -31,7 +31,7 @@ def _state(contract: Table, seen: Seen, history: str, gained: Collection[str]) -
     keyframe = max(seen.day.replace(day=1), seen.first_day)
     owner = ", ".join(f'"{name}"' for name in contract.owner)
     columns = [column for column in contract.columns if column.name != "gone"]
-    shown = ", ".join(f'NULL AS "{column.name}"' if column.name in gained else _aged(column) for column in columns)
+    shown = ", ".join(f'NULL AS "{column.name}"' if column.name in gained else aged(column) for column in columns)
     reach = f"day >= DATE '{keyframe}' AND day <= DATE '{seen.day}'"
     # A semi join takes half the time of a window over all rows, and one owner's rows are found as fast.
     return (
@@ -41,9 +41,12 @@ def _state(contract: Table, seen: Seen, history: str, gained: Collection[str]) -
     )
 
 
-def _aged(column: Column) -> str:
+def aged(column: Column) -> str:
+    """A column of a state as DataFusion ages it, by `age_days`."""
     if column.aged is None:
         return f'"{column.name}"'
+    # The one function that contracts need and that DataFusion calls by another name.
+    expression = column.aged.replace("element_at(", "array_element(")
     # A sum with `age_days` is wider than the column.
-    value = f"CAST({column.aged} AS {column.type})" if column.type in _NUMBERS else f"({column.aged})"
+    value = f"CAST({expression} AS {column.type})" if column.type in _NUMBERS else f"({expression})"
     return f'{value} AS "{column.name}"'

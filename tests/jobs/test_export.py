@@ -373,7 +373,7 @@ def test_any_table_leaves_under_the_callers_ids(make_context, make_settings, tmp
     state = {"gone": False, "changed_on": DAY, "day": DAY}
     write(context, "user_sequences", {"user_id": "anna", "events": [event], "seen": ["i"], "events_total": 1, **state})
     pseudonym = identities.pseudonym("anna", identities.load_key())
-    activity = {"event_type": "rating", "event_date": DAY, "events": 3, "hours": [0] * 24, "day": DAY}
+    activity = {"event_type": "rating", "event_date": DAY, "local_hour": None, "events": 3, "day": DAY}
     write(
         context, "activity_daily",
         {"entity_type": "user", "entity_id": pseudonym, **activity}, {"entity_type": "item", "entity_id": "i", **activity},

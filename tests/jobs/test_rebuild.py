@@ -83,9 +83,9 @@ def test_a_late_row_is_kept_once_on_its_arrival_and_counts_for_its_own_date(spar
     anna = pseudonym("anna", load_key())
     events = [(one.day, one.event_date) for one in rows(spark, made, "events").where(f"user_id = '{anna}'").collect()]
     assert sorted(events) == [(FIRST, FIRST), (FIRST, FIRST), (SECOND, EARLIER), (SECOND, SECOND), (THIRD, THIRD)]
+    by_hour = rows(spark, made, "activity_daily").where(f"entity_id = '{anna}'")
     counted = {
-        (one.day, one.event_date): one.events
-        for one in rows(spark, made, "activity_daily").where(f"entity_id = '{anna}'").collect()
+        (one.day, one.event_date): one["sum(events)"] for one in by_hour.groupBy("day", "event_date").sum("events").collect()
     }
     assert counted == {(FIRST, FIRST): 2, (SECOND, EARLIER): 1, (SECOND, SECOND): 1, (THIRD, THIRD): 1}
     states = {
