@@ -11,9 +11,9 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from jobs.evaluate import contest, exams, quality, versions
-from jobs.evaluate.state import newest_state, replaced
 from jobs.lake import logs
 from jobs.lake.context import Context
+from jobs.lake.state import newest_state, replaced
 from jobs.pipeline import choose
 from models.judging import LISTED, Judged
 

@@ -25,7 +25,6 @@ from jobs.evaluate import contest, moments, versions
 from jobs.evaluate.exams import is_target
 from jobs.evaluate.fitting import baselines, fit
 from jobs.evaluate.judging import rank
-from jobs.evaluate.state import newest_state, replaced
 from jobs.ingest import raw_events
 from jobs.ingest.landing import Landing
 from jobs.ingest.reading import Source, empty, has_files, read
@@ -33,6 +32,7 @@ from jobs.ingest.sources import own_day
 from jobs.lake.context import NO_TIMES_DAY, Context
 from jobs.lake.identities import load_key
 from jobs.lake.publications import in_force
+from jobs.lake.state import newest_state, replaced
 from jobs.pipeline import choose
 from models import metrics
 from models.baselines import BASELINES

@@ -20,8 +20,8 @@ from conf.settings import Settings
 from jobs.evaluate import comparing, contest, exams, moments
 from jobs.evaluate.fitting import baselines, fit
 from jobs.evaluate.judging import judge
-from jobs.evaluate.state import newest_state
 from jobs.lake.context import Context
+from jobs.lake.state import newest_state
 from jobs.pipeline import choose
 from jobs.train.cutting import held_out_from
 from models.counts import Counts

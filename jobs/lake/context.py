@@ -138,6 +138,11 @@ class Context:
             return None
         return consent.allowed_now(self.state(consent.CONSENTS), purposes, self.settings.privacy.notice_versions)
 
+    def stored(self, name: str, days: Days) -> DataFrame:
+        """A state's or snapshot's rows in the partitions of some days, as written; without those who allow it no more."""
+        rows = self._read(name, days.where())
+        return self._usable_state(name, rows) if TABLES[name].kind == "state" else rows
+
     def changed(self, name: str) -> DataFrame:
         """State rows of the owners that changed within the run's days, as written (`gone` and `day` included)."""
         return self.arrivals(name).where(F.col("changed_on") == F.col("day"))

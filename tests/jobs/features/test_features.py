@@ -1,0 +1,232 @@
+"""Features as of any moment: each equals what a reader of that day would have found."""
+
+import csv
+import random
+import shutil
+from datetime import date, datetime, timedelta
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import functions as F
+
+from conf.contracts import SLOTS
+from conf.settings import load_settings
+from conf.tables import TABLES
+from jobs import interaction, label, time_series
+from jobs.features import FEATURE_TABLES, features_file, joined
+from jobs.features.asof import named
+from jobs.lake.context import Context
+from jobs.lake.identities import load_key, pseudonym
+from jobs.lake.schema import spark_schema
+from jobs.lake.store import Days, Lake
+from jobs.spatial.cells import cell_daily
+
+# Over a month's first, on which states are copied.
+FIRST, LAST = date(2024, 1, 15), date(2024, 2, 20)
+PLACES = ("here", "there")
+EVENT = {
+    "event_type": "check_in", "row_hash": "r", "category": "coffee", "region": "here", "cell": "8a", "slot": SLOTS[1],
+    "local_hour": 8, "users": 1, "consents": None,
+}  # fmt: skip
+
+
+def user(number):
+    return pseudonym(f"u{number}", load_key())
+
+
+def rows_of(spark, name, rows):
+    schema = spark_schema(TABLES[name])
+    return spark.createDataFrame([tuple(row.get(field.name) for field in schema) for row in rows], schema)
+
+
+def random_events(rng, days, users=5):
+    for day in days:
+        for number in range(users):
+            for _ in range(rng.choice([0, 0, 1, 3])):
+                dated = day - timedelta(days=rng.choice([0, 0, 2]))
+                yield {
+                    **EVENT,
+                    "event_id": f"e{rng.random()}",
+                    "user_id": user(number),
+                    "item_id": rng.choice("ab"),
+                    "category": rng.choice(["coffee", "gym", None]),
+                    "region": rng.choice(PLACES),
+                    "slot": rng.choice(SLOTS[:3]),
+                    "event_date": dated,
+                    "event_timestamp": datetime(dated.year, dated.month, dated.day, rng.randrange(24)),
+                    "day": day,
+                }
+
+
+@pytest.fixture(scope="module")
+def made(spark, tmp_path_factory):
+    """The settings of a lake with some of its tables."""
+    settings = load_settings("conf/foursquare.yaml", [f"lake={tmp_path_factory.mktemp('features')}/lake"])
+    rng = random.Random(7)
+    events = list(random_events(rng, Days(first=FIRST, last=LAST)))
+    # Later on one user is silent for long.
+    events = [one for one in events if one["user_id"] != user(4) or one["day"] < date(2024, 1, 25)]
+    lake, days = Lake(spark, settings.lake), Days(first=FIRST, last=LAST)
+    written = Context(settings=settings, lake=lake, days=days, first_day=FIRST, run_id="test", bootstrap=True, pins={})
+    written.write("events", rows_of(spark, "events", events))
+    written.write("cell_daily", cell_daily(written.arrivals("events")))
+    for step in (label, time_series, interaction):
+        step.run(written)
+    return settings
+
+
+@pytest.fixture
+def context(made, make_context):
+    return make_context(LAST, first_day=FIRST, settings=made)
+
+
+def asked(spark, seed, rows=80):
+    """Moments before, within and after the log, around the month's first too, of users known and not."""
+    rng = random.Random(seed)
+    days = (-3, 0, 1, 12, 17, 18, 30, (LAST - FIRST).days + 1, (LAST - FIRST).days + 8)
+    made = [
+        (
+            number,
+            rng.choice(["u0", "u1", "u2", "u4", "stranger", None]),
+            datetime(FIRST.year, FIRST.month, FIRST.day) + timedelta(days=rng.choice(days), seconds=rng.randrange(86_400)),
+            rng.choice(["coffee", "gym", "opera", None]),
+            rng.choice(PLACES),
+            rng.choice(SLOTS[:3]),
+        )
+        for number in range(rows)
+    ]
+    return spark.createDataFrame(
+        made, "number int, user_id string, event_timestamp timestamp, category string, region string, slot string"
+    )
+
+
+def as_read_then(make_context, settings, name, day):
+    """A state as a reader at the end of `day` finds it, aged; a snapshot's newest partition."""
+    contract = TABLES[name]
+    context = make_context(day, first_day=FIRST, settings=settings)
+    if contract.kind == "snapshot":
+        return context.snapshot(name).collect()
+    aged = [f"{one.aged or one.name} AS {one.name}" for one in contract.columns if one.name not in ("gone", "day")]
+    state = context.state(name).withColumn("age_days", F.date_diff(F.lit(day), "changed_on"))
+    return state.selectExpr(*aged).collect()
+
+
+def test_each_row_gets_what_was_known_before_its_day(spark, context, make_context):
+    entities = asked(spark, 1)
+    tables = ("user_interests", "user_slot_affinity", "time_series_features", "region_slot_lift")
+    found = joined(context, entities, tables).orderBy("number").collect()
+    assert [row[:6] for row in found] == [tuple(row) for row in entities.collect()]
+    keys = {
+        "user_interests": [("user_interests", lambda row: (hidden(row), row.category))],
+        "user_slot_affinity": [("user_slot_affinity", lambda row: (hidden(row), row.slot, row.category))],
+        "region_slot_lift": [("region_slot_lift", lambda row: (row.region, row.slot, row.category))],
+        "time_series_features": [
+            ("time_series_features_user", lambda row: (f"user:{hidden(row)}", "check_in")),
+            ("time_series_features_category", lambda row: (f"category:{row.category}", "check_in")),
+            ("time_series_features_region", lambda row: (f"region:{row.region}", "check_in")),
+            (
+                "time_series_features_region_category",
+                lambda row: (f"region_category:{row.region} | {row.category}", "check_in"),
+            ),
+            ("time_series_features_region_slot", lambda row: (f"region_slot:{row.region} | {row.slot}", "check_in")),
+        ],
+    }
+    hits = dict.fromkeys([prefix for roles in keys.values() for prefix, _ in roles], 0)
+    for name in tables:
+        key = [one for one in TABLES[name].key if one != "day"]
+        then = {}
+        for row in found:
+            before = min(row.event_timestamp.date() - timedelta(days=1), LAST)
+            if before not in then:
+                stored = as_read_then(make_context, context.settings, name, before) if before >= FIRST else []
+                then[before] = {tuple(one[part] for part in key): one.asDict() for one in stored}
+            for prefix, of_row in keys[name]:
+                wanted = then[before].get(of_row(row), {})
+                hits[prefix] += bool(wanted)
+                late = (row.event_timestamp.date() - timedelta(days=1) - before).days
+                for column in (one for one in row.asDict() if one.rpartition("__")[0] == prefix):
+                    value = wanted.get(column.rpartition("__")[2])
+                    moves = column.rpartition("__")[2] != "day" and late and name != "region_slot_lift"
+                    if not moves or value is None:
+                        assert row[column] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), column
+    assert all(count > 5 for count in hits.values()), hits
+
+
+def hidden(row):
+    return None if row.user_id is None else pseudonym(row.user_id, load_key())
+
+
+def test_values_go_on_ageing_after_the_newest_day(spark, context):
+    rows = [("u0", "coffee", datetime(2024, 2, 21) + timedelta(days=later)) for later in (0, 10, 100)]
+    entities = spark.createDataFrame(rows, "user_id string, category string, event_timestamp timestamp")
+    found = joined(context, entities, ["user_interests", "time_series_features"]).orderBy("event_timestamp").collect()
+    half_lives = [1, 10 / 7, 100 / 7]
+    weights = [row.user_interests__short_weight for row in found]
+    assert weights[1] == pytest.approx(weights[0] * 0.5 ** half_lives[1]) and weights[2] < weights[1]
+    assert [row.time_series_features_user__days_since - found[0].time_series_features_user__days_since for row in found] == [
+        0, 10, 100,
+    ]  # fmt: skip
+    assert found[0].time_series_features_user__events_90d > 0 == found[2].time_series_features_user__events_90d
+
+
+def test_a_later_state_is_never_seen(spark, made, make_context, tmp_path):
+    """What happens on the day of the moment, or after it, changes nothing."""
+    shutil.copytree(made.lake, tmp_path / "lake")
+    context = make_context(LAST, first_day=FIRST, settings=made.model_copy(update={"lake": f"{tmp_path}/lake"}))
+    entities = asked(spark, 2).where(F.col("event_timestamp") < "2024-02-05").persist()
+    before = [tuple(row) for row in joined(context, entities).orderBy("number").collect()]
+    for name in ("user_interests", "time_series_features", "user_slot_affinity", "region_slot_lift"):
+        rows = context.lake.read(name, context.pins[name])
+        value = {"user_interests": "long_weight", "region_slot_lift": "lift", "user_slot_affinity": "weight"}.get(name, "level")
+        changed = rows.withColumn(value, F.when(F.col("day") >= "2024-02-05", F.lit(99.0)).otherwise(F.col(value)))
+        context.lake.replace(name, changed, "true")
+    again = make_context(LAST, first_day=FIRST, settings=context.settings)
+    assert [tuple(row) for row in joined(again, entities).orderBy("number").collect()] == before
+
+
+def test_owners_without_a_name_share_nothing(spark):
+    rows = spark.createDataFrame([("a", None), (None, "b"), ("a", "b")], "one string, two string")
+    assert [row[0] for row in rows.select(named(("one", "two"))).collect()] == [None, None, "a | b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "tables", "said"),
+    [
+        ("user_id string", None, "no column event_timestamp"),
+        ("user_id string, event_timestamp timestamp", ["events"], "events is no feature table; these are items"),
+        ("user_id string, event_timestamp timestamp", ["user_interests"], "user_interests needs the column category"),
+        ("name string, event_timestamp timestamp", None, "name no owner of any table. They need: items: item_id"),
+        ("user_id string, event_timestamp timestamp", None, "no event_timestamp that can be read"),
+    ],
+)
+def test_mistakes_are_named(spark, context, columns, tables, said):
+    entities = spark.createDataFrame([(None,) * (columns.count(",") + 1)], columns)
+    with pytest.raises(ValueError, match=said):
+        joined(context, entities, tables)
+
+
+def test_files_keep_their_order_and_their_columns(spark, context, tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.features.newest_state", lambda spark, settings: context)
+    rows = asked(spark, 3, rows=400).collect()
+    path = tmp_path / "asked.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "event_timestamp", "category", 'odd, "name"'])
+        writer.writerows([row.user_id, row.event_timestamp, row.category, f'a "{row.number}",\\'] for row in rows)
+    with pytest.raises(ValueError, match=r"ends in .csv or .parquet"):
+        features_file(spark, context.settings, path, tmp_path / "out.json")
+    for kind in ("csv", "parquet"):
+        output = tmp_path / f"out.{kind}"
+        joined_tables = features_file(spark, context.settings, path, output)
+        assert {"user_interests", "time_series_features_category", "time_series_features_user"} < set(joined_tables)
+        assert sorted(one.name for one in tmp_path.iterdir() if "out" in one.name and kind in one.name) == [output.name]
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    with (tmp_path / "out.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert len(table) == len(written) == len(rows)
+    for row, one, text in zip(rows, table, written, strict=True):
+        assert one["user_id"] == row.user_id and one['odd, "name"'] == f'a "{row.number}",\\' == text['odd, "name"']
+        assert text["user_id"] == (row.user_id or "")
+        level = one["time_series_features_user__level"]
+        assert text["time_series_features_user__level"] == ("" if level is None else str(level))
+    assert set(FEATURE_TABLES) <= set(TABLES)
