@@ -112,6 +112,9 @@ class Spatial(Section):
     place_min_visits: int = Field(3, ge=1)
     max_precision_m: float = Field(500.0, ge=0)
     hotspot_window_days: int = Field(56, ge=7)
+    planning_window_days: int = Field(28, ge=1)
+    planning_max_gap_hours: float = Field(8.0, gt=0)
+    planning_min_users: int = Field(10, ge=1)
     hotspot_false_discovery_rate: float = Field(0.05, gt=0, lt=1)
     hotspot_min_cells: int = Field(30, ge=2)
     hotspot_min_users: int = Field(3, ge=1)
@@ -290,6 +293,7 @@ def _check_retention(settings: Settings) -> None:
         "ingest.lookback_days": settings.ingest.lookback_days,
         "time_series": SERIES_DAYS,
         "spatial.hotspot_window_days": settings.spatial.hotspot_window_days,
+        "spatial.planning_window_days": settings.spatial.planning_window_days,
         "interaction.lift_window_days": settings.interaction.lift_window_days,
         "drift.weeks": 7 * settings.drift.weeks + 1,
     }

@@ -85,12 +85,14 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="spatial",
-        does="finds users' places, how they move, where items are, and hotspots",
+        does="finds users' places, how they move, where items are, hotspots and their trends, and flows between regions",
         reads=(
             "events", "consents", "user_sequences@-1", "user_places@-1", "user_mobility@-1", "item_positions@-1",
             "cell_daily@-1",
         ),
-        writes=("user_places", "user_mobility", "item_positions", "cell_daily", "hotspots"),
+        writes=("user_places", "user_mobility", "item_positions", "cell_daily", "hotspots", "hotspot_trends",
+            "region_flows", "region_stays", "region_interests",
+        ),
         purposes=("location",),
     ),
     Step(

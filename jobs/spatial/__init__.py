@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from functools import partial
+
 from pyspark.sql import functions as F
 
+from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
 from jobs.sequences import events_by_user
 from jobs.spatial.cells import cell_daily
 from jobs.spatial.hotspots import hotspots
+from jobs.spatial.planning import region_flows, region_interests, region_stays
 from jobs.spatial.positions import item_positions
 from jobs.spatial.stays import stays, user_mobility, user_places
+from jobs.spatial.trends import TREND_WEEKS, WEEK_DAYS, hotspot_trends
 from jobs.spatial.windows import in_windows, snapshot_days
+
+_SNAPSHOT_COLUMNS = (
+    "day", "event_id", "event_timestamp", "user_id", "category", "cell", "region", "slot", "latitude", "longitude",
+    "allowed_until",
+)  # fmt: skip
 
 
 def run(context: Context) -> None:
-    """Write user_places, user_mobility, item_positions, cell_daily and, weekly, hotspots."""
+    """Write the users' places and mobility, the items' positions, counts per cell, and what is made weekly."""
     if not context.mapping.has_places:
         raise Skipped("the log has no places (its mapping names neither coordinates nor a gazetteer)")
     if not context.mapping.has_times:
-        context.note(left_out="roles and slots of places, hotspots by slot: the log has no times")
+        context.note(left_out="roles and slots of places, hotspots by slot, flows and stays: the log has no times")
     events = context.arrivals("events")
     settings = context.settings.spatial
     length = context.settings.sequences.length
@@ -32,14 +41,24 @@ def run(context: Context) -> None:
     is_own = ~F.col("position_source").eqNullSafe("item")
     context.write("item_positions", item_positions(events.where(is_placed & is_own), context.before("item_positions")))
     context.write("cell_daily", cell_daily(events))
-    context.write("hotspots", _hotspots(context))
+    _write_snapshots(context)
 
 
-def _hotspots(context: Context) -> DataFrame:
+def _write_snapshots(context: Context) -> None:
+    """What is made weekly, each of the events of its own trailing window; nothing on other days."""
     settings = context.settings.spatial
     snapshots = snapshot_days(context.days, context.first_day)
-    if not snapshots:
-        return context.lake.read("hotspots", None)
-    reach = (context.days.last - snapshots[0]).days + settings.hotspot_window_days
-    events = context.events_until_withdrawn(reach).select("day", "cell", "region", "slot", "user_id", "allowed_until")
-    return hotspots(in_windows(events, snapshots, settings.hotspot_window_days), settings)
+    for name, window_days, made in (
+        ("hotspots", settings.hotspot_window_days, hotspots),
+        ("hotspot_trends", TREND_WEEKS * WEEK_DAYS, partial(hotspot_trends, context.first_day)),
+        ("region_flows", settings.planning_window_days, region_flows),
+        ("region_stays", settings.planning_window_days, region_stays),
+        ("region_interests", settings.planning_window_days, region_interests),
+    ):
+        if not snapshots or (made in (region_flows, region_stays) and not context.mapping.has_times):
+            context.write(name, context.lake.read(name, None))
+            continue
+        reach = (context.days.last - snapshots[0]).days + window_days
+        events = context.events_until_withdrawn(reach).select(*_SNAPSHOT_COLUMNS).withColumn("arrived_on", F.col("day"))
+        rows = made(events=in_windows(events, snapshots, window_days), settings=settings)
+        context.write(name, rows.select(*TABLES[name].names))

@@ -113,7 +113,7 @@ class _Region:
 def _hot_cells_of_region(settings: Spatial) -> Callable[[pa.Table], pa.Table]:
     def hot_cells(rows: pa.Table) -> pa.Table:
         region = _by_cell(rows)
-        near = _neighbours(region.cells)
+        near = neighbours(region.cells)
         z = getis_ord(region.events.astype(np.float64), near)
         p = ndtr(-z)
         enough = len(region.cells) >= settings.hotspot_min_cells
@@ -156,7 +156,7 @@ def _by_cell(rows: pa.Table) -> _Region:
     return _Region(cells=names.tolist(), events=events, users=users)
 
 
-def _neighbours(cells: list[str]) -> csr_matrix:
+def neighbours(cells: list[str]) -> csr_matrix:
     """Which of the cells touch, (C, C) ones, each cell beside itself."""
     number = {cell: place for place, cell in enumerate(cells)}
     around = [[number[near] for near in h3.grid_disk(cell, 1) if near in number] for cell in cells]

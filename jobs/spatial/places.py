@@ -28,7 +28,8 @@ _AT_WORK = np.array([slot in ("weekday_morning", "weekday_afternoon") for slot i
 class Places:
     """Places by day and `place_id`, (L,) each; `day` counts the days of `Seen`.
 
-    slot_visits, is_main: (L, S) in the order of SLOTS; role: position in ROLES; radius in metres.
+    slot_visits, is_main: (L, S) in the order of SLOTS; role: position in ROLES. Metres: radius, the farthest
+    visit from the centre; spread, the root mean square distance of the visits from it.
     anchor: a position of the place, as an index into `Spots`; centre: offset of the centre from it, (L, 3).
     """
 
@@ -39,6 +40,7 @@ class Places:
     latitude: Floats
     longitude: Floats
     radius_m: Floats
+    spread_m: Floats
     visits: Ints
     share: Floats
     slot_visits: Ints
@@ -71,7 +73,8 @@ def find_places(seen: Seen, radius_m: float, min_visits: int) -> Places:
     centre = on_sphere(np.stack(sums, axis=1) / visits[:, None])
     latitude, longitude = position(centre, spots.latitude[anchor], spots.longitude[anchor])
     radius = np.zeros(len(found))
-    np.maximum.at(radius, place, distance_m(offset, centre[place]))
+    distance = distance_m(offset, centre[place])
+    np.maximum.at(radius, place, distance)
     place_KU = np.full(labels_KU.shape, NOISE)
     place_KU[node_day, node] = place
     place_V = place_KU[seen.day, at]
@@ -85,6 +88,7 @@ def find_places(seen: Seen, radius_m: float, min_visits: int) -> Places:
         latitude=latitude,
         longitude=longitude,
         radius_m=radius,
+        spread_m=np.sqrt(np.bincount(place, np.square(distance) * weight, len(found)) / visits),
         visits=visits,
         share=visits / seen.visits[day],
         slot_visits=slot_visits,

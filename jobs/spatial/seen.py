@@ -23,7 +23,8 @@ class Path:
     """Events of one user, oldest first, (E,) each.
 
     Days count from any origin; latitude and longitude in degrees, NaN where unknown; slot is a
-    position in SLOTS, -1 where unknown; item is any number that stands for the item, 0 for none.
+    position in SLOTS, -1 where unknown; item is any number that stands for the item, 0 for none;
+    local_day is the event's own date on the clock on the wall, -1 where unknown.
     """
 
     arrived_on: Ints
@@ -31,6 +32,7 @@ class Path:
     longitude: Floats
     slot: Ints
     item: Ints
+    local_day: Ints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class Seen:
     spot: Ints
     slot: Ints
     item: Ints
+    local_day: Ints
     spots: Spots
 
     @property
@@ -93,4 +96,12 @@ def seen_from(path: Path, spots: Spots, days: Ints, length: int) -> Seen:
     day = np.repeat(np.arange(len(days)), [len(some) for some in events])
     placed = spots.of_event[event] != NOWHERE
     day, event = day[placed], event[placed]
-    return Seen(days=len(days), day=day, spot=spots.of_event[event], slot=path.slot[event], item=path.item[event], spots=spots)
+    return Seen(
+        days=len(days),
+        day=day,
+        spot=spots.of_event[event],
+        slot=path.slot[event],
+        item=path.item[event],
+        local_day=path.local_day[event],
+        spots=spots,
+    )

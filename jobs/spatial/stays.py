@@ -24,7 +24,8 @@ _ROLE_NAMES = pa.array(ROLES)
 _STAYS = (
     "user_id string, day date, place_id int, place_latitude double, place_longitude double, radius_m double, "
     "visits bigint, share double, slot_visits map<string,bigint>, main_slots array<string>, role string, confidence double, "
-    "radius_of_gyration_m double, entropy double, cells int, home_distance_m double, latitude double, longitude double"
+    "radius_of_gyration_m double, returner_radius_m double, daily_range_m double, entropy double, cells int, "
+    "home_distance_m double, latitude double, longitude double"
 )
 
 
@@ -46,6 +47,7 @@ def stays(recent: DataFrame, days: Days, length: int, radius_m: float, min_visit
         (F.coalesce(F.array_position(slots, F.col("slot")), F.lit(0)) - 1).cast("int").alias("slot"),
         # Eight bytes in place of a name; no two of one user's items will share them.
         F.when(F.col("item_id").isNull(), F.lit(0)).otherwise(F.xxhash64("item_id")).alias("item"),
+        F.coalesce(F.unix_date(F.to_date("local_timestamp")), F.lit(-1)).alias("local_day"),
     )
     return ordered.groupBy("user_id").applyInArrow(_stays_of_user(days, length, radius_m, min_visits), _STAYS)
 
@@ -76,6 +78,11 @@ def user_mobility(stays: DataFrame) -> DataFrame:
     return stays.where(is_first_of_day).select(
         "user_id",
         F.coalesce("radius_of_gyration_m", F.lit(0.0)).alias("radius_of_gyration_m"),
+        "returner_radius_m",
+        F.when(2 * F.col("returner_radius_m") >= F.col("radius_of_gyration_m"), F.lit("returner"))
+        .when(F.col("returner_radius_m").isNotNull(), F.lit("explorer"))
+        .alias("pattern"),
+        "daily_range_m",
         F.coalesce("entropy", F.lit(0.0)).alias("entropy"),
         F.coalesce("cells", F.lit(0)).alias("cells"),
         "home_distance_m",
@@ -113,6 +120,7 @@ def _path(events: pa.Table) -> Path:
         longitude=events["longitude"].to_numpy()[in_order],
         slot=events["slot"].to_numpy().astype(np.int64)[in_order],
         item=events["item"].to_numpy()[in_order],
+        local_day=events["local_day"].to_numpy().astype(np.int64)[in_order],
     )
 
 
@@ -154,6 +162,8 @@ def _mobility_columns(mobility: Mobility) -> pa.Table:
     return pa.table(
         {
             "radius_of_gyration_m": mobility.radius_of_gyration_m,
+            "returner_radius_m": pa.array(mobility.returner_radius_m, from_pandas=True),
+            "daily_range_m": pa.array(mobility.daily_range_m, from_pandas=True),
             "entropy": mobility.entropy,
             "cells": mobility.cells.astype(np.int32),
             "home_distance_m": pa.array(mobility.home_distance_m, from_pandas=True),

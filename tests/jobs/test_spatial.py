@@ -21,7 +21,17 @@ from jobs.spatial.sphere import EARTH_RADIUS_M
 from jobs.spatial.windows import in_windows, snapshot_days
 
 FIRST, LAST = date(2024, 1, 28), date(2024, 2, 2)  # from a Sunday to a Friday, over the end of a month
-TABLES_WRITTEN = ("user_places", "user_mobility", "item_positions", "cell_daily", "hotspots")
+TABLES_WRITTEN = (
+    "user_places",
+    "user_mobility",
+    "item_positions",
+    "cell_daily",
+    "hotspots",
+    "hotspot_trends",
+    "region_flows",
+    "region_stays",
+    "region_interests",
+)
 SETTINGS = (
     "sequences.length=12",
     "spatial.hotspot_min_cells=5",

@@ -20,7 +20,7 @@ def haversine_m(latitude, longitude, to_latitude, to_longitude):
     return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(half))
 
 
-def path(*events, arrived_on=None, item=None):
+def path(*events, arrived_on=None, item=None, local_day=None):
     """Events as (position, slot), position None for an event without one."""
     spots = [spot or (np.nan, np.nan) for spot, _ in events]
     return Path(
@@ -29,6 +29,7 @@ def path(*events, arrived_on=None, item=None):
         longitude=np.array([spot[1] for spot in spots]),
         slot=np.array([SLOTS.index(slot) if slot else -1 for _, slot in events]),
         item=np.array(item if item is not None else [1] * len(events)),
+        local_day=np.array(local_day if local_day is not None else [0] * len(events)),
     )
 
 
@@ -126,6 +127,27 @@ def test_mobility_by_its_definitions():
     from_home = haversine_m(latitude, longitude, places.latitude[home], places.longitude[home])
     assert found.home_distance_m[0] == pytest.approx(np.median(from_home))
     assert (found.latitude[0], found.longitude[0]) == spots[-1], "the last placed event, not the last event"
+
+
+def test_returners_and_daily_ranges():
+    near = [tuple(HOUSE + np.random.default_rng(3).normal(0, 0.0003, 2)) for _ in range(5)]
+    visits = [*near, *[OFFICE] * 4, *[CAFE] * 3, (41.5, -74.0)]
+    walked = path(*[(spot, "weekday_night") for spot in visits], local_day=[1] * 5 + [2] * 2 + [1] * 2 + [2] * 3 + [-1])
+    places, seen = places_of(walked)
+    found = describe(seen, places)
+    latitude, longitude = np.array(visits[:9]).T
+    gyration = np.sqrt(np.mean(haversine_m(latitude, longitude, latitude.mean(), longitude.mean()) ** 2))
+    assert found.returner_radius_m[0] == pytest.approx(gyration, rel=1e-4), "of the visits to the house and the office"
+    assert 2 * found.returner_radius_m[0] < found.radius_of_gyration_m[0], "the trip makes an explorer"
+    metres = np.array([111_195, 111_195 * np.cos(np.radians(40.73))])
+    boxes = [np.ptp(np.array(some), axis=0) * metres for some in ([*near, OFFICE], [OFFICE, CAFE])]
+    assert found.daily_range_m[0] == pytest.approx(np.mean([np.hypot(*box) for box in boxes]), rel=1e-3)
+
+    one_place, seen = places_of(path(*[(HOUSE, None)] * 4, local_day=[-1] * 4))
+    found = describe(seen, one_place)
+    assert found.returner_radius_m[0] == pytest.approx(0, abs=1e-6) and np.isnan(found.daily_range_m[0])
+    none, seen = places_of(path((HOUSE, None)))
+    assert np.isnan(describe(seen, none).returner_radius_m[0])
 
 
 def test_mobility_of_one_event_and_of_none():
