@@ -19,13 +19,14 @@ _SECONDS_AN_HOUR = 3600
 def region_flows(events: DataFrame, settings: Spatial) -> DataFrame:
     """`region_flows` of each `snapshot_day`: trips by region of origin and destination, and slot of the departure.
 
-    A trip is two consecutive events of a user at most `planning_max_gap_hours` apart; within a
-    region too, unless both are at one spot.
+    A trip is two consecutive events of a user at most `planning_max_gap_hours` apart, in two
+    regions, or `place_radius_m` apart or more: what is done at one place is no trip.
 
     Args:
         events: snapshot_day, user_id, event_id, event_timestamp, region, slot, latitude, longitude.
     """
-    trips = _followed(events, settings).where(F.col("next_region").isNotNull() & _moved())
+    moved = (F.col("region") != F.col("next_region")) | (_distance_m() >= settings.place_radius_m)
+    trips = _followed(events, settings).where(F.col("next_region").isNotNull() & moved)
     return _of_groups(
         trips.withColumnsRenamed({"region": "origin", "next_region": "destination"}),
         ("origin", "destination"),
@@ -81,11 +82,6 @@ def _followed(events: DataFrame, settings: Spatial) -> DataFrame:
     seconds = (F.unix_micros("next_event_timestamp") - F.unix_micros("event_timestamp")) / F.lit(1e6)
     is_near = seconds <= settings.planning_max_gap_hours * _SECONDS_AN_HOUR
     return followed.withColumn("seconds", seconds).withColumn("next_region", F.when(is_near, F.col("next_region")))
-
-
-def _moved() -> Column:
-    is_same_spot = F.col("latitude").eqNullSafe(F.col("next_latitude")) & F.col("longitude").eqNullSafe(F.col("next_longitude"))
-    return (F.col("region") != F.col("next_region")) | ~is_same_spot
 
 
 def _distance_m() -> Column:
