@@ -120,7 +120,7 @@ def _chosen(tables: Sequence[str] | None, given: Sequence[str]) -> list[str]:
         if name not in FEATURE_TABLES:
             raise ValueError(f"{name} is no feature table; these are {', '.join(FEATURE_TABLES)}")
         if lacking := _lacking(name, given):
-            raise ValueError(f"{name} needs the column {lacking[0]} in the entities, which have {', '.join(given)}")
+            raise ValueError(f"{name} needs the column {' and the column '.join(lacking)} in the entities")
     chosen = [name for name in FEATURE_TABLES if (name in tables if tables else not _lacking(name, given))]
     if not chosen:
         needs = "; ".join(f"{name}: {', '.join(_lacking(name, ()))}" for name in FEATURE_TABLES)
