@@ -1,4 +1,4 @@
-"""The same by DuckDB's ASOF JOIN; one JSON line. Called by asof.py, in the peers' environment."""
+"""The same by DuckDB's ASOF JOIN; one JSON line. Called by asof.py."""
 
 from __future__ import annotations
 
