@@ -73,7 +73,7 @@ def joined(context: Context, entities: DataFrame, tables: Sequence[str] | None =
     if MOMENT not in entities.columns:
         raise ValueError(f"the entities have no column {MOMENT}: name the moment of each row in it, in UTC")
     chosen = _chosen(tables, entities.columns)
-    asked = _without_moments_refused(entities)
+    asked = entities.withColumn(MOMENT, F.col(MOMENT).cast("timestamp"))
     if "user_id" in entities.columns:
         hidden = pseudonym_column(F.col("user_id").cast("string"), load_key())
         asked = asked.withColumn("_given", F.col("user_id")).withColumn("user_id", hidden)
@@ -92,17 +92,17 @@ def joined(context: Context, entities: DataFrame, tables: Sequence[str] | None =
     return rows.select(*given, *found)
 
 
-def _without_moments_refused(entities: DataFrame) -> DataFrame:
-    missing = entities.where(F.col(MOMENT).isNull()).limit(1).count()
-    if missing:
-        raise ValueError(f"some rows of the entities have no {MOMENT} that can be read: write 2024-06-16 12:30:00, in UTC")
-    return entities.withColumn(MOMENT, F.col(MOMENT).cast("timestamp"))
-
-
 def _reach(context: Context, asked: DataFrame) -> Days:
-    """The days whose partitions can hold what was known: from the keyframe before the first moment to the last one."""
-    row = asked.agg(F.min(F.to_date(MOMENT)).alias("first"), F.max(F.to_date(MOMENT)).alias("last")).first()
+    """The days whose partitions can hold what was known: from the keyframe before the first moment to the last one.
+
+    Raises:
+        ValueError: a row has no moment.
+    """
+    day = F.to_date(MOMENT)
+    row = asked.agg(F.min(day).alias("first"), F.max(day).alias("last"), F.count_if(day.isNull()).alias("missing")).first()
     assert row is not None
+    if row["missing"]:
+        raise ValueError(f"some rows of the entities have no {MOMENT} that can be read: write 2024-06-16 12:30:00, in UTC")
     first, last = (
         min(max((day or context.days.last) - timedelta(days=1), context.first_day), context.days.last)
         for day in (row["first"], row["last"])

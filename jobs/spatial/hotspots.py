@@ -21,6 +21,7 @@ from conf.contracts import ANY_SLOT, SLOTS
 from conf.settings import Spatial
 from jobs.spatial.clusters import Flags, Ints
 from jobs.spatial.sphere import Floats
+from jobs.spatial.windows import by_slot
 
 _EVERY_SLOT = (*SLOTS, ANY_SLOT)
 _HOT = (
@@ -43,8 +44,7 @@ def hotspots(events: DataFrame, settings: Spatial) -> DataFrame:
         events: snapshot_day, cell, region, slot, user_id, one row per event of its window.
     """
     counts = (
-        events.where(F.col("cell").isNotNull())
-        .withColumn("slot", F.explode(F.array_compact(F.array(F.col("slot"), F.lit(ANY_SLOT)))))
+        by_slot(events.where(F.col("cell").isNotNull()))
         .groupBy("snapshot_day", "cell", "slot")
         .agg(
             F.count(F.lit(1)).alias("events"),

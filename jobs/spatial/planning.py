@@ -9,9 +9,9 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.contracts import ANY_SLOT
 from conf.settings import Spatial
 from jobs.spatial.sphere import EARTH_RADIUS_M
+from jobs.spatial.windows import by_slot
 
 _SECONDS_AN_HOUR = 3600
 
@@ -66,7 +66,7 @@ def region_interests(events: DataFrame, settings: Spatial) -> DataFrame:
     The share is that of all events of the region and slot with a category, those of groups left out included.
     """
     here = Window.partitionBy("snapshot_day", "region", "slot")
-    known = _by_slot(events.where(F.col("region").isNotNull() & F.col("category").isNotNull()))
+    known = by_slot(events.where(F.col("region").isNotNull() & F.col("category").isNotNull()))
     counts = known.groupBy("snapshot_day", "region", "category", "slot").agg(
         F.count(F.lit(1)).alias("events"), F.count_distinct("user_id").alias("users")
     )
@@ -93,12 +93,7 @@ def _distance_m() -> Column:
     return 2 * EARTH_RADIUS_M * F.asin(F.sqrt(F.when(half > 1, F.lit(1.0)).otherwise(half)))
 
 
-def _by_slot(rows: DataFrame) -> DataFrame:
-    """Each row under its slot and under `any`."""
-    return rows.withColumn("slot", F.explode(F.array_compact(F.array(F.col("slot"), F.lit(ANY_SLOT)))))
-
-
 def _of_groups(rows: DataFrame, by: tuple[str, ...], settings: Spatial, *measures: Column) -> DataFrame:
-    grouped = _by_slot(rows).groupBy(F.col("snapshot_day").alias("day"), *by, "slot")
+    grouped = by_slot(rows).groupBy(F.col("snapshot_day").alias("day"), *by, "slot")
     counted = grouped.agg(F.count_distinct("user_id").alias("users"), *measures)
     return counted.where(F.col("users") >= settings.planning_min_users)

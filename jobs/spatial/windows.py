@@ -1,4 +1,4 @@
-"""Weekly snapshots and the trailing windows that they are made of."""
+"""Weekly snapshots, and the trailing windows and parts of the week that they are made of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from conf.contracts import ANY_SLOT
 from jobs.lake.store import Days
 
 _MONDAY = 0
@@ -31,3 +32,8 @@ def in_windows(rows: DataFrame, snapshots: Sequence[date], window_days: int) -> 
         return (F.col("day") <= end) & (F.col("day") > F.date_sub(end, window_days)) & (until.isNull() | (end < until))
 
     return rows.withColumn("snapshot_day", F.explode(F.filter(every, holds))).drop("day", "allowed_until")
+
+
+def by_slot(rows: DataFrame) -> DataFrame:
+    """Each row under its slot, if it has one, and under `any`."""
+    return rows.withColumn("slot", F.explode(F.array_compact(F.array(F.col("slot"), F.lit(ANY_SLOT)))))

@@ -42,7 +42,7 @@ def change_point(counts_NP: Floats) -> Features:
     """
     days, series = counts_NP.shape
     factor_DP = weekday_factors(counts_NP)
-    total, squares = sum_days(counts_NP), np.zeros(series)
+    total = sum_days(counts_NP)
     events, exposure, of_squares = np.zeros(series), np.zeros(series), np.zeros(series)
     best = {name: np.zeros(series) for name in ("gain", "day", "events", "exposure", "squares")}
     best["gain"] -= 1.0
@@ -56,9 +56,8 @@ def change_point(counts_NP: Floats) -> Features:
                 best[name] = np.where(better, values, best[name])
         factor = factor_DP[day % WEEK]
         events, exposure, of_squares = events + counts, exposure + factor, of_squares + counts**2 / factor
-    squares = of_squares
     before = (best["events"], best["exposure"], best["squares"])
-    after = (total - best["events"], days - best["exposure"], squares - best["squares"])
+    after = (total - best["events"], days - best["exposure"], of_squares - best["squares"])
     dispersion = np.maximum(1, (_pearson(*before) + _pearson(*after)) / (days - 1 - WEEK))
     height = np.sqrt(np.maximum(2 * best["gain"] / dispersion, 0))
     known = total > 0
