@@ -29,7 +29,7 @@ from jobs.lake.context import Context
 from jobs.lake.store import Days, newest
 
 STRETCH_HALF_LIVES = 1000
-GAP_DAYS = 28  # an interest returns after so many days without an event; conf.tables says the same of `trend`
+GAP_DAYS = 28  # an interest returns after so many days without an event; conf/tables/interests.py says the same of `trend`
 SECONDS_PER_DAY = 86_400
 SPANS = ("long", "short")
 # What a row of `weighed` is: the state before the range, a day's arrivals in a category, or a category on a user's active day.

@@ -1,0 +1,43 @@
+"""When and where together."""
+
+from __future__ import annotations
+
+from conf.contracts import ANY_SLOT, column, snapshot, state
+from conf.tables.columns import SLOT_CHECK, UNIT_INTERVAL, user
+
+INTERACTION = (
+    state(
+        "user_slot_affinity",
+        "How much a user turns to a category in a slot.",
+        user(),
+        column("slot", "string", "part of the week", nullable=False),
+        column("category", "string", "category", nullable=False),
+        column(
+            "weight",
+            "double",
+            "sum of event weights, halved every half-life",
+            nullable=False,
+            aged="weight * power(0.5, age_days / half_life_days)",
+        ),
+        column("half_life_days", "double", "half-life of the weight", unit="day", nullable=False),
+        column("affinity", "double", "share of the category in the slot, shrunk to the user's overall share", nullable=False),
+        owner="user_id",
+        key=("user_id", "slot", "category"),
+        checks={"slot_known": SLOT_CHECK, "affinity_range": UNIT_INTERVAL.format("affinity")},
+        personal=True,
+        purpose="location",
+        nothing={"slot": f"'{ANY_SLOT}'", "half_life_days": "1D"},
+    ),
+    snapshot(
+        "region_slot_lift",
+        "How much more often a category is chosen in a region and slot than overall.",
+        column("region", "string", "region", nullable=False),
+        column("slot", "string", "part of the week", nullable=False),
+        column("category", "string", "category", nullable=False),
+        column("events", "bigint", "events in the window", nullable=False),
+        column("lift", "double", "share in region and slot over share overall, shrunk to 1", nullable=False),
+        column("z", "double", "two-proportion z value", nullable=False),
+        key=("region", "slot", "category"),
+        checks={"slot_known": SLOT_CHECK},
+    ),
+)

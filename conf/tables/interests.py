@@ -1,0 +1,136 @@
+"""Texts, labels and interests."""
+
+from __future__ import annotations
+
+from conf.contracts import column, fact, state
+from conf.tables.columns import item, user
+
+TEXT = (
+    state(
+        "text_semantics",
+        "One row per distinct text: its sentence vector.",
+        column("text_hash", "string", "hash of the normalised text", nullable=False),
+        column("text", "string", "the text, white space as single spaces, cut to 2,000 characters", personal=True),
+        column(
+            "vector",
+            "array<float>",
+            "sentence vector of unit length, to 1e-5 (rounding moves with the batch); null: no word that the encoder knows",
+            tolerance=1e-5,
+        ),
+        column("encoder", "string", "encoder NAME@HASH of its weights/tokens read at most", nullable=False),
+        owner="text_hash",
+        key=("text_hash",),
+        personal=True,
+    ),
+    state(
+        "item_texts",
+        "Which texts describe an item.",
+        item(),
+        column("text_hash", "string", "hash of the item's title, category and description"),
+        owner="item_id",
+        key=("item_id",),
+    ),
+)
+
+# What interests become `age_days` after `changed_on`; jobs/label.py labels with the very same expressions.
+_LONG_NOW = "long_weight * power(0.5, age_days / long_half_life_days)"
+_SHORT_NOW = "short_weight * power(0.5, age_days / short_half_life_days)"
+# A weight that sits on a threshold but for rounding reaches it.
+_INTEREST_LABEL = (
+    f"CASE WHEN active_weeks >= long_min_weeks AND {_LONG_NOW} >= long_min_weight - 1e-9 THEN 'long' "
+    f"WHEN {_SHORT_NOW} >= short_min_weight - 1e-9 THEN 'short' ELSE 'none' END"
+)
+# A weight that is halved every h days and has watched a user for a days has seen h / ln 2 * (1 - 2^(-a / h)) days' worth.
+# The short weight to be expected, were the rate of events what the long weight says:
+_EXPECTED = (
+    f"{_LONG_NOW} * short_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / short_half_life_days))"
+    " / (long_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / long_half_life_days)))"
+)
+_INTEREST_TREND = (
+    "CASE WHEN returned_days + age_days < 14 THEN 'returning' "
+    "WHEN idle_days + age_days >= 28 THEN 'fading' "
+    f"WHEN {_SHORT_NOW} >= 2 * {_EXPECTED} AND {_SHORT_NOW} - {_EXPECTED} >= 1 THEN 'emerging' "
+    f"WHEN {_SHORT_NOW} <= 0.5 * {_EXPECTED} AND {_EXPECTED} - {_SHORT_NOW} >= 1 THEN 'fading' "
+    "ELSE 'stable' END"
+)
+
+LABEL = (
+    fact(
+        "event_labels",
+        "Per event the label that its category held for the user before the event's arrival day.",
+        column("event_id", "string", "the event", nullable=False),
+        user(),
+        column("category", "string", "its category", nullable=False),
+        column("label", "string", "long, short or none", nullable=False),
+        column("trend", "string", "emerging, stable, fading, returning; null where nothing was known"),
+        column("long_weight", "double", "the user's long-term weight on the category before that day", nullable=False),
+        column("short_weight", "double", "the short-term weight before that day", nullable=False),
+        key=("event_id",),
+        checks={"label_known": "label IN ('long', 'short', 'none')"},
+        personal=True,
+    ),
+    state(
+        "user_interests",
+        "A user's weight on each category, long- and short-term, with label and trend.",
+        user(),
+        column("category", "string", "category", nullable=False),
+        column(
+            "long_weight",
+            "double",
+            "sum of event weights, halved every long half-life",
+            nullable=False,
+            aged=_LONG_NOW,
+        ),
+        column(
+            "short_weight",
+            "double",
+            "sum of event weights, halved every short half-life",
+            nullable=False,
+            aged=_SHORT_NOW,
+        ),
+        column("long_half_life_days", "double", "half-life of the long weight", unit="day", nullable=False),
+        column("short_half_life_days", "double", "half-life of the short weight", unit="day", nullable=False),
+        column("events", "bigint", "events of the user in the category so far, but those of weight 0", nullable=False),
+        column("active_weeks", "int", "arrival weeks (Monday to Sunday) with an event", nullable=False),
+        column("first_on", "date", "arrival day of the first event", nullable=False),
+        column("last_on", "date", "arrival day of the newest event", nullable=False),
+        column("idle_days", "int", "days since `last_on`", unit="day", nullable=False, aged="idle_days + age_days"),
+        column(
+            "returned_days",
+            "int",
+            "days since an event ended 28 days or more without one; null where none did",
+            unit="day",
+            aged="returned_days + age_days",
+        ),
+        column(
+            "known_days",
+            "int",
+            "days since the user's first event in any category",
+            unit="day",
+            nullable=False,
+            aged="known_days + age_days",
+        ),
+        column("long_min_weeks", "int", "label long: from so many active weeks on", nullable=False),
+        column("long_min_weight", "double", "label long: from this long weight on", nullable=False),
+        column("short_min_weight", "double", "label short: from this short weight on", nullable=False),
+        column("label", "string", "long, else short, else none, by the three thresholds", nullable=False, aged=_INTEREST_LABEL),
+        column(
+            "trend",
+            "string",
+            "returning: within 14 days after 28 or more without an event; fading: 28 days without one, or the short weight "
+            "is half of what the long weight lets expect, or less, and an event's worth below it; emerging: twice that, "
+            "or more, and an event's worth above it; else stable",
+            nullable=False,
+            aged=_INTEREST_TREND,
+        ),
+        owner="user_id",
+        key=("user_id", "category"),
+        checks={
+            "label_known": "label IN ('long', 'short', 'none')",
+            "trend_known": "trend IN ('emerging', 'stable', 'fading', 'returning')",
+        },
+        personal=True,
+        purpose="labels",
+        nothing={"label": "'none'", "trend": "'stable'", "long_half_life_days": "1D", "short_half_life_days": "1D"},
+    ),
+)
