@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from conf.contracts import Column, Table
 from conf.settings import Settings, SettingsError
 from conf.tables import TABLES
 from jobs.lake import logs
-from jobs.query.rendering import aligned
-from jobs.query.statement import nearest
+from jobs.query import answer
+from jobs.query.rendering import aligned, plain_rows, short
+from jobs.query.statement import CLOSED, HISTORY, nearest
 from jobs.query.versions import Seen, seen
 from jobs.staleness import stale
 
@@ -91,8 +92,8 @@ def write_summaries(found: Sequence[Summary], form: str, *, width: int | None) -
     return aligned(list(shown), list(shown.values()), right={"rows", "size", "version"}, width=width)
 
 
-def description(root: str, name: str) -> dict[str, Any]:
-    """A table's contract and what is stored of it, as JSON has it.
+def description(settings: Settings, name: str, sample: int) -> dict[str, Any]:
+    """A table's contract and what is stored of it, with `sample` rows of its newest day, as JSON has it.
 
     Raises:
         SettingsError: there is no such table; says what is near.
@@ -100,7 +101,9 @@ def description(root: str, name: str) -> dict[str, Any]:
     if name not in TABLES:
         raise SettingsError(f"there is no table {name}{nearest(name, TABLES)}; `wherewhen tables` lists them")
     contract = TABLES[name]
-    stored = _summary(root, contract, seen(root, {}, None).get(name))
+    at = seen(settings.lake, {}, None).get(name)
+    stored = _summary(settings.lake, contract, at)
+    facts = {key: value for key, value in asdict(stored).items() if key not in ("name", "kind", "comment", "stale")}
     return {
         "table": name,
         "kind": contract.kind,
@@ -112,9 +115,25 @@ def description(root: str, name: str) -> dict[str, Any]:
         "keep_keyframes": contract.keep_keyframes,
         "newest_only": contract.newest_only,
         "checks": dict(contract.checks),
-        "stored": {key: value for key, value in asdict(stored).items() if key not in ("name", "kind", "comment", "stale")},
+        "stored": {**facts, "written_at": _written_at(settings.lake, name, at)},
         "columns": [_column(column) for column in contract.columns],
+        "sample": _sample(settings, contract, stored, sample),
     }
+
+
+def _written_at(root: str, name: str, at: Seen | None) -> datetime | None:
+    """When the version that readers see was committed."""
+    table = _stored(root, name, at)
+    return None if table is None else datetime.fromtimestamp(table.history(1)[0]["timestamp"] / 1000, UTC)
+
+
+def _sample(settings: Settings, contract: Table, stored: Summary, rows: int) -> list[dict[str, Any]]:
+    """Rows of the newest day: of one partition, so that a large table answers as fast as a small one."""
+    if contract.name in CLOSED or not stored.rows or not rows:
+        return []
+    of_day = "true" if stored.newest_day is None else f"day = DATE '{stored.newest_day}'"
+    here = f"{of_day} AND NOT gone" if contract.kind == "state" else of_day
+    return plain_rows(answer(settings, f"SELECT * FROM {contract.name}{HISTORY} WHERE {here} LIMIT {rows}"))
 
 
 def _column(column: Column) -> dict[str, Any]:
@@ -136,7 +155,8 @@ def write_description(found: dict[str, Any], form: str, *, width: int | None) ->
     state = "nothing is stored yet"
     if stored["version"] is not None:
         size = f"{stored['rows']:,} rows, {_bytes(stored['size'])}"
-        state = f"{size}, newest day {_or_dash(stored['newest_day'])}, version {stored['version']}"
+        written = f"written {stored['written_at']:%Y-%m-%d %H:%M} UTC"
+        state = f"{size}, newest day {_or_dash(stored['newest_day'])}, version {stored['version']}, {written}"
     within = "" if found["kind"] == "log" else " within a day"
     within += "; rows that repeat another share it" if found["repeats"] else ""
     lines = [
@@ -160,7 +180,15 @@ def write_description(found: dict[str, Any], form: str, *, width: int | None) ->
         "personal": ["yes" if one["personal"] else "" for one in columns],
         "meaning": [one["comment"] + (" (aged when read)" if one["aged"] else "") for one in columns],
     }
-    return "\n".join(lines) + "\n\n" + aligned(list(shown), list(shown.values()), width=width)
+    contract = "\n".join(lines) + "\n\n" + aligned(list(shown), list(shown.values()), width=width)
+    return contract + ("\n" + _aside(found["sample"], width) if found["sample"] else "")
+
+
+def _aside(rows: Sequence[dict[str, Any]], width: int | None) -> str:
+    """Sample rows side by side, a line a column of the table: most tables are wider than a screen."""
+    names = ["sample", *(f"row {number}" for number in range(1, len(rows) + 1))]
+    values = [["NULL" if row[name] is None else _cut(short(row[name])) for name in rows[0]] for row in rows]
+    return aligned(names, [list(rows[0]), *values], width=width)
 
 
 def recorded(root: str, day: date | None, last: int) -> list[logs.Row]:

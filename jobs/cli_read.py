@@ -20,7 +20,8 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SELECT", help="One SELECT.", show_default=False)],
     user: Annotated[str | None, typer.Option(help="A user's own id: `:user` in the SQL becomes the pseudonym.")] = None,
     format_: Annotated[
-        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="How the rows are written to stdout.")
+        Literal["table", "csv", "json", "parquet", "geojson"],
+        typer.Option("--format", help="How the rows are written to stdout; geojson where they have a place."),
     ] = "table",
     version: Annotated[
         list[str] | None, typer.Option("--version", metavar="TABLE=N", help="Read this Delta version; may be repeated.")
@@ -30,17 +31,25 @@ def query(
     """Answer one SELECT from the tables of the newest finished night, without Spark.
 
     A table's NAME is its state as of that night (weights aged, without the gone), a snapshot's newest partition,
-    all rows of a fact or log; NAME_history is every stored row.
+    all rows of a fact or log; NAME_history is every stored row. GeoJSON takes the place from the columns cell, or
+    latitude and longitude, or origin and destination, or region.
 
     Example: wherewhen query "select slot, rank, item_id, reason from recommendations where user_id = :user" --user 42
+
+    Example: wherewhen query "select * from region_flows where slot = 'weekday_morning'" --format geojson > flows.geojson
     """
     from jobs.query import answer, as_parquet, render
 
     if format_ == "parquet" and sys.stdout.isatty():
         raise typer.BadParameter("parquet is not for a terminal: redirect it, as in --format parquet > rows.parquet")
-    rows = answer(settings(), sql, user=user, versions=dict(map(_version, version or ())), at_run=at_run)
+    loaded = settings()
+    rows = answer(loaded, sql, user=user, versions=dict(map(_version, version or ())), at_run=at_run)
     if format_ == "parquet":
         sys.stdout.buffer.write(as_parquet(rows))
+    elif format_ == "geojson":
+        from jobs.query.geojson import as_geojson
+
+        sys.stdout.write(as_geojson(rows, loaded))
     else:
         sys.stdout.write(render(rows, format_, width=terminal_width()))
 
@@ -67,15 +76,16 @@ def tables(
 
 def describe(
     table: Annotated[str, typer.Argument(help="A table's name.", show_default=False)],
+    rows: Annotated[int, typer.Option(min=0, help="So many rows of it as a sample.")] = 3,
     format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How it is written to stdout.")] = "table",
 ) -> None:
-    """Show a table's contract: columns, types, units, key, checks, and what is stored of it.
+    """Show a table's contract: columns, types, units, key, checks; what is stored of it, how fresh, and some rows.
 
-    Example: wherewhen describe user_interests
+    The rows are of its newest day, as stored. Example: wherewhen describe user_interests --rows 1
     """
     from jobs.catalogue import description, write_description
 
-    sys.stdout.write(write_description(description(settings().lake, table), format_, width=terminal_width()))
+    sys.stdout.write(write_description(description(settings(), table, rows), format_, width=terminal_width()))
 
 
 def runs(

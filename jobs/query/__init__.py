@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.settings import Settings
 from conf.tables import TABLES
-from jobs.query.rendering import FORMATS, as_parquet, render
+from jobs.query.rendering import as_parquet, render
 from jobs.query.statement import HISTORY, QueryError, Statement, check, nearest, open_tables
 from jobs.query.versions import Seen, seen
 from jobs.query.views import view
@@ -15,7 +15,7 @@ from jobs.query.views import view
 if TYPE_CHECKING:
     from arro3.core import Table
 
-__all__ = ["FORMATS", "QueryError", "answer", "as_parquet", "open_tables", "render"]
+__all__ = ["QueryError", "answer", "as_parquet", "open_tables", "render"]
 
 # What DataFusion says of a statement that cannot be planned; anything else went wrong while it ran.
 _PLANNING = ("SQL error", "Schema error", "Error during planning", "This feature is not implemented", "type_coercion")

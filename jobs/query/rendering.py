@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from arro3.core import ChunkedArray, DataType, Table
 
-FORMATS = ("table", "csv", "json", "parquet")
 SHOWN_ROWS = 1000
 _LONGEST = 200  # signs of a cell
 _READABLE = 12  # a column is not shrunk further
@@ -148,10 +147,18 @@ def _field(text: str) -> str:
 
 
 def _json(rows: Table) -> str:
-    _refuse_double_names(rows)
-    names = rows.column_names
-    lines = [json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False) for row in _rows(rows)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in plain_rows(rows)]
     return "[" + ",\n ".join(lines) + "]\n"
+
+
+def plain_rows(rows: Table) -> list[dict[str, Any]]:
+    """The rows by column name, values as JSON has them.
+
+    Raises:
+        ValueError: columns of one name.
+    """
+    _refuse_double_names(rows)
+    return [dict(zip(rows.column_names, map(_plain, row), strict=True)) for row in _rows(rows)]
 
 
 def _refuse_double_names(rows: Table) -> None:
@@ -162,7 +169,7 @@ def _refuse_double_names(rows: Table) -> None:
 
 def _table(rows: Table, width: int | None) -> str:
     shown = rows.slice(0, min(SHOWN_ROWS, rows.num_rows))
-    cells = [["NULL" if value is None else _short(value) for value in _values(column)] for column in shown.columns]
+    cells = [["NULL" if value is None else short(value) for value in _values(column)] for column in shown.columns]
     right = {name for name, column in zip(rows.column_names, rows.columns, strict=True) if _is_number(column.type)}
     text = aligned(rows.column_names, cells, right=right, width=width)
     if rows.num_rows > SHOWN_ROWS:
@@ -205,7 +212,7 @@ def _is_number(kind: DataType) -> bool:
     return bool(Kind.is_numeric(kind) or Kind.is_decimal(kind))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """For the eye: floats to seven digits, no control characters, at most 200 signs."""
     text = f"{value:.7g}" if isinstance(value, float) else _text(value)
     text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

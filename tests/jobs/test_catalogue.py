@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_an_empty_table_and_a_lake_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_description_holds_the_whole_contract(lake, name):
-    contract, found = TABLES[name], description(lake, name)
+    contract, found = TABLES[name], description(over(lake), name, 3)
     assert [column["name"] for column in found["columns"]] == list(contract.names)
     text = write_description(found, "table", width=None)
     for column in contract.columns:
@@ -91,12 +92,26 @@ def test_a_description_holds_the_whole_contract(lake, name):
         assert column.comment in line and (column.unit or "") in line
         assert ("aged when read" in line) == (column.aged is not None)
     assert all(rule in text for rule in contract.checks.values())
-    assert json.loads(write_description(found, "json", width=None)) == json.loads(json.dumps(found, default=str))
+    plain = json.loads(json.dumps(found, default=lambda one: one.isoformat()))
+    assert json.loads(write_description(found, "json", width=None)) == plain
+
+
+def test_a_description_says_how_fresh_a_table_is_and_shows_rows_of_its_newest_day(lake):
+    found = description(over(lake), "items", 1)
+    assert [(row["item_id"], row["day"]) for row in found["sample"]] == [("a", "2024-01-30")], "the unfinished day is not seen"
+    age = datetime.now(UTC) - found["stored"]["written_at"]
+    assert 0 <= age.total_seconds() < 600
+    text = write_description(description(over(lake), "items", 2), "table", width=None)
+    assert re.search(r"newest day 2024-01-30, version 1, written \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert re.search(r"^item_id +a +b$", text, re.M) and re.search(r"^title +NULL +NULL$", text, re.M)
+    assert description(over(lake), "items", 0)["sample"] == [] == description(over(lake), "users", 3)["sample"]
+    logs.append(lake, "runs", [{**RUN, "outputs": {"items": 1, "vault": 0}}])
+    assert description(over(lake), "runs", 2)["sample"] and description(over(lake), "vault", 2)["sample"] == []
 
 
 def test_an_unknown_table_is_a_wrong_usage(lake):
     with pytest.raises(SettingsError, match="there is no table itms; did you mean items"):
-        description(lake, "itms")
+        description(over(lake), "itms", 3)
 
 
 def test_runs_come_newest_first_with_what_went_wrong(lake):

@@ -8,92 +8,22 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, date, datetime
+from datetime import date
 
 import deltalake
-import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from conf.settings import load_settings
-from conf.tables import TABLES
-from jobs.lake import logs
 from jobs.lake.identities import load_key, pseudonym
-from jobs.lake.schema import create
 from jobs.query import QueryError, answer, as_parquet, render
 from jobs.query.statement import check
 
 JAN30, JAN31, FEB1, FEB2, FEB3 = (date(2024, 1, 30), date(2024, 1, 31), date(2024, 2, 1), date(2024, 2, 2), date(2024, 2, 3))
-SIMPLE = {
-    "string": "x",
-    "double": 1.0,
-    "bigint": 1,
-    "int": 1,
-    "boolean": False,
-    "date": JAN30,
-    "timestamp": datetime(2024, 1, 30, tzinfo=UTC),
-}
-RUN = {
-    "status": "done",
-    "settings_hash": "s",
-    "code_version": "c",
-    "inputs": {},
-    "rows_out": {},
-    "details": "{}",
-    "seconds": 1.0,
-}
-ALLOWED = {"label": "long", "trend": "stable", "slot": "any", "role": "home"}
-
-
-class SmallLake:
-    """A lake written without Spark: rows of any table, and records of what is finished."""
-
-    def __init__(self, root):
-        self.root = str(root)
-        self.settings = load_settings(overrides=[f"lake={root}"])
-        self._clock = 0
-
-    def write(self, name, *changes):
-        """Append valid rows that differ in the given fields; the version."""
-        contract = TABLES[name]
-        path = f"{self.root}/{name}"
-        if not deltalake.DeltaTable.is_deltatable(path):
-            create(path, contract)
-        valid = {
-            column.name: ALLOWED.get(column.name, SIMPLE.get(column.type, []))
-            for column in contract.columns
-            if not column.nullable
-        }
-        rows = [{**valid, **change} for change in changes]
-        for row in rows:
-            if "changed_on" in row and "changed_on" not in changes[rows.index(row)]:
-                row["changed_on"] = row["day"]
-        schema = pa.schema(deltalake.DeltaTable(path).schema().to_arrow())
-        deltalake.write_deltalake(path, pa.Table.from_pylist(rows, schema=schema), mode="append")
-        return deltalake.DeltaTable(path).version()
-
-    def finish(self, day, outputs, *, step="label", run_id="run1", **more):
-        self._clock += 1
-        at = datetime(2024, 3, 1, 0, 0, self._clock, tzinfo=UTC)
-        row = {
-            **RUN,
-            "run_id": run_id,
-            "step": step,
-            "day": day,
-            "first_day": JAN30,
-            "outputs": outputs,
-            "finished_at": at,
-            **more,
-        }
-        logs.append(self.root, "runs", [row])
-
-    def rows(self, sql, **more):
-        return json.loads(render(answer(self.settings, sql, **more), "json"))
 
 
 @pytest.fixture
-def lake(tmp_path):
-    return SmallLake(tmp_path / "lake")
+def lake(small_lake):
+    return small_lake
 
 
 def interest(user, category, day, **more):
