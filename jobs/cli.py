@@ -76,10 +76,11 @@ def main() -> None:
 
 
 def register() -> None:
-    from jobs import cli_keep, cli_models, cli_person, cli_read, cli_run
+    from jobs import cli_keep, cli_models, cli_person, cli_read, cli_run, cli_see
 
     cli_run.register(app)
     cli_read.register(app)
+    cli_see.register(app)
     cli_keep.register(app)
     cli_models.register(app)
     cli_person.register(app)

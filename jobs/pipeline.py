@@ -144,8 +144,11 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="report",
-        does="writes one page: what ran, rows, quality, sample lists",
-        reads=("recommendations", "model_quality", "publications", "drift", "export_log", "events_quarantine"),
+        does="writes one page: what ran, rows, quality, a heatmap, series, sample lists",
+        reads=(
+            "recommendations", "model_quality", "publications", "drift", "export_log", "events_quarantine", "cell_daily",
+            "hotspots", "hotspot_trends", "activity_daily", "time_series_features", "user_places",
+        ),
         writes=(),
     ),
 )  # fmt: skip

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from conf.contracts import ANY_SLOT
@@ -20,6 +19,10 @@ from jobs.lake.context import Context
 from jobs.lake.disk import write_whole
 from jobs.lake.publications import in_order
 from jobs.pipeline import STEPS
+from jobs.seeing import night
+from jobs.seeing.night import busiest_area, places_of_one, telling_series
+from jobs.seeing.page import environment
+from jobs.seeing.reading import Reader
 
 Row = dict[str, Any]
 LISTED = 6  # items shown of a list
@@ -47,6 +50,8 @@ def gather(context: Context) -> Row:
     day = context.days.last
     steps = step_rows(context.log_rows("runs", f"day = DATE '{day}'"))
     totals = _totals(context)
+    people = _people(context, context.settings.report.users) if totals["users"] else []
+    reader = _reader(context)
     return {
         "day": day,
         # Of what came in, not of this run: a page written again knows no bootstrap.
@@ -64,10 +69,19 @@ def gather(context: Context) -> Row:
         "gate_metric": _measure_name(context.settings.gate.metric, context.settings.gate.k),
         "serving": serving(context),
         "drift": _drift(context),
-        "people": _people(context, context.settings.report.users) if totals["users"] else [],
+        "people": people,
+        "area": busiest_area(reader, context.settings),
+        "series": telling_series(reader),
+        "places": places_of_one(reader, {one["user_id"]: one["events_by_hour"] for one in people}),
         "exports": export_rows(context.log_rows("export_log", f"day = DATE '{day}'")),
         "sinks": len(context.settings.sinks),
     }
+
+
+def _reader(context: Context) -> Reader:
+    """The tables of the pictures as this run left them, read without Spark: a second, not a dozen jobs."""
+    known = {name: version for name in night.TABLES if (version := context.version(name)) is not None}
+    return Reader.at(context.lake.root, known, context.days.last, context.first_day)
 
 
 def step_rows(runs: Sequence[Row]) -> list[Row]:
@@ -196,9 +210,24 @@ def _people(context: Context, count: int) -> list[Row]:
     entries = [row.asDict() for row in shown.orderBy("user_id", "slot", "rank").collect()]
     sequences = context.state("user_sequences").join(chosen, on="user_id", how="left_semi")
     past = sequences.select(
-        "user_id", "events_total", F.col("events.slot").alias("slots"), F.col("events.category").alias("categories")
+        "user_id",
+        "events_total",
+        F.col("events.slot").alias("slots"),
+        F.col("events.category").alias("categories"),
+        F.transform("events", _by_hour).alias("by_hour"),
     )
     return [person(row.asDict(), entries) for row in past.orderBy("user_id").collect()]
+
+
+def _by_hour(event: Column) -> Column:
+    """Where an event was in the week and on the map: weekdays from 0, Monday."""
+    local = event["local_timestamp"]
+    return F.struct(
+        F.weekday(local).alias("weekday"),
+        F.hour(local).alias("hour"),
+        event["latitude"].alias("latitude"),
+        event["longitude"].alias("longitude"),
+    )
 
 
 def person(past: Row, entries: Sequence[Row]) -> Row:
@@ -208,7 +237,9 @@ def person(past: Row, entries: Sequence[Row]) -> Row:
     usual = min(slots, key=lambda slot: (-slots[slot], slot), default=None)
     own = [entry for entry in entries if entry["user_id"] == past["user_id"]]
     return {
+        "user_id": past["user_id"],
         "name": f"{past['user_id'][:8]}…",
+        "events_by_hour": [event.asDict() for event in past["by_hour"]],
         "events": past["events_total"],
         "usual": usual,
         "categories": sorted(categories.items(), key=lambda pair: (-pair[1], pair[0]))[:3],
@@ -223,19 +254,9 @@ def person(past: Row, entries: Sequence[Row]) -> Row:
 
 def render(content: Row) -> str:
     """The page. Whatever comes from data is escaped; an undefined name is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=_count, seconds=_seconds, share=_share, moment=_moment, slot=_slot, decimals=_decimals)
-    return environment.get_template("report.html.jinja").render(content)
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
+    templates = environment()
+    templates.filters.update(seconds=_seconds, decimals=_decimals)
+    return templates.get_template("report.html.jinja").render(content)
 
 
 def _seconds(value: float) -> str:
@@ -244,17 +265,5 @@ def _seconds(value: float) -> str:
     return f"{value // 60:.0f} min {value % 60:02.0f} s"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f}%"
-
-
 def _decimals(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
-
-
-def _moment(value: datetime | None) -> str:
-    return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
-
-
-def _slot(slot: str) -> str:
-    return "any time" if slot == ANY_SLOT else slot.replace("_", " ") + "s"

@@ -158,6 +158,12 @@ class Context:
         self._read_from(name, version)
         return logs.read(self.lake.root, name, where, version)
 
+    def version(self, name: str) -> int | None:
+        """The version of a table that the step sees, for what reads it without Spark; None where there is none yet."""
+        version = self.pins.get(name)
+        self._read_from(name, version)
+        return version
+
     def write(self, name: str, rows: DataFrame) -> None:
         """Replace the run's partitions of a fact, state or snapshot by `rows` (each with its `day`).
 

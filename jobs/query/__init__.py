@@ -15,7 +15,7 @@ from jobs.query.views import view
 if TYPE_CHECKING:
     from arro3.core import Table
 
-__all__ = ["QueryError", "answer", "as_parquet", "open_tables", "render"]
+__all__ = ["QueryError", "answer", "answer_from", "as_parquet", "open_tables", "pseudonym_of", "render"]
 
 # What DataFusion says of a statement that cannot be planned; anything else went wrong while it ran.
 _PLANNING = ("SQL error", "Schema error", "Error during planning", "This feature is not implemented", "type_coercion")
@@ -40,12 +40,21 @@ def answer(
         QueryError: the statement is not one SELECT over known tables and columns; says what is near.
         ValueError: a table has no rows yet, or the statement failed while it ran.
     """
-    statement = check(sql, None if user is None else _pseudonym(user, settings))
     visible = seen(settings.lake, versions or {}, at_run)
-    return _run(statement, settings.lake, {name: visible[name] for name in statement.tables if name in visible})
+    return answer_from(settings.lake, visible, sql, None if user is None else pseudonym_of(user, settings))
 
 
-def _pseudonym(user: str, settings: Settings) -> str:
+def answer_from(root: str, visible: Mapping[str, Seen], sql: str, user: str | None = None) -> Table:
+    """Rows of one SELECT over tables at the versions given; `user` is a pseudonym. Errors are those of `answer`."""
+    statement = check(sql, user)
+    return _run(statement, root, {name: visible[name] for name in statement.tables if name in visible})
+
+
+def pseudonym_of(user: str, settings: Settings) -> str:
+    """
+    Raises:
+        ValueError: there is no key by which ids became pseudonyms.
+    """
     from jobs.lake.identities import key_problem, load_key, pseudonym
 
     if (problem := key_problem(settings.spark.master, settings.lake)) is not None:

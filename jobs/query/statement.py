@@ -175,5 +175,6 @@ def open_tables() -> list[str]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean a, b?`, or nothing where nothing is near."""
-    found = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.6)
-    return f"; did you mean {', '.join(found)}?" if found else ""
+    alike = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower(), alike, n=3, cutoff=0.6)
+    return f"; did you mean {', '.join(alike[one] for one in found)}?" if found else ""

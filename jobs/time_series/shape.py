@@ -20,7 +20,7 @@ WEEK = 7
 # Below this a share is rounding, not rhythm.
 NOTHING = 1e-9
 # Loess windows of the season (in weeks): as wide as the longest series, so that only lasting change moves it.
-_SEASON_WEEKS = 13
+SEASON_WEEKS = 13
 _BLOCK = 256
 
 Features = dict[str, npt.NDArray[Any]]
@@ -90,7 +90,7 @@ def trend_and_season(counts_NP: Floats, day: Ints) -> Features:
     A strength is 1 - var(remainder) / var(remainder + component), at least 0 (Wang, Smith and Hyndman,
     2006); 0 where nothing varies.
     """
-    of_trend, of_season = stl(len(counts_NP), WEEK, _SEASON_WEEKS)
+    of_trend, of_season = stl(len(counts_NP), WEEK, SEASON_WEEKS)
     trend_NP, season_NP = _times(of_trend, counts_NP), _times(of_season, counts_NP)
     remainder_NP = counts_NP - trend_NP - season_NP
     scale = sum_days(np.square(counts_NP))

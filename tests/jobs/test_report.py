@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
+import h3
 import pytest
 
 from conf.tables import TABLES
@@ -163,6 +164,45 @@ def test_the_page_tells_the_night(make_context):
     assert leftover == []
 
 
+def test_the_page_draws_when_and_where(make_context):
+    context = make_context(DAY)
+    user, category = ENTRY["user_id"], "Bar <b>"
+    cells = sorted(h3.grid_disk(h3.latlng_to_cell(40.7, -74.0, 9), 20))  # 1,261 of them
+    cell = {"region": f"US/New York/{HOSTILE}", "slot": "weekday_evening", "category": "", "events": 2, "users": 1, "day": DAY}
+    write(context, "cell_daily", *({**cell, "cell": one} for one in cells))
+    at_home = {**EVENT, "latitude": 40.7, "longitude": -74.0, "local_timestamp": datetime(2024, 6, 14, 20, tzinfo=UTC)}
+    write(context, "user_sequences", {"user_id": user, "events": [at_home] * 3, "seen": None, "events_total": 3, "gone": False,
+                                      "changed_on": DAY, "day": DAY})  # fmt: skip
+    place = {"user_id": user, "place_id": 0, "latitude": 40.7, "longitude": -74.0, "radius_m": 30.0, "visits": 3, "share": 1.0,
+             "slot_visits": {"weekday_evening": 3}, "main_slots": ["weekday_evening"], "role": "home", "confidence": 0.8,
+             "gone": False, "changed_on": DAY, "day": DAY}  # fmt: skip
+    write(context, "user_places", place, {**place, "user_id": "ff" * 32, "visits": 77})
+    write(context, "recommendations", ENTRY)
+    click = {"entity_type": "category", "entity_id": category, "event_type": "click"}
+    many = [{**click, "event_date": DAY, "local_hour": 20, "events": 9, "day": DAY}]
+    write(context, "activity_daily", *many, {**many[0], "entity_id": "Busier", "events": 90})
+    unknown = dict.fromkeys(TABLES["time_series_features"].names)
+    series = {**unknown, "entity": f"category:{category}", **click, "observed_days": 1, "recent": [9] * 90, "level": 9.0,
+              "active_days": 1, "days_since": 0, "expected": 2.0, "anomaly": 5.0, "is_anomaly": True, "gone": False,
+              "changed_on": DAY, "day": DAY, **{f"events_{days}d": 9 for days in (1, 7, 28, 90)}}  # fmt: skip
+    busier = {**series, "entity": "category:Busier", "entity_id": "Busier", "is_anomaly": False, "recent": [90] * 90}
+    write(context, "time_series_features", series, busier)
+    page = page_of(context)
+
+    shown = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes]
+    [area] = [said for said in shown if "hexagons" in said]
+    assert "2,522 events of 56 days" in area and int(re.search(r"in ([\d,]+) hexagons", area)[1].replace(",", "")) <= 800
+    assert f"where most happened in {context.settings.spatial.hotspot_window_days} days" in page.text
+    labels = {attributes["for"] for tag, attributes in page.tags if tag == "label"}
+    assert labels == {"area-any", "area-weekday_evening"}, "the part of the week is chosen without a script"
+    assert page.text.index("Bar <b> click, 9 since 2024-06-16") < page.text.index("Busier click, 90"), "what stands out first"
+    assert page.text.count("9 events, 2 expected") == 1
+    assert "Map of 1 place: home with 3 visits" in shown and "home 80.0% sure 3 100.0% weekday evenings 3×" in page.text
+    [hour] = [one["title"] for tag, one in page.tags if tag == "span" and one.get("class") == "cell" and "title" in one]
+    assert hour == "Fri 20:00, 3 events, mostly at home"
+    assert "77" not in page.text, "nobody but the users of the page"
+
+
 def test_an_empty_lake_has_a_page_too(make_context):
     page = page_of(make_context(date(2024, 1, 30), DAY, bootstrap=True))
     assert "History up to Sunday, 16 June 2024" in page.text and "2024-01-30 to 2024-06-16 taken at once" in page.text
@@ -172,6 +212,8 @@ def test_an_empty_lake_has_a_page_too(make_context):
         "No lists were written yet",
         "Drift was not",
         "No sinks in the settings",
+        "No event has a place",
+        "No series is described yet",
     ):
         assert said in page.text
 

@@ -1,0 +1,59 @@
+"""README's questions of when and where: each is answered by a small lake, as it stands there."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from conf.settings import load_settings
+from jobs.pipeline import choose
+from jobs.query import answer
+from jobs.query.rendering import plain_rows
+from jobs.runner import run
+from jobs.simulate import World, simulate
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+QUESTIONS = re.findall(r"^([^\n]+\?)\n```sql\n(.*?)```$", README, flags=re.M | re.S)
+END = date(2024, 6, 16)
+# Three weeks of sixty people hold no anomaly beyond chance, no thirteen weeks of hotspots, and no interest that fades.
+MAY_BE_EMPTY = ("time_series_features where is_anomaly", "hotspot_trends", "user_interests where label = 'long'")
+
+
+@pytest.fixture(scope="module")
+def lake(spark, tmp_path_factory):
+    """Settings of a bootstrapped lake, and the id of one of its users."""
+    folder = tmp_path_factory.mktemp("questions")
+    shutil.rmtree(folder)
+    simulate(spark, folder, World(users=60, items=60, days=21, end_day=END, seed=7, events_per_user_day=3.0))
+    overrides = [f"lake={folder}/lake", f"sources.events.path={folder}/landing", "spatial.planning_min_users=2"]
+    settings = load_settings(overrides=overrides)
+    steps = choose(only=("ingest", "clean", "sequences", "label", "time_series", "spatial", "interaction"))
+    run(spark, settings, END, steps=steps, bootstrap=True)
+    with open(folder / "truth/users.csv", newline="") as file:
+        users = [row["user_id"] for row in csv.DictReader(file) if row["is_bot"] == "false"]
+    return settings, users[0]
+
+
+def test_there_are_ten():
+    assert len(QUESTIONS) == 10 == README.count("```sql")
+
+
+@pytest.mark.parametrize(("question", "sql"), QUESTIONS, ids=[question for question, _ in QUESTIONS])
+def test_a_question_is_answered_as_it_stands_in_the_readme(lake, question, sql):
+    settings, user = lake
+    rows = plain_rows(answer(settings, sql, user=user if ":user" in sql else None))
+    plain = " ".join(sql.split())
+    assert rows or any(f"from {those}" in plain for those in MAY_BE_EMPTY), question
+    assert all(value is not None for row in rows for value in row.values())
+
+
+def test_the_answers_are_in_the_order_that_is_asked_for(lake):
+    settings, _ = lake
+    [hours] = [sql for question, sql in QUESTIONS if question.startswith("At which hours")]
+    events = [row["events"] for row in plain_rows(answer(settings, hours))]
+    assert len(events) == 3 and events == sorted(events, reverse=True)
