@@ -110,6 +110,9 @@ class TimeSeries(Section):
 class Spatial(Section):
     place_radius_m: float = Field(150.0, gt=0)
     place_min_visits: int = Field(3, ge=1)
+    habit_half_life_days: float = Field(45.0, gt=0)
+    habit_shrinkage: float = Field(3.0, gt=0)
+    habit_elsewhere: float = Field(8.0, gt=0)
     max_precision_m: float = Field(500.0, ge=0)
     hotspot_window_days: int = Field(56, ge=7)
     planning_window_days: int = Field(28, ge=1)
@@ -124,6 +127,7 @@ class Interaction(Section):
     half_life_days: float = Field(60.0, gt=0)
     shrinkage: float = Field(5.0, ge=0)
     lift_window_days: int = Field(56, ge=7)
+    transition_max_gap_hours: float = Field(8.0, gt=0)
 
 
 class Score(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conf.contracts import ANY_SLOT, column, snapshot, state
+from conf.contracts import ANY_SLOT, column, fact, snapshot, state
 from conf.tables.columns import SLOT_CHECK, UNIT_INTERVAL, user
 
 INTERACTION = (
@@ -37,7 +37,27 @@ INTERACTION = (
         column("events", "bigint", "events in the window", nullable=False),
         column("lift", "double", "share in region and slot over share overall, shrunk to 1", nullable=False),
         column("z", "double", "two-proportion z value", nullable=False),
+        column(
+            "q_value",
+            "double",
+            "exact two-sided p value (Fisher), adjusted for all regions, slots and categories (Benjamini-Hochberg); as if "
+            "events were independent",
+            nullable=False,
+        ),
         key=("region", "slot", "category"),
-        checks={"slot_known": SLOT_CHECK},
+        checks={"slot_known": SLOT_CHECK, "q_value_range": UNIT_INTERVAL.format("q_value")},
+    ),
+    fact(
+        "transitions",
+        "What users turn to after what, and where they go next, by slot; counted on the day on which the second event arrived.",
+        column("kind", "string", "what the two ends are: category or region", nullable=False),
+        column("origin", "string", "category or region of the first of two consecutive target events", nullable=False),
+        column("destination", "string", "that of the second", nullable=False),
+        column("slot", "string", "part of the week of the second", nullable=False),
+        column("transitions", "bigint", "pairs of events", nullable=False),
+        column("users", "bigint", "distinct users of that day", nullable=False),
+        column("seconds", "double", "sum of the times between the two events", unit="second", nullable=False),
+        key=("kind", "origin", "destination", "slot"),
+        checks={"kind_known": "kind IN ('category', 'region')", "slot_known": SLOT_CHECK, "some": "transitions > 0"},
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conf.contracts import column, fact, snapshot, state
+from conf.contracts import ANY_SLOT, column, fact, snapshot, state
 from conf.tables.columns import SLOT_CHECK, UNIT_INTERVAL, item, position, user
 
 SPATIAL = (
@@ -25,6 +25,32 @@ SPATIAL = (
         personal=True,
         purpose="location",
         nothing={"role": "'other'"},
+    ),
+    state(
+        "user_slot_places",
+        "Where a user will be in a slot: a probability over the user's places and elsewhere, which add up to 1.",
+        user(),
+        column(
+            "slot",
+            "string",
+            "part of the week; any: the whole week, which holds where the user was never seen in a slot",
+            nullable=False,
+        ),
+        column("place_id", "int", "the place, as user_places of the same day numbers it; -1: elsewhere", nullable=False),
+        *position("the place; null elsewhere", personal=True),
+        column(
+            "weight",
+            "double",
+            "visits in the slot, halved every spatial.habit_half_life_days back from the last one",
+            nullable=False,
+        ),
+        column("probability", "double", "of being there in the slot, drawn towards the user's whole week", nullable=False),
+        owner="user_id",
+        key=("user_id", "slot", "place_id"),
+        checks={"slot_known": SLOT_CHECK, "probability_range": UNIT_INTERVAL.format("probability")},
+        personal=True,
+        purpose="location",
+        nothing={"slot": f"'{ANY_SLOT}'", "place_id": "-1"},
     ),
     state(
         "user_mobility",

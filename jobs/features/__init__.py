@@ -24,8 +24,8 @@ from jobs.time_series import ENTITIES
 log = logging.getLogger("wherewhen")
 
 FEATURE_TABLES = (
-    "items", "users", "user_interests", "time_series_features", "user_places", "user_mobility", "item_positions",
-    "user_slot_affinity", "hotspots", "region_slot_lift",
+    "items", "users", "user_interests", "time_series_features", "user_places", "user_slot_places", "user_mobility",
+    "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift",
 )  # fmt: skip
 _SERIES = "time_series_features"
 

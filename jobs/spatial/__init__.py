@@ -13,7 +13,8 @@ from jobs.spatial.cells import cell_daily
 from jobs.spatial.hotspots import hotspots
 from jobs.spatial.planning import region_flows, region_interests, region_stays
 from jobs.spatial.positions import item_positions
-from jobs.spatial.stays import stays, user_mobility, user_places
+from jobs.spatial.presence import Habits
+from jobs.spatial.stays import Dwelling, stays, user_mobility, user_places, user_slot_places
 from jobs.spatial.trends import TREND_WEEKS, WEEK_DAYS, hotspot_trends
 from jobs.spatial.windows import in_windows, snapshot_days
 
@@ -24,7 +25,7 @@ _SNAPSHOT_COLUMNS = (
 
 
 def run(context: Context) -> None:
-    """Write the users' places and mobility, the items' positions, counts per cell, and what is made weekly."""
+    """Write users' places, presence and mobility, items' positions, counts per cell, and what is made weekly."""
     if not context.mapping.has_places:
         raise Skipped("the log has no places (its mapping names neither coordinates nor a gazetteer)")
     if not context.mapping.has_times:
@@ -32,9 +33,14 @@ def run(context: Context) -> None:
     events = context.arrivals("events")
     settings = context.settings.spatial
     length = context.settings.sequences.length
-    # Kept, as two tables are made of it and keyframes read them again.
-    dwelt = stays(events_by_user(context), context.days, length, settings.place_radius_m, settings.place_min_visits).persist()
+    habits = Habits(
+        half_life_days=settings.habit_half_life_days, shrinkage=settings.habit_shrinkage, elsewhere=settings.habit_elsewhere
+    )
+    dwelling = Dwelling(radius_m=settings.place_radius_m, min_visits=settings.place_min_visits, habits=habits)
+    # Kept, as three tables are made of it and keyframes read them again.
+    dwelt = stays(events_by_user(context), context.days, length, dwelling).persist()
     context.write("user_places", user_places(dwelt))
+    context.write("user_slot_places", user_slot_places(dwelt))
     context.write("user_mobility", user_mobility(dwelt))
     is_placed = F.col("item_id").isNotNull() & F.col("latitude").isNotNull() & F.col("longitude").isNotNull()
     # What was filled in from an item's position says nothing of it.

@@ -30,6 +30,7 @@ class Places:
 
     slot_visits, is_main: (L, S) in the order of SLOTS; role: position in ROLES. Metres: radius, the farthest
     visit from the centre; spread, the root mean square distance of the visits from it.
+    of_visit: the row of each visit's place, (V,); -1: at none.
     anchor: a position of the place, as an index into `Spots`; centre: offset of the centre from it, (L, 3).
     """
 
@@ -47,6 +48,7 @@ class Places:
     is_main: Flags
     role: Ints
     confidence: Floats
+    of_visit: Ints
 
 
 def find_places(seen: Seen, radius_m: float, min_visits: int) -> Places:
@@ -95,6 +97,7 @@ def find_places(seen: Seen, radius_m: float, min_visits: int) -> Places:
         is_main=_first_best(day, slot_visits) & (slot_visits > 0),
         role=role,
         confidence=confidence,
+        of_visit=place_V,
     )
 
 

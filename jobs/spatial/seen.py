@@ -22,12 +22,13 @@ NOWHERE = -1
 class Path:
     """Events of one user, oldest first, (E,) each.
 
-    Days count from any origin; latitude and longitude in degrees, NaN where unknown; slot is a
+    Days count from any origin; at in seconds, from any origin; latitude and longitude in degrees, NaN where unknown; slot is a
     position in SLOTS, -1 where unknown; item is any number that stands for the item, 0 for none;
     local_day is the event's own date on the clock on the wall, -1 where unknown.
     """
 
     arrived_on: Ints
+    at: Floats
     latitude: Floats
     longitude: Floats
     slot: Ints
@@ -52,6 +53,7 @@ class Seen:
 
     days: int
     day: Ints
+    at: Floats
     spot: Ints
     slot: Ints
     item: Ints
@@ -99,6 +101,7 @@ def seen_from(path: Path, spots: Spots, days: Ints, length: int) -> Seen:
     return Seen(
         days=len(days),
         day=day,
+        at=path.at[event],
         spot=spots.of_event[event],
         slot=path.slot[event],
         item=path.item[event],

@@ -58,7 +58,15 @@ MAPPING = {
         "columns": {"user_id": "who", "purposes": "allows", "notice_version": "notice"},
     },
 }  # fmt: skip
-STATES = ("consents", "user_sequences", "user_interests", "user_places", "user_mobility", "user_slot_affinity")
+STATES = (
+    "consents",
+    "user_sequences",
+    "user_interests",
+    "user_places",
+    "user_mobility",
+    "user_slot_affinity",
+    "user_slot_places",
+)
 MADE = (*STATES, "events", "event_labels", "item_positions", "cell_daily")
 CHOSEN = choose(only=("ingest", "clean", "sequences", "label", "spatial", "interaction"))
 
@@ -133,6 +141,7 @@ def test_nothing_is_made_of_people_for_what_they_do_not_allow(spark, bootstrappe
     everybody, last = set(SAID), len(DAYS) - 1
     forbid = {"silent", "never", "outdated"}
     stay = {"user_interests": {"unlabelled"}, "user_places": {"unplaced"}, "user_mobility": {"unplaced"}}
+    stay["user_slot_places"] = {"unplaced"}
     stay["user_slot_affinity"] = {"unplaced"}
     for name, without in stay.items():
         every = users_of(table(spark, bootstrapped, name))

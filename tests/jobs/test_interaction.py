@@ -4,17 +4,22 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
 from conf.contracts import SLOTS
 from conf.tables import TABLES
-from jobs import interaction
-from jobs.interaction import SMALLEST_WEIGHT, region_slot_lift, user_slot_affinity
+from jobs import interaction, sequences
+from jobs.interaction.affinity import SMALLEST_WEIGHT, user_slot_affinity
+from jobs.interaction.lift import adjusted, region_slot_lift, two_sided
+from jobs.interaction.transitions import consecutive
 from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
 from jobs.lake.store import Days
 
 FIRST, LAST = date(2024, 1, 28), date(2024, 2, 2)  # from a Sunday to a Friday, over the end of a month
-TABLES_WRITTEN = ("user_slot_affinity", "region_slot_lift")
+TABLES_WRITTEN = ("user_slot_affinity", "region_slot_lift", "transitions")
+TARGETS = ("check_in", "purchase", "click")
+LENGTH = 8
 GAINED = "user_id string, day date, slot string, category string, weight double"
 
 
@@ -51,6 +56,7 @@ def random_events(seed=1, users=6):
                 late = int(rng.integers(1, 20)) if rng.random() < 0.2 else 0
                 at = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=late)
                 changed = {"slot": SLOTS[rng.integers(3)], "category": ["cafe", "bar", "zoo"][rng.integers(3)]}
+                changed |= {"region": ["R", "S"][rng.integers(2)]}
                 changed |= {name: None for name in changed if rng.random() < 0.1}
                 kind = ["check_in", "impression", "purchase"][rng.integers(3)]
                 at += timedelta(seconds=int(rng.integers(86_400)))
@@ -107,6 +113,26 @@ def lifts(rows, shrinkage):
     return found
 
 
+def counted_transitions(rows, length, longest_gap):
+    """By the definition: what each target event followed on when it had arrived, among the user's last events."""
+    found = defaultdict(lambda: [0, set(), 0.0])
+    for row in rows:
+        known = [one for one in rows if one["user_id"] == row["user_id"] and one["day"] <= row["day"]]
+        known = sorted(known, key=lambda one: (one["event_timestamp"], one["event_id"]))[-length:]
+        targets = [one for one in known if one["event_type"] in TARGETS]
+        if row not in targets or targets.index(row) == 0:
+            continue
+        first = targets[targets.index(row) - 1]
+        gap = row["event_timestamp"] - first["event_timestamp"]
+        for kind in ("category", "region"):
+            if gap <= longest_gap and row["slot"] and first[kind] and row[kind]:
+                one = found[row["day"], kind, first[kind], row[kind], row["slot"]]
+                one[0] += 1
+                one[1].add(row["user_id"])
+                one[2] += gap.total_seconds()
+    return {key: (count, len(users), pytest.approx(seconds)) for key, (count, users, seconds) in found.items()}
+
+
 @pytest.fixture
 def in_lake(make_context, make_settings, tmp_path, spark):
     """in_lake(name, events, cells, *overrides) -> make(first, last=None, **more) contexts over a lake that holds them."""
@@ -141,6 +167,8 @@ def test_nights_equal_the_bootstrap_and_the_definition(in_lake, spark):
         "interaction.half_life_days=9",
         "interaction.lift_window_days=7",
         "label.event_weights={impression: 0, purchase: 3}",
+        f"sequences.length={LENGTH}",
+        "interaction.transition_max_gap_hours=48",
     )
     whole = in_lake("whole", rows, cells, *overrides)(FIRST, LAST, bootstrap=True)
     interaction.run(whole)
@@ -149,11 +177,20 @@ def test_nights_equal_the_bootstrap_and_the_definition(in_lake, spark):
     for day in whole.days:
         night = make_night(day)
         interaction.run(night)
+        sequences.run(night)
         spark.catalog.clearCache()
     for name in TABLES_WRITTEN:
         assert stored(night, name) == approximately(stored(whole, name))
     state = stored(whole, "user_slot_affinity")
     check_affinities(state, rows, weights)
+    counted = {
+        (row["day"], row["kind"], row["origin"], row["destination"], row["slot"]): (
+            row["transitions"], row["users"], row["seconds"],
+        )
+        for row in stored(whole, "transitions")
+    }  # fmt: skip
+    assert counted == counted_transitions(rows, LENGTH, timedelta(hours=48))
+    assert {key[1] for key in counted} == {"category", "region"} and sum(one[0] for one in counted.values()) > 50
     found = stored(whole, "region_slot_lift")
     assert {row["day"] for row in found} == {FIRST, date(2024, 1, 29)}, "the first day and the Monday"
     for day in (FIRST, date(2024, 1, 29)):
@@ -213,9 +250,49 @@ def test_lift_is_1_where_a_region_is_like_all_others_and_shrinks_towards_it(spar
     assert [(row.lift, row.z) for row in region_slot_lift(alone, 5.0).collect()] == [(1.0, 0.0)]
 
 
+def test_a_late_event_follows_on_what_was_known_before_it_and_changes_no_count():
+    arrived_on = np.array([1, 3, 2, 2])
+    first, second = consecutive(arrived_on, np.array([True, True, True, True]), 2, 10)
+    # On day 2 the third follows on the first; on day 3 the second arrives, between them.
+    assert list(zip(first, second, strict=True)) == [(0, 2), (2, 3), (0, 1)]
+    first, second = consecutive(arrived_on, np.array([True, True, False, True]), 1, 10)
+    assert list(zip(first, second, strict=True)) == [(0, 3), (0, 1)], "what is no target is passed over"
+    first, second = consecutive(arrived_on, np.array([True, True, True, True]), 3, 3)
+    assert not len(first), "the first is no longer among the last three when the second arrives"
+
+
+def test_q_values_agree_with_scipy_and_count_what_did_not_happen():
+    p = np.random.default_rng(3).random(40) ** 3
+    np.testing.assert_allclose(adjusted(p, 40), false_discovery_control(p), rtol=1e-12)
+    np.testing.assert_allclose(adjusted(p, 100), false_discovery_control(np.append(p, np.ones(60)))[:40], rtol=1e-12)
+
+
+def test_lift_is_rarely_found_where_there_is_none_and_found_where_there_is_some():
+    rng = np.random.default_rng(8)
+    categories = rng.dirichlet(np.full(12, 0.5))
+    groups = rng.geometric(0.02, 40) + 3
+    false_alarms, found = 0, 0
+    worlds = 200
+    for _ in range(worlds):
+        nothing = np.stack([rng.multinomial(size, categories) for size in groups])
+        planted = nothing.copy()
+        planted[:3, 0] += 60
+        for counts, is_planted in ((nothing, False), (planted, True)):
+            group, category = np.nonzero(counts)
+            n = counts[group, category]
+            p = two_sided(n, counts.sum(1)[group], counts.sum(0)[category], np.full(len(n), counts.sum()))
+            is_found = adjusted(p, counts.size) <= 0.05
+            if is_planted:
+                found += is_found[(group < 3) & (category == 0)].sum()
+            else:
+                false_alarms += is_found.any()
+    assert false_alarms <= 0.05 * worlds + 2 * math.sqrt(0.05 * 0.95 * worlds)
+    assert found >= 0.9 * 3 * worlds
+
+
 def test_a_log_without_times_is_skipped_and_one_without_places_has_affinities(make_context, make_settings, spark):
     with pytest.raises(Skipped, match="no times"):
         interaction.run(make_context(date(2000, 1, 1), bootstrap=True, settings=make_settings("conf/movielens.yaml")))
     context = make_context(FIRST, bootstrap=True, settings=make_settings("conf/amazon.yaml"))
     interaction.run(context)
-    assert set(context.outputs) == {"user_slot_affinity"} and "no places" in context.details["left_out"]
+    assert set(context.outputs) == {"user_slot_affinity", "transitions"} and "no places" in context.details["left_out"]

@@ -23,6 +23,7 @@ from jobs.spatial.windows import in_windows, snapshot_days
 FIRST, LAST = date(2024, 1, 28), date(2024, 2, 2)  # from a Sunday to a Friday, over the end of a month
 TABLES_WRITTEN = (
     "user_places",
+    "user_slot_places",
     "user_mobility",
     "item_positions",
     "cell_daily",
@@ -193,6 +194,17 @@ def check_contents(context, rows):
     frames = [row for row in places if row[names.index("day")] == date(2024, 2, 1)]
     assert any(row[names.index("changed_on")] < date(2024, 2, 1) for row in frames), "a keyframe copies"
     assert date(2024, 1, 30) not in {row[-1] for row in places}, "nobody arrived on that day"
+    where = [dict(zip(TABLES["user_slot_places"].names, row, strict=True)) for row in stored(context, "user_slot_places")]
+    sums = {}
+    for row in where:
+        key = row["user_id"], row["slot"], row["day"]
+        sums[key] = sums.get(key, 0.0) + row["probability"] + row["gone"]
+    assert all(total == pytest.approx(1) for total in sums.values()) and len({slot for _, slot, _ in sums}) == 9
+    assert {row["user_id"] for row in where if row["gone"]} == {"u7"}, "who was seen once is elsewhere"
+    same = ("user_id", "place_id", "latitude", "day")
+    known = {tuple(row[names.index(name)] for name in same) for row in places}
+    numbered = {tuple(row[name] for name in same) for row in where if row["place_id"] >= 0}
+    assert numbered and numbered <= known, "places are numbered as in user_places of the day"
     moved = stored(context, "user_mobility")
     assert any(row[TABLES["user_mobility"].names.index("user_id")] == "once" and not row[-3] for row in moved)
     hot = stored(context, "hotspots")

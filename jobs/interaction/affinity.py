@@ -1,4 +1,4 @@
-"""When and where together: users' categories by slot, and regions' categories by slot."""
+"""How much a user turns to each category in each part of the week."""
 
 from __future__ import annotations
 
@@ -8,36 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.contracts import ANY_SLOT
-from jobs.label import event_weight
-from jobs.lake.context import Context, Skipped
 from jobs.lake.store import Days
-from jobs.spatial.windows import in_windows, snapshot_days
 
 # A weight below this is dropped for good, so that old habits do not fill the table: an event ages to it in 20 half-lives.
 SMALLEST_WEIGHT = 1e-6
 _AFFINITY = "user_id string, day date, slot string, category string, weight double, affinity double"
-
-
-def run(context: Context) -> None:
-    """Write user_slot_affinity and, weekly, region_slot_lift."""
-    if not context.mapping.has_times:
-        raise Skipped("the log has no times, so nothing happened in any part of the week")
-    settings = context.settings.interaction
-    weight = event_weight(F.col("event_type"), context.settings.label)
-    gained = slot_weights(context.arrivals("events").withColumn("weight", weight), settings.half_life_days)
-    affinity = user_slot_affinity(
-        gained, context.before("user_slot_affinity"), context.days, (settings.half_life_days, settings.shrinkage)
-    )
-    # Kept, as a keyframe reads the rows twice.
-    context.write("user_slot_affinity", affinity.persist())
-    if context.mapping.has_places:
-        context.write("region_slot_lift", _lift(context))
-    else:
-        context.note(left_out="region_slot_lift: the log has no places")
 
 
 def decay(days: Column, half_life_days: float) -> Column:
@@ -95,51 +74,6 @@ def user_slot_affinity(gained: DataFrame, before: DataFrame, days: Days, prior: 
         F.col("day").alias("changed_on"),
         "day",
     )
-
-
-def region_slot_lift(cells: DataFrame, shrinkage: float) -> DataFrame:
-    """`region_slot_lift` of each `snapshot_day`.
-
-    lift = (n + k p) / ((N_rs + k) p): n events of the category in region and slot, N_rs events in
-    region and slot, p the category's share of all events, k = shrinkage. z is that of two
-    proportions, pooled: the category's share in region and slot against its share elsewhere; 0
-    where there is no elsewhere, or no other category.
-
-    Args:
-        cells: cell_daily with snapshot_day.
-    """
-    known = (F.col("category") != "") & F.col("region").isNotNull() & (F.col("slot") != ANY_SLOT)
-    counts = cells.where(known).groupBy("snapshot_day", "region", "slot", "category").agg(F.sum("events").alias("events"))
-    whole = Window.partitionBy("snapshot_day")
-    totals = (
-        counts.groupBy("snapshot_day", "category")
-        .agg(F.sum("events").alias("of_category"))
-        .withColumn("of_all", F.sum("of_category").over(whole))
-    )
-    here = Window.partitionBy("snapshot_day", "region", "slot")
-    joined = counts.withColumn("here", F.sum("events").over(here)).join(
-        F.broadcast(totals), on=["snapshot_day", "category"], how="inner"
-    )
-    share = F.col("of_category") / F.col("of_all")
-    elsewhere = F.col("of_all") - F.col("here")
-    share_elsewhere = (F.col("of_category") - F.col("events")) / elsewhere
-    variance = share * (1 - share) * (1 / F.col("here") + 1 / elsewhere)
-    comparable = (elsewhere > 0) & (F.col("of_category") < F.col("of_all"))
-    z = F.when(comparable, (F.col("events") / F.col("here") - share_elsewhere) / F.sqrt(variance)).otherwise(F.lit(0.0))
-    lift = (F.col("events") + shrinkage * share) / ((F.col("here") + F.lit(float(shrinkage))) * share)
-    return joined.select(
-        "region", "slot", "category", "events", lift.alias("lift"), z.alias("z"), F.col("snapshot_day").alias("day")
-    )
-
-
-def _lift(context: Context) -> DataFrame:
-    settings = context.settings.interaction
-    snapshots = snapshot_days(context.days, context.first_day)
-    if not snapshots:
-        return context.lake.read("region_slot_lift", None)
-    reach = (context.days.last - snapshots[0]).days + settings.lift_window_days
-    cells = context.history("cell_daily", lookback_days=reach)
-    return region_slot_lift(in_windows(cells, snapshots, settings.lift_window_days), settings.shrinkage)
 
 
 @dataclass(frozen=True, kw_only=True)
