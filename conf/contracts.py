@@ -22,6 +22,8 @@ ANY_SLOT = "any"
 # Time series are described over thirteen whole weeks, and counted over these trailing windows, in days.
 SERIES_DAYS = 91
 SERIES_WINDOWS = (1, 7, 28, 90)
+# So many days ahead is forecast.
+FORECAST_DAYS = 14
 # What a user may allow, each by itself.
 PURPOSES = ("labels", "location", "training", "export")
 

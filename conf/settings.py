@@ -107,6 +107,18 @@ class TimeSeries(Section):
     false_discovery_rate: float = Field(0.05, gt=0, lt=1)
 
 
+ForecastMethod = Literal["seasonal_naive", "ets", "arima", "prophet"]
+
+
+class Forecast(Section):
+    history_days: int = Field(182, ge=56)
+    items: int = Field(100, ge=0)
+    level: float = Field(0.8, gt=0, lt=1)
+    methods: tuple[ForecastMethod, ...] = ("seasonal_naive", "ets", "arima", "prophet")
+    slow_series: int = Field(200, ge=0)
+    origins: int = Field(4, ge=1)
+
+
 class Spatial(Section):
     place_radius_m: float = Field(150.0, gt=0)
     place_min_visits: int = Field(3, ge=1)
@@ -194,6 +206,7 @@ class Settings(Section):
     text: Text = Text()
     label: Label = Label()
     time_series: TimeSeries = TimeSeries()
+    forecast: Forecast = Forecast()
     spatial: Spatial = Spatial()
     interaction: Interaction = Interaction()
     model: Model = Model()
@@ -296,6 +309,7 @@ def _check_retention(settings: Settings) -> None:
     windows = {
         "ingest.lookback_days": settings.ingest.lookback_days,
         "time_series": SERIES_DAYS,
+        "forecast.history_days": settings.forecast.history_days,
         "spatial.hotspot_window_days": settings.spatial.hotspot_window_days,
         "spatial.planning_window_days": settings.spatial.planning_window_days,
         "interaction.lift_window_days": settings.interaction.lift_window_days,

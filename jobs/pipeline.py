@@ -84,6 +84,12 @@ STEPS: tuple[Step, ...] = (
         writes=("activity_daily", "time_series_features"),
     ),
     Step(
+        name="forecast",
+        does="forecasts categories, regions and the busiest items 14 days ahead; selects a method for each every week",
+        reads=("activity_daily", "activity_daily@-1", "forecast_quality@-1"),
+        writes=("forecasts", "forecast_quality"),
+    ),
+    Step(
         name="spatial",
         does="finds users' places, when they are there, how they move, where items are, hotspots, trends, regional flows",
         reads=(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from conf.contracts import SERIES_WINDOWS, Column, column, fact, state
+from conf.contracts import FORECAST_DAYS, SERIES_WINDOWS, Column, column, fact, snapshot, state
 
 _ENTITY = (
     column("entity_type", "string", "user, item, category, region, region_category or region_slot", nullable=False),
     column("entity_id", "string", "which one; of a pair both, with ' | ' between them", nullable=False, personal=True),
 )
+
+_FORECAST = (
+    column("entity_type", "string", "category, region or item", nullable=False),
+    column("entity_id", "string", "which one", nullable=False),
+    column("event_type", "string", "event type, of the mapping's target events", nullable=False),
+)
+_FORECAST_KEY = ("entity_type", "entity_id", "event_type")
 
 
 def _window(days: int) -> Column:
@@ -87,5 +94,53 @@ TIME_SERIES = (
         owner="entity",
         key=("entity", "event_type"),
         personal=True,
+    ),
+    snapshot(
+        "forecasts",
+        f"Events to be expected on each of the next {FORECAST_DAYS} days, of categories, regions and the busiest items.",
+        *_FORECAST,
+        column("forecast_date", "date", "the day that is forecast", nullable=False),
+        column("horizon_days", "int", f"how far it is from `day`, 1..{FORECAST_DAYS}", unit="day", nullable=False),
+        column(
+            "method",
+            "string",
+            "what made it: seasonal_naive, ets, arima, prophet or combination (the mean of the fast ones); mean, where "
+            "there are less than two weeks",
+            nullable=False,
+        ),
+        column("expected", "double", "events to be expected", unit="1/day", nullable=False),
+        column(
+            "lower",
+            "double",
+            "lower bound of the interval that holds them with probability `forecast.level`",
+            unit="1/day",
+            nullable=False,
+        ),
+        column("upper", "double", "its upper bound", unit="1/day", nullable=False),
+        key=(*_FORECAST_KEY, "forecast_date"),
+        checks={"in_order": "0 <= lower AND lower <= upper", "horizon": f"horizon_days BETWEEN 1 AND {FORECAST_DAYS}"},
+        newest_only=True,
+    ),
+    snapshot(
+        "forecast_quality",
+        "How each way to forecast a series did at origins of the past, and which is used; made on Mondays and the first day.",
+        *_FORECAST,
+        column("method", "string", "as in `forecasts`", nullable=False),
+        column(
+            "stage",
+            "string",
+            "selection: the early origins, by which a method was chosen; report: later ones, which nothing was chosen by",
+            nullable=False,
+        ),
+        column(
+            "mase", "double", "mean absolute scaled error, over the mean difference from a week before; null where that is 0"
+        ),
+        column("smape", "double", "mean of |f - y| / (|f| + |y|), 0..1", nullable=False),
+        column("coverage", "double", "share of the days that lay within their interval", nullable=False),
+        column("origins", "int", f"origins, a week apart, each judged on {FORECAST_DAYS} days", nullable=False),
+        column("chosen", "boolean", "the method that forecasts this series", nullable=False),
+        key=(*_FORECAST_KEY, "method", "stage"),
+        checks={"stage_known": "stage IN ('selection', 'report')"},
+        newest_only=True,
     ),
 )

@@ -27,6 +27,8 @@ WITHOUT_PERSONS = {
     "cell_daily": "counts of events and users per cell and slot, the person counted among them; they name nobody",
     "hotspots": "counts per cell, as above",
     "hotspot_trends": "weeks and z values per cell, of several users each",
+    "forecasts": "counts to be expected per category, region and item",
+    "forecast_quality": "errors of forecasts, as above",
     "region_flows": "counts and medians per pair of regions, of ten users or more by default",
     "region_stays": "counts and medians per region, as above",
     "region_interests": "counts per region and category, as above",
@@ -117,6 +119,8 @@ def readings(text: str) -> list[str]:
 
 def identifying(contract: Table) -> tuple[str, ...]:
     """The columns that say whose a row is; none where a table holds nobody's rows."""
+    if contract.name in WITHOUT_PERSONS:
+        return ()
     names = [name for name in ("user_id", "entity_type", "entity_id", "broken", "row") if name in contract.names]
     return ("text_hash",) if contract.name == "text_semantics" else tuple(names)
 
