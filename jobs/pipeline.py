@@ -153,7 +153,7 @@ STEPS: tuple[Step, ...] = (
         does="writes one page: what ran, rows, quality, a heatmap, series, sample lists",
         reads=(
             "recommendations", "model_quality", "publications", "drift", "export_log", "events_quarantine", "cell_daily",
-            "hotspots", "hotspot_trends", "activity_daily", "time_series_features", "user_places",
+            "hotspots", "hotspot_trends", "activity_daily", "time_series_features", "forecasts", "user_places",
         ),
         writes=(),
     ),

@@ -83,15 +83,16 @@ class Label:
     main: bool
 
 
-def labels(canvas: Canvas, named: Iterable[tuple[str, Position]], most: int = 16) -> list[Label]:
-    """Names that lie on the canvas and do not cover each other, the first ones first."""
+def labels(canvas: Canvas, named: Iterable[tuple[str, tuple[int, int]]], most: int = 16) -> list[Label]:
+    """Names that lie on the canvas, by their points on it, and do not cover each other; the first ones stay."""
     found: list[Label] = []
     taken: dict[int, list[tuple[float, float, float, float]]] = {_SIZE: [], _SIZE_ON_A_TELEPHONE: []}
-    for text, position in named:
-        x, y = canvas.at(*position)
+    for text, (x, y) in named:
         if len(found) == most or not canvas.shows(x, y, margin=_SIZE):
             continue
         fits = {size: _box(x, y, text, size) for size in taken}
+        if fits[_SIZE][0] < 0 or fits[_SIZE][2] > WIDTH:
+            continue
         free = {size: not any(_overlap(fits[size], other) for other in taken[size]) for size in taken}
         if free[_SIZE]:
             taken[_SIZE].append(fits[_SIZE])

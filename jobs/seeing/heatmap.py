@@ -49,7 +49,7 @@ def heatmap(area: Area) -> View:
             if canvas.shows(*(at := canvas.at(*h3.cell_to_latlng(cell)[::-1])))
         ],
         "trend_counts": {kind: count for kind in _TRENDS if (count := sum(one == kind for one in area.trends.values()))},
-        "labels": labels(canvas, ((region.rsplit("/", 1)[-1], area.labels[region]) for region in names)),
+        "labels": labels(canvas, ((region.rsplit("/", 1)[-1], canvas.at(*area.labels[region])) for region in names)),
         "listed": _listed(area, slots),
         "points": _points(area, slots, names, {cell: canvas.at(*position) for cell, position in centre.items()}),
     }

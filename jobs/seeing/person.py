@@ -90,23 +90,27 @@ def _map(places: Sequence[Row], around: Sequence[Area]) -> View:
     positions = [(place["longitude"], place["latitude"]) for place in places]
     canvas = Canvas.around(positions, [1.0] * len(places), least_m=_LEAST_M)
     most = max(place["visits"] for place in places)
-    ground, names = [], []
+    ground, regions = [], []
     for area in around:
         for cell in sorted(area.events):
             if canvas.shows(*canvas.at(*h3.cell_to_latlng(cell)[::-1]), margin=-600):
                 ground.append(canvas.outline((east, north) for north, east in h3.cell_to_boundary(cell)))
-        names += [(region.rsplit("/", 1)[-1], at) for region, at in sorted(area.labels.items())]
+        regions += [(region.rsplit("/", 1)[-1], canvas.at(*at)) for region, at in sorted(area.labels.items())]
     dots = []
     for place in places:
         x, y = canvas.at(place["longitude"], place["latitude"])
         size = _DOT[0] + (_DOT[1] - _DOT[0]) * math.sqrt(place["visits"] / most)
         dots.append({**place, "x": x, "y": y, "size": round(size), "reach": round(place["radius_m"] * canvas.units_per_m)})
+    # Above its dot; places with a role first, as there is not room for all.
+    names = [
+        (dot["name"], (dot["x"], dot["y"] - dot["size"] - 60)) for dot in sorted(dots, key=lambda dot: dot["role"] == "other")
+    ]
     return {
         "height": canvas.height,
         "metres": 1 / canvas.units_per_m,
         "scale_bar": canvas.scale_bar,
         "ground": "".join(ground),
-        "labels": labels(canvas, names),
+        "labels": labels(canvas, [*names, *regions]),
         "places": dots,
     }
 

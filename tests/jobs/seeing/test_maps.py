@@ -125,7 +125,8 @@ def test_what_lies_far_out_is_outside_the_first_view():
 
 def test_names_do_not_cover_each_other_the_first_ones_stay():
     canvas = Canvas.around([(0.0, 0.0)], [1.0], least_m=10_000)
-    found = labels(canvas, [("first", (0.0, 0.0)), ("second", (0.0001, 0.0)), ("third", (0.03, 0.0)), ("away", (9.0, 0.0))])
+    at = {"first": (0.0, 0.0), "second": (0.0001, 0.0), "third": (0.03, 0.0), "away": (9.0, 0.0)}
+    found = labels(canvas, [(name, canvas.at(*position)) for name, position in at.items()])
     assert [(one.text, one.main) for one in found] == [("first", True), ("third", True)]
 
 

@@ -50,7 +50,16 @@ def lake(small_lake):
                  change_log_ratio=0.7),
         features(day=LAST, event_type="view", change_days_ago=40, change_p=0.5, change_log_ratio=0.7),
     )  # fmt: skip
-    small_lake.finish(LAST, {"activity_daily": daily, "time_series_features": described}, step="night", first_day=FIRST)
+    ahead = {"entity_type": "category", "entity_id": CAFE.id, "event_type": "click", "method": "ets", "expected": 21.5,
+             "lower": 15.0, "upper": 28.0}  # fmt: skip
+    weeks = [LAST - timedelta(days=7), LAST]
+    forecast = small_lake.write(
+        "forecasts",
+        *({**ahead, "forecast_date": day + timedelta(days=days), "horizon_days": days, "day": day}
+          for day in weeks for days in range(1, 15)),
+    )  # fmt: skip
+    wrote = {"activity_daily": daily, "time_series_features": described, "forecasts": forecast}
+    small_lake.finish(LAST, wrote, step="night", first_day=FIRST)
     small_lake.finish(FIRST, {}, step="ingest", first_day=FIRST)
     return small_lake
 
@@ -79,8 +88,18 @@ def test_days_are_marked_where_the_table_says_so_and_once(lake):
         (LAST - timedelta(days=30), COUNTS[60]),
         (LAST, COUNTS[90]),
     ]
-    assert view["anomalies"][1]["x"] == pytest.approx(1000 * 90.5 / 91, abs=0.1) and views.anomalies == []
+    assert view["anomalies"][1]["x"] == pytest.approx(1000 * 90.5 / (91 + 14), abs=0.1) and views.anomalies == []
     assert view["days"]["anomalies"] == [60, 90]
+
+
+def test_the_newest_forecast_of_the_table_follows_the_last_day(lake):
+    [clicks, views] = series_of(Reader.of(lake.settings), [CAFE], 28)[CAFE]
+    assert [row["date"] for row in clicks.forecast] == [LAST + timedelta(days=days) for days in range(1, 15)]
+    assert views.forecast == [] and chart(views)["band"] == ""
+    view = chart(clicks)
+    assert (view["forecast_method"], view["forecast_days"]) == ("ets", 14) and view["days"]["forecast"] == [
+        [21.5, 15.0, 28.0]
+    ] * 14
 
 
 def test_a_change_of_level_is_drawn_where_it_is_no_chance(lake):
