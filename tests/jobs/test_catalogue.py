@@ -88,7 +88,8 @@ def test_a_description_holds_the_whole_contract(lake, name):
     assert [column["name"] for column in found["columns"]] == list(contract.names)
     text = write_description(found, "table", width=None)
     for column in contract.columns:
-        line = next(line for line in text.splitlines() if line.split()[:1] == [column.name])
+        # The first line begins with the table's name, which a column may have too.
+        line = next(line for line in text.splitlines()[1:] if line.split()[:1] == [column.name])
         assert column.comment in line and (column.unit or "") in line
         assert ("aged when read" in line) == (column.aged is not None)
     assert all(rule in text for rule in contract.checks.values())
