@@ -84,8 +84,34 @@ class Consents(Feed):
         return self
 
 
+CONTEXT_COLUMNS = ("name", "value", "valid_from", "valid_until", "cell", "region")
+
+
+class Surroundings(Feed):
+    """What holds for everybody at some time and place: holidays, weather, events in town.
+
+    columns.name says what it is, columns.value what it says (a blank one takes back what was said); a column may be
+    an expression, as in {sql: "'holiday'"}. It holds from valid_from to before valid_until, without that for
+    lasts_hours; in the H3 cell, or in the region and all below it, or everywhere where both are blank.
+    """
+
+    time_format: str = "iso"
+    time_zone: str = "UTC"
+    lasts_hours: float = Field(24.0, gt=0)
+
+    @model_validator(mode="after")
+    def _says_what_and_when(self) -> Surroundings:
+        if unknown := sorted(set(self.columns) - set(CONTEXT_COLUMNS)):
+            raise ValueError(f"columns: unknown {', '.join(unknown)}; known are {', '.join(CONTEXT_COLUMNS)}")
+        if missing := sorted({"name", "valid_from"} - set(self.columns)):
+            raise ValueError(f"columns: {', '.join(missing)} must be mapped")
+        if self.time_format == "position":
+            raise ValueError("time_format: context needs times, not an order")
+        return self
+
+
 class Mapping(Strict):
-    """One log. `items`, `users` and `consents` are sought beside the events where they have no path of their own.
+    """One log. `items`, `users`, `consents` and `context` are sought beside the events where they have no path of their own.
 
     target_events: what the model predicts and rankings count; other types are feedback only.
     repeats: whether an item that a user has taken may be recommended to that user again.
@@ -98,6 +124,7 @@ class Mapping(Strict):
     items: Feed | None = None
     users: Feed | None = None
     consents: Consents | None = None
+    context: Surroundings | None = None
 
     @property
     def has_times(self) -> bool:

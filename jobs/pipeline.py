@@ -46,9 +46,9 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step(
         name="ingest",
-        does="reads what landed, replaces user ids by pseudonyms, keeps what is declared of items and users",
-        reads=("raw_events@-1", "items@-1", "users@-1", "consents@-1"),
-        writes=("raw_events", "items", "users", "consents", "vault"),
+        does="reads what landed, replaces user ids by pseudonyms, keeps what is declared of items, users and surroundings",
+        reads=("raw_events@-1", "items@-1", "users@-1", "consents@-1", "context@-1"),
+        writes=("raw_events", "items", "users", "consents", "context", "vault"),
     ),
     Step(
         name="clean",

@@ -14,6 +14,7 @@ from conf.settings import Settings
 from conf.tables import TABLES
 from jobs.features.asof import MOMENT, Known, as_of, from_snapshots
 from jobs.features.files import check_output, read_entities, write_rows
+from jobs.features.surroundings import CONTEXT, with_context
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, pseudonym_column
 from jobs.lake.state import newest_state, replaced
@@ -25,7 +26,7 @@ log = logging.getLogger("wherewhen")
 
 FEATURE_TABLES = (
     "items", "users", "user_interests", "time_series_features", "user_places", "user_slot_places", "user_mobility",
-    "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift",
+    "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift", "context",
 )  # fmt: skip
 _SERIES = "time_series_features"
 
@@ -56,7 +57,8 @@ def features(spark: SparkSession, settings: Settings, entities: DataFrame, table
             `category`, `region`, `slot`, `cell`. A table with several rows per owner needs the other columns of
             its key as well (`category` for a user's interest in it). time_series_features is joined once for
             each kind of entity that is named (as `time_series_features_user__level`); of the event type in
-            `event_type`, else of the first target event.
+            `event_type`, else of the first target event. Of `context` there are two maps, by name, of what holds
+            at the moment, in the row's `cell` and `region` where it has them.
         tables: of `FEATURE_TABLES`; None: all whose keys are given.
 
     Raises:
@@ -72,7 +74,10 @@ def joined(context: Context, entities: DataFrame, tables: Sequence[str] | None =
         raise ValueError("the log has no times, so there is no moment as of which its features could be read")
     if MOMENT not in entities.columns:
         raise ValueError(f"the entities have no column {MOMENT}: name the moment of each row in it, in UTC")
-    chosen = _chosen(tables, entities.columns)
+    if CONTEXT not in context.pins and CONTEXT in (tables or ()):
+        raise ValueError("the lake has no context: its log's mapping has no section `context:`, or nothing of it arrived")
+    there = [name for name in FEATURE_TABLES if name != CONTEXT or name in context.pins]
+    chosen = _chosen(tables, entities.columns, there)
     asked = entities.withColumn(MOMENT, F.col(MOMENT).cast("timestamp"))
     if "user_id" in entities.columns:
         hidden = pseudonym_column(F.col("user_id").cast("string"), load_key())
@@ -81,12 +86,19 @@ def joined(context: Context, entities: DataFrame, tables: Sequence[str] | None =
         asked = asked.withColumn("event_type", F.lit(context.mapping.target_events[0]))
     asked = asked.persist()
     days = _reach(context, asked)
-    states = [known for name in chosen if TABLES[name].kind == "state" for known in _known(context, name, days, asked.columns)]
+    states = [
+        known
+        for name in chosen
+        if TABLES[name].kind == "state" and name != CONTEXT
+        for known in _known(context, name, days, asked.columns)
+    ]
     rows = as_of(asked, states)
     for name in chosen:
         if TABLES[name].kind == "snapshot":
             made = snapshot_days(Days(first=context.first_day, last=days.last), context.first_day)
             rows = from_snapshots(rows, name, TABLES[name], context.stored(name, Days(first=made[0], last=days.last)), made)
+    if CONTEXT in chosen:
+        rows = with_context(rows, context.stored(CONTEXT, days))
     found = [name for name in rows.columns if "__" in name and name not in entities.columns]
     given = [F.col("_given").alias("user_id") if name == "user_id" else F.col(name) for name in entities.columns]
     return rows.select(*given, *found)
@@ -110,8 +122,8 @@ def _reach(context: Context, asked: DataFrame) -> Days:
     return Days(first=keyframe_before(first, context.first_day), last=last)
 
 
-def _chosen(tables: Sequence[str] | None, given: Sequence[str]) -> list[str]:
-    """The tables to join.
+def _chosen(tables: Sequence[str] | None, given: Sequence[str], there: Sequence[str]) -> list[str]:
+    """The tables to join, of those that are there.
 
     Raises:
         ValueError: one is unknown, or lacks its key; or there is none.
@@ -121,11 +133,11 @@ def _chosen(tables: Sequence[str] | None, given: Sequence[str]) -> list[str]:
             raise ValueError(f"{name} is no feature table; these are {', '.join(FEATURE_TABLES)}")
         if lacking := _lacking(name, given):
             raise ValueError(f"{name} needs the column {' and the column '.join(lacking)} in the entities")
-    chosen = [name for name in FEATURE_TABLES if (name in tables if tables else not _lacking(name, given))]
+    chosen = [name for name in there if (name in tables if tables else not _lacking(name, given))]
     if not chosen:
-        needs = "; ".join(f"{name}: {', '.join(_lacking(name, ()))}" for name in FEATURE_TABLES)
+        needs = "; ".join(f"{name}: {', '.join(_lacking(name, ()))}" for name in there)
         raise ValueError(f"the entities name no owner of any table. They need: {needs}")
-    for name in set(FEATURE_TABLES) - set(chosen) if not tables else ():
+    for name in set(there) - set(chosen) if not tables else ():
         log.info("%s is left out: the entities have no column %s", name, " and no ".join(_lacking(name, given)))
     return chosen
 
@@ -134,6 +146,8 @@ def _lacking(name: str, given: Sequence[str]) -> list[str]:
     if name == _SERIES:
         named = any(set(columns) <= set(given) for columns in ENTITIES.values())
         return [] if named else ["user_id or item_id or category or region"]
+    if name == CONTEXT:
+        return []  # a moment is enough
     return [column for column in TABLES[name].key if column not in given]
 
 

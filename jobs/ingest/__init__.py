@@ -1,4 +1,4 @@
-"""Reads what landed, replaces user ids by pseudonyms, keeps what is declared of items and users."""
+"""Reads what landed, replaces user ids by pseudonyms, keeps what is declared of items, users and surroundings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.mapping import Events
+from conf.mapping import Events, Feed, Surroundings
 from conf.settings import Privacy
 from conf.tables import TABLES
 from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items, users_by_day
@@ -23,6 +23,7 @@ from jobs.ingest.landing import File, Landing, listing
 from jobs.ingest.privacy import limited
 from jobs.ingest.reading import BROKEN, CONTENT, Source, read
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
+from jobs.ingest.surroundings import CONTEXT, context_by_day, refused, told
 from jobs.ingest.survey import ERASED, NOTHING, Past, as_details, marked, refuse_changed, survey
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, pseudonym_column, sealed_column
@@ -74,6 +75,8 @@ def run(context: Context) -> None:
         context.note(erased=left_out)
     _write(context, of_days, key)
     _add_to_vault(context, found.user_ids.where(context.days.where()).select("user_id"), key)
+    if CONTEXT in of_days:
+        _write_context(context, of_days[CONTEXT], sources[CONTEXT].feed)
     if statements is not None:
         hidden = statements.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         from_events = "consent" in context.mapping.events.columns
@@ -150,6 +153,18 @@ def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
     if "users" in rows:
         hidden = rows["users"].withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         context.write("users", users_by_day(hidden, context.before("users")))
+
+
+def _write_context(context: Context, rows: DataFrame, feed: Feed) -> None:
+    """What holds when and where; rows that cannot be understood are counted by reason and left out."""
+    assert isinstance(feed, Surroundings)
+    found = told(rows, feed).persist()
+    counts = refused(found)
+    if counts:
+        context.note(context_refused=counts)
+        said = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+        context.log.warning("context: rows were refused: %s", said)
+    context.write(CONTEXT, context_by_day(found, context.before(CONTEXT)))
 
 
 def raw_events(rows: DataFrame, feed: Events, key: bytes, privacy: Privacy) -> DataFrame:

@@ -91,11 +91,11 @@ def users_by_day(rows: DataFrame, before: DataFrame) -> DataFrame:
 
 
 def changes_of(states: DataFrame, owner: str, known: str) -> DataFrame:
-    """The days on which `known` is not what it was the day before, or `old` before the first."""
+    """The days on which `known` is not what it was the day before, or `old` before the first (`_previous`)."""
     by_owner = Window.partitionBy(owner).orderBy("day")
     previous = F.coalesce(F.lag(known).over(by_owner), F.col("old"))
     is_change = previous.isNull() | ~F.col(known).eqNullSafe(previous)
-    return states.withColumn("_is_change", is_change).where("_is_change")
+    return states.withColumns({"_previous": previous, "_is_change": is_change}).where("_is_change")
 
 
 def _known(before: DataFrame) -> DataFrame:

@@ -56,7 +56,7 @@ class Feeding:
 
 
 def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
-    """Events, and items, users and consents where the log has them: from their own path, else from beside the events.
+    """Events, and items, users, consents and context where the log has them: from their own path, else from beside the events.
 
     Raises:
         ValueError: a path is not set, missing or unreadable, or a source's mapping does not say how to read it.
@@ -64,7 +64,7 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
     mapping = settings.mapping
     events = _at(landing, EVENTS, mapping.events, settings.sources["events"].path)
     found = {EVENTS: events}
-    for name in ("items", "users", "consents"):
+    for name in ("items", "users", "consents", "context"):
         own = settings.sources.get(name)  # type: ignore[call-overload]
         feed = _feed(mapping, name) if own is None else _feed(load_mapping(find(own.mapping)), name) or _feed(mapping, name)
         if feed is None:
@@ -82,7 +82,8 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
 
 
 def _feed(mapping: Mapping, name: str) -> Feed | None:
-    return {"items": mapping.items, "users": mapping.users, "consents": mapping.consents}[name]
+    feeds = {"items": mapping.items, "users": mapping.users, "consents": mapping.consents, "context": mapping.context}
+    return feeds[name]
 
 
 def _at(landing: Landing, name: str, feed: Feed, path: str | None) -> Feeding:

@@ -64,7 +64,7 @@ def test_where_a_user_will_be(ask):
 
 def test_elsewhere_is_where_people_of_the_region_are_in_the_slot(ask):
     found = {row["cell"]: row["probability"] for row in ask("cell_daily")}
-    assert found == {"a": pytest.approx((5 + 5 * 0.5) / 10), "b": pytest.approx(2.5 / 10)}
+    assert found == {"a": pytest.approx((5 + 300 * 0.5) / 305), "b": pytest.approx(150 / 305)}
 
 
 def test_what_follows_on_what(ask):
