@@ -15,7 +15,7 @@ from jobs.seeing.reading import Reader, Row, literal
 from jobs.seeing.series import series_of
 
 TABLES = ("cell_daily", "hotspots", "hotspot_trends", "activity_daily", "time_series_features", "forecasts", "user_places")
-_CELLS = 800
+_CELLS = 1500
 _DAYS = 91
 _SERIES = {"category": 2, "region": 1}
 

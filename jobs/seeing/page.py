@@ -25,7 +25,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(count=_count, share=_share, moment=_moment, slot=_slot, slot_number=_slot_number)
+    made.filters.update(count=_count, share=_share, moment=_moment, slot=_slot, slot_number=_slot_number, number=_number)
     return made
 
 
@@ -42,6 +42,11 @@ def page(template: str, day: date, content: dict[str, Any]) -> str:
 
 def _count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
+
+
+def _number(value: float) -> str:
+    """Three digits, more where it is larger."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _share(value: float) -> str:

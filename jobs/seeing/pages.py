@@ -78,9 +78,9 @@ def plot_page(settings: Settings, entity: Entity, *, days: int) -> str:
     reader = Reader.of(settings)
     found = series_of(reader, [entity], days)[entity][:_EVENT_TYPES]
     if not found:
+        kind = entity.kind.replace("_", " and ")
         raise ValueError(
-            f"no event of the {entity.kind.replace('_', ' and ')} {entity.label} in the last {days} days is in {reader.root}"
-            f"{near(reader, entity)}"
+            f"{entity.label}: no event of this {kind} in the last {days} days is in {reader.root}{near(reader, entity)}"
         )
     return page(
         "plot.html.jinja",

@@ -167,7 +167,7 @@ def test_the_page_tells_the_night(make_context):
 def test_the_page_draws_when_and_where(make_context):
     context = make_context(DAY)
     user, category = ENTRY["user_id"], "Bar <b>"
-    cells = sorted(h3.grid_disk(h3.latlng_to_cell(40.7, -74.0, 9), 20))  # 1,261 of them
+    cells = sorted(h3.grid_disk(h3.latlng_to_cell(40.7, -74.0, 9), 23))  # 1,657 of them
     cell = {"region": f"US/New York/{HOSTILE}", "slot": "weekday_evening", "category": "", "events": 2, "users": 1, "day": DAY}
     write(context, "cell_daily", *({**cell, "cell": one} for one in cells))
     at_home = {**EVENT, "latitude": 40.7, "longitude": -74.0, "local_timestamp": datetime(2024, 6, 14, 20, tzinfo=UTC)}
@@ -191,7 +191,7 @@ def test_the_page_draws_when_and_where(make_context):
 
     shown = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes]
     [area] = [said for said in shown if "hexagons" in said]
-    assert "2,522 events of 56 days" in area and int(re.search(r"in ([\d,]+) hexagons", area)[1].replace(",", "")) <= 800
+    assert "3,314 events of 56 days" in area and int(re.search(r"in ([\d,]+) hexagons", area)[1].replace(",", "")) <= 1500
     assert f"where most happened in {context.settings.spatial.hotspot_window_days} days" in page.text
     labels = {attributes["for"] for tag, attributes in page.tags if tag == "label"}
     assert labels == {"area-any", "area-weekday_evening"}, "the part of the week is chosen without a script"

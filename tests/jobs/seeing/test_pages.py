@@ -204,8 +204,9 @@ def test_the_commands_write_pages_without_a_jvm(lake, tmp_path):
         (["map", "--user", "42", "--region", "x"], 2, "leave out --region and --days"),
         (["map", "--region", "GA/odl", "--days", "400"], 1, "did you mean GA/old"),
         (["plot"], 2, "say whose series"),
-        (["plot", "--category", "scripd"], 1, "no event of the category scripd in the last 182 days is in"),
-        (["plot", "--item", "i"], 1, "no event of the item i in the last 182 days"),
+        (["plot", "--category", "scripd"], 1, "scripd: no event of this category in the last 182 days is in"),
+        (["plot", "--user", "44", "--days", "7"], 1, "User 44: no event of this user in the last 7 days"),
+        (["plot", "--item", "i"], 1, "i: no event of this item in the last 182 days"),
     ],
 )
 def test_errors_are_one_line_and_a_code(lake, words, code, said, tmp_path):
