@@ -107,14 +107,14 @@ class TimeSeries(Section):
     false_discovery_rate: float = Field(0.05, gt=0, lt=1)
 
 
-ForecastMethod = Literal["seasonal_naive", "ets", "arima", "prophet"]
+ForecastMethod = Literal["seasonal_naive", "ets", "lstm", "arima", "prophet"]
 
 
 class Forecast(Section):
     history_days: int = Field(182, ge=56)
     items: int = Field(100, ge=0)
     level: float = Field(0.8, gt=0, lt=1)
-    methods: tuple[ForecastMethod, ...] = ("seasonal_naive", "ets", "arima", "prophet")
+    methods: tuple[ForecastMethod, ...] = ("seasonal_naive", "ets", "lstm", "arima", "prophet")
     slow_series: int = Field(200, ge=0)
     origins: int = Field(4, ge=1)
 

@@ -86,8 +86,9 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="forecast",
         does="forecasts categories, regions and the busiest items 14 days ahead; selects a method for each every week",
-        reads=("activity_daily", "activity_daily@-1", "forecast_quality@-1"),
-        writes=("forecasts", "forecast_quality"),
+        reads=("activity_daily", "activity_daily@-1", "forecast_quality@-1", "forecast_networks@-1"),
+        writes=("forecasts", "forecast_quality", "forecast_networks"),
+        torch=True,
     ),
     Step(
         name="spatial",

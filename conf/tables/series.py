@@ -104,7 +104,7 @@ TIME_SERIES = (
         column(
             "method",
             "string",
-            "what made it: seasonal_naive, ets, arima, prophet or combination (the mean of the fast ones); mean, where "
+            "what made it: seasonal_naive, ets, lstm, arima, prophet or combination (the mean of the fast ones); mean, where "
             "there are less than two weeks",
             nullable=False,
         ),
@@ -141,6 +141,14 @@ TIME_SERIES = (
         column("chosen", "boolean", "the method that forecasts this series", nullable=False),
         key=(*_FORECAST_KEY, "method", "stage"),
         checks={"stage_known": "stage IN ('selection', 'report')"},
+        newest_only=True,
+    ),
+    snapshot(
+        "forecast_networks",
+        "What the LSTM has learnt of all series, to forecast with until the next selection; made with forecast_quality.",
+        column("weights", "string", "its weights, as torch saves them, in base64", nullable=False),
+        column("history_days", "int", "days that it has learnt from", unit="day", nullable=False),
+        key=("history_days",),
         newest_only=True,
     ),
 )

@@ -1,12 +1,16 @@
-"""How good forecasts were, at origins of the past. Legend: P series, D days, H days ahead, as in `jobs.forecast.methods`."""
+"""How good forecasts were, at origins of the past.
+
+Legend: O origins; P series, D days, H days ahead, as in `jobs.forecast.methods`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.forecast.methods import FITTED_DAYS, HORIZON, WEEK, Floats, Forecasts, Histories
+from jobs.forecast.methods import FITTED_DAYS, HORIZON, WEEK, Floats, Forecasts, Histories, Ints
 
 SELECTION, REPORT = "selection", "report"
 Origins = dict[str, list[int]]
@@ -60,3 +64,45 @@ def mean_known(values: Sequence[Floats]) -> Floats:
     known = np.isfinite(stacked)
     total = np.where(known, stacked, 0).sum(axis=0)
     return np.divide(total, known.sum(axis=0), out=np.full(total.shape, np.nan), where=known.any(axis=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How one method did in one stage on the series `rows`, (P,) each; series that no origin could judge are left out."""
+
+    method: str
+    stage: str
+    rows: Ints
+    mase_OP: Floats
+    smape: Floats
+    coverage: Floats
+    origins: Ints
+
+
+def judged(method: str, stage: str, histories: Histories, rows: Ints, made: Sequence[tuple[int, Forecasts]]) -> Quality:
+    """What a method made of the series `rows` after so many days, against what came.
+
+    Origins before which a series is too short do not count: there all methods do the same.
+    """
+    measures: dict[str, list[Floats]] = {"mase": [], "smape": [], "coverage": []}
+    for end, forecasts in made:
+        before, actual_PH = histories.take(rows).until(end), histories.counts_PD[rows, end : end + HORIZON]
+        is_long = before.lengths >= FITTED_DAYS
+        found = {
+            "mase": mase(forecasts.expected_PH, actual_PH, before),
+            "smape": smape(forecasts.expected_PH, actual_PH),
+            "coverage": coverage(forecasts, actual_PH),
+        }
+        for measure, values in found.items():
+            measures[measure].append(np.where(is_long, values, np.nan))
+    origins = np.isfinite(measures["smape"]).sum(axis=0)
+    kept = np.flatnonzero(origins)
+    return Quality(
+        method=method,
+        stage=stage,
+        rows=rows[kept],
+        mase_OP=np.stack(measures["mase"])[:, kept],
+        smape=mean_known(measures["smape"])[kept],
+        coverage=mean_known(measures["coverage"])[kept],
+        origins=origins[kept],
+    )

@@ -26,7 +26,7 @@ Found = tuple[Floats, Floats, Floats]  # expected, lower, upper, each (H,)
 WEEK = 7
 # What a method needs at least, days: a week to repeat and one to see how well that goes; four weeks to fit a season.
 NAIVE_DAYS, FITTED_DAYS = 2 * WEEK, 4 * WEEK
-MEAN, NAIVE, ETS, ARIMA, PROPHET = "mean", "seasonal_naive", "ets", "arima", "prophet"
+MEAN, NAIVE, ETS, LSTM, ARIMA, PROPHET = "mean", "seasonal_naive", "ets", "lstm", "arima", "prophet"
 # Too dear for every series.
 SLOW = (ARIMA, PROPHET)
 
@@ -185,6 +185,7 @@ def prophet(histories: Histories, level: float) -> Forecasts:
     return _each(histories, fitted)
 
 
+# By themselves: the LSTM comes with its weights.
 METHODS: dict[str, Method] = {NAIVE: seasonal_naive, ETS: ets, ARIMA: arima, PROPHET: prophet}
 
 

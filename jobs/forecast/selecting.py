@@ -1,42 +1,44 @@
-"""Which method forecasts a series: by its errors at the early origins, drawn towards those of all series of its kind."""
+"""Which method forecasts a series: the mean of the cheap ones, unless another did clearly better at the early origins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import numpy as np
 
-from jobs.forecast.judging import SELECTION
-from jobs.forecast.methods import NAIVE
-from jobs.forecast.series import NAMES
+from jobs.forecast.judging import SELECTION, Quality, mean_known
+from jobs.forecast.methods import Ints
 
-# What all series of a kind say of a method counts as much as so many origins of the series itself.
-_PRIOR_ORIGINS = 4.0
 # Errors this close are equal, whatever the order of a sum.
-_DIGITS = 9
+_EQUAL = 1e-9
 
 
-def with_chosen(quality: DataFrame, methods: Sequence[str]) -> DataFrame:
-    """`forecast_quality` with `chosen`: of each series one method, the same in both stages.
+def selected(qualities: Sequence[Quality], default: str, size: int) -> np.ndarray:
+    """The method of each series, (size,): of those whose MASE at the early origins is below that of `default` by more than
+    the standard error of the difference, the one of the least; else `default`.
 
-    How much better than seasonal naive a method was on a series, in MASE, mean over its early origins, is shrunk
-    towards the mean of that over all series of the entity and event type on which the method was tried: few origins
-    tell little, and the least of several noisy errors is not that of the best method. Of equal ones the first of
-    `methods`. A series without a MASE (the same week again and again) stays with seasonal naive.
+    The least of several noisy means is seldom that of the best method, and a mean of methods is seldom far behind the best:
+    what is less sure than that goes to it (the rule of one standard error: Breiman et al., 1984). One origin shows none.
     """
-    early = quality.where((F.col("stage") == SELECTION) & F.col("mase").isNotNull())
-    naive = early.where(F.col("method") == NAIVE).select(*NAMES, F.col("mase").alias("naive"))
-    gained = early.join(naive, on=list(NAMES), how="inner").withColumn("gain", F.col("mase") - F.col("naive"))
-    of_kind = F.avg("gain").over(Window.partitionBy("entity_type", "event_type", "method"))
-    shrunk = (F.col("origins") * F.col("gain") + _PRIOR_ORIGINS * of_kind) / (F.col("origins") + _PRIOR_ORIGINS)
-    place = F.array_position(F.array(*map(F.lit, methods)), F.col("method"))
-    best = Window.partitionBy(*NAMES).orderBy("shrunk", "place")
-    chosen = (
-        gained.withColumns({"shrunk": F.round(shrunk, _DIGITS), "place": place})
-        .withColumn("rank", F.row_number().over(best))
-        .where(F.col("rank") == 1)
-        .select(*NAMES, F.col("method").alias("best"))
-    )
-    is_best = F.col("method") == F.coalesce("best", F.lit(NAIVE))
-    return quality.join(chosen, on=list(NAMES), how="left").withColumn("chosen", is_best).drop("best")
+    early = {quality.method: quality for quality in qualities if quality.stage == SELECTION}
+    chosen, least = np.full(size, default, dtype=object), np.zeros(size)
+    if default not in early:
+        return chosen
+    usual_OP = _of_all(early[default], size)
+    for name, quality in early.items():
+        difference_OP = _of_all(quality, size) - usual_OP
+        known = np.isfinite(difference_OP).sum(axis=0)
+        mean = np.nan_to_num(mean_known(list(difference_OP)))
+        squares = np.where(np.isfinite(difference_OP), (difference_OP - mean) ** 2, 0).sum(axis=0)
+        error = np.sqrt(squares / np.maximum(known - 1, 1) / np.maximum(known, 1))
+        is_better = (known >= 2) & (mean < -error - _EQUAL) & (mean < least - _EQUAL)
+        chosen[is_better], least[is_better] = name, mean[is_better]
+    return chosen
+
+
+def _of_all(quality: Quality, size: int) -> np.ndarray:
+    """MASE at each origin of every series, (O, size); NaN of those that the method was not tried on."""
+    rows: Ints = quality.rows
+    found = np.full((len(quality.mase_OP), size), np.nan)
+    found[:, rows] = quality.mase_OP
+    return found

@@ -5,53 +5,57 @@ Legend: P series, D days, H days ahead, as in `jobs.forecast.methods`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jobs.forecast.judging import Origins, coverage, mase, mean_known, smape
+from jobs.forecast.judging import Origins, Quality, judged
 from jobs.forecast.methods import (
     ARIMA,
-    FITTED_DAYS,
-    HORIZON,
+    LSTM,
+    METHODS,
+    NAIVE,
     SLOW,
-    Floats,
     Forecasts,
     Histories,
-    Ints,
     Method,
     arima_at,
     completed,
-)
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from models.forecaster import Forecaster
 
 COMBINATION = "combination"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quality:
-    """How one method did in one stage on the series `rows`: (P,) each; series that no origin could judge are left out."""
-
-    method: str
-    stage: str
-    rows: Ints
-    mase: Floats
-    smape: Floats
-    coverage: Floats
-    origins: Ints
+NOW = "now"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ways:
-    """The methods that are tried, by name; `level` is that of their intervals."""
+    """The names of the methods that are tried; `level` is that of their intervals.
 
-    methods: Mapping[str, Method]
+    networks: what the LSTM has learnt by the first origin of a stage, and `NOW`; without it it forecasts nothing.
+    """
+
+    names: tuple[str, ...]
     level: float
+    networks: Mapping[str, Forecaster] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[str]:
         """Of the combination: what is cheap enough for every series."""
-        return [name for name in self.methods if name not in SLOW]
+        return [name for name in self.names if name not in SLOW]
+
+    @property
+    def default(self) -> str:
+        """What forecasts a series for which nothing else did clearly better."""
+        return COMBINATION if len(self.parts) > 1 else NAIVE
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        return (*self.names, COMBINATION)
 
     def made(self, histories: Histories, chosen: Sequence[str]) -> tuple[Forecasts, list[str]]:
         """As of the last day, each series by the method chosen for it; and what made it in the end."""
@@ -59,41 +63,57 @@ class Ways:
         made, by = Forecasts.empty(len(names)), names.copy()
         for name in sorted(set(chosen)):
             rows = np.flatnonzero(names == name)
-            found, instead = self._made_by(name, histories.take(rows))
+            found, instead = self._made_by(name, histories.take(rows), NOW)
             made.put(rows, found)
             by[rows] = np.where(instead == None, name, instead)  # noqa: E711  elementwise
         return made, list(by)
 
-    def _made_by(self, name: str, histories: Histories) -> tuple[Forecasts, np.ndarray]:
-        if name != COMBINATION:
-            made = self.methods[name](histories, self.level)
-            return made, completed(made, histories, self.level)
-        parts = [self._made_by(part, histories)[0] for part in self.parts]
-        return _mean(parts), np.full(len(histories.first), None, dtype=object)
-
-    def tried(self, histories: Histories, origins: Origins, is_busy: np.ndarray) -> Iterator[Quality]:
+    def tried(self, histories: Histories, origins: Origins, is_busy: np.ndarray) -> list[Quality]:
         """Every method at every origin; the slow ones on the busy series alone."""
+        every, busy = np.arange(len(is_busy)), np.flatnonzero(is_busy)
+        found = []
         for stage, ends in origins.items():
-            if not ends:
-                continue
-            cheap = {name: [self._made_by(name, histories.until(end))[0] for end in ends] for name in self.parts}
+            cheap = {name: [self._made_by(name, histories.until(end), stage)[0] for end in ends] for name in self.parts}
             if len(cheap) > 1:
                 cheap[COMBINATION] = [_mean(at_origin) for at_origin in zip(*cheap.values(), strict=True)]
-            every = np.arange(len(is_busy))
-            for name, made in cheap.items():
-                yield _judged(name, stage, histories, every, ends, made)
-            busy = np.flatnonzero(is_busy)
-            for name in self.methods if len(busy) else ():
-                if name in SLOW:
-                    yield _judged(name, stage, histories, busy, ends, self._slow(name, histories.take(busy), ends))
+            found += [judged(name, stage, histories, every, _at(ends, made)) for name, made in cheap.items() if ends]
+            for name in [name for name in self.names if name in SLOW and len(busy) and ends]:
+                made = self._slow(name, histories.take(busy), ends)
+                found.append(judged(name, stage, histories, busy, _at(ends, made)))
+        return found
+
+    def _made_by(self, name: str, histories: Histories, moment: str) -> tuple[Forecasts, np.ndarray]:
+        """By one method, or what can be done where it cannot; and, of each series, what that was, or None."""
+        if name != COMBINATION:
+            made = self._method(name, moment)(histories, self.level)
+            return made, completed(made, histories, self.level)
+        parts = [self._made_by(part, histories, moment)[0] for part in self.parts]
+        return _mean(parts), np.full(len(histories.first), None, dtype=object)
+
+    def _method(self, name: str, moment: str) -> Method:
+        return _lstm(self.networks.get(moment)) if name == LSTM else METHODS[name]
 
     def _slow(self, name: str, histories: Histories, ends: Sequence[int]) -> list[Forecasts]:
         if name != ARIMA:
-            return [self._made_by(name, histories.until(end))[0] for end in ends]
+            return [self._made_by(name, histories.until(end), NOW)[0] for end in ends]
         made = arima_at(histories, self.level, ends)
         for found, end in zip(made, ends, strict=True):
             completed(found, histories.until(end), self.level)
         return made
+
+
+def _lstm(network: Forecaster | None) -> Method:
+    def told(histories: Histories, level: float) -> Forecasts:
+        if network is None:
+            return Forecasts.empty(len(histories.first))
+        expected_PH, lower_PH, upper_PH = network.forecast(histories.counts_PD, histories.first, histories.last, level)
+        return Forecasts(expected_PH=expected_PH, lower_PH=lower_PH, upper_PH=upper_PH)
+
+    return told
+
+
+def _at(ends: Sequence[int], made: Sequence[Forecasts]) -> list[tuple[int, Forecasts]]:
+    return list(zip(ends, made, strict=True))
 
 
 def _mean(parts: Sequence[Forecasts]) -> Forecasts:
@@ -102,24 +122,3 @@ def _mean(parts: Sequence[Forecasts]) -> Forecasts:
         lower_PH=np.mean([part.lower_PH for part in parts], axis=0),
         upper_PH=np.mean([part.upper_PH for part in parts], axis=0),
     )
-
-
-def _judged(name: str, stage: str, histories: Histories, rows: Ints, ends: Sequence[int], made: Sequence[Forecasts]) -> Quality:
-    """`made` at each of `ends` for the series `rows`, against what came; at origins before which a series is too short it
-    is not judged, since all methods are the same there.
-    """
-    measures: dict[str, list[Floats]] = {"mase": [], "smape": [], "coverage": []}
-    for end, forecasts in zip(ends, made, strict=True):
-        before, actual_PH = histories.take(rows).until(end), histories.counts_PD[rows, end : end + HORIZON]
-        is_long = before.lengths >= FITTED_DAYS
-        found = {
-            "mase": mase(forecasts.expected_PH, actual_PH, before),
-            "smape": smape(forecasts.expected_PH, actual_PH),
-            "coverage": coverage(forecasts, actual_PH),
-        }
-        for measure, values in found.items():
-            measures[measure].append(np.where(is_long, values, np.nan))
-    origins = np.isfinite(measures["smape"]).sum(axis=0)
-    kept = np.flatnonzero(origins)
-    means = {measure: mean_known(values)[kept] for measure, values in measures.items()}
-    return Quality(method=name, stage=stage, rows=rows[kept], origins=origins[kept], **means)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from statsforecast.models import AutoARIMA, AutoETS, SeasonalNaive
 from utilsforecast import losses
 
-from jobs.forecast.judging import REPORT, SELECTION, coverage, mase, origins, smape
+from jobs.forecast.judging import REPORT, SELECTION, Quality, coverage, mase, origins, smape
 from jobs.forecast.methods import (
     ARIMA,
     ETS,
@@ -26,6 +26,7 @@ from jobs.forecast.methods import (
     mean,
     seasonal_naive,
 )  # fmt: skip
+from jobs.forecast.selecting import selected
 from jobs.forecast.trying import COMBINATION, Ways
 
 DAYS, LAST, LEVEL = 120, 19_900, 0.8
@@ -111,7 +112,7 @@ def test_what_cannot_be_fitted_falls_back(monkeypatch):
 
     monkeypatch.setattr(AutoETS, "forecast", fails)
     histories = histories_of(planted(np.random.default_rng(5), 1)[0])
-    made, by = Ways(methods={name: METHODS[name] for name in (NAIVE, ETS)}, level=LEVEL).made(histories, [ETS])
+    made, by = Ways(names=(NAIVE, ETS), level=LEVEL).made(histories, [ETS])
     assert by == [NAIVE]
     np.testing.assert_array_equal(made.expected_PH, seasonal_naive(histories, LEVEL).expected_PH)
 
@@ -134,7 +135,7 @@ def test_what_is_reported_was_not_there_to_choose_by(days, wanted):
 
 @pytest.mark.parametrize("name", [NAIVE, ETS, ARIMA, PROPHET, COMBINATION])
 def test_later_days_change_no_forecast_of_an_earlier_one(name):
-    ways = Ways(methods={one: METHODS[one] for one in (NAIVE, ETS, ARIMA, PROPHET)}, level=LEVEL)
+    ways = Ways(names=(NAIVE, ETS, ARIMA, PROPHET), level=LEVEL)
     counts_PD = planted(np.random.default_rng(6), 2, 100)
     other_PD = np.hstack([counts_PD[:, :80], counts_PD[:, 80:][::-1] * 7 + 1])
     made = [ways.made(histories_of(*counts).until(80), [name] * 2)[0] for counts in (counts_PD, other_PD)]
@@ -148,7 +149,7 @@ def test_series_that_begin_later_are_judged_where_they_are_long_enough():
     rng = np.random.default_rng(7)
     histories = histories_of(*planted(rng, 1), planted(rng, 1, 75)[0], planted(rng, 1, 30)[0])
     at = origins(DAYS, 4)
-    ways = Ways(methods={NAIVE: seasonal_naive}, level=LEVEL)
+    ways = Ways(names=(NAIVE,), level=LEVEL)
     found = {quality.stage: quality for quality in ways.tried(histories, at, np.zeros(3, bool))}
     begins = [0, 45, 90]
     for stage, quality in found.items():
@@ -161,6 +162,26 @@ def test_intervals_hold_what_they_are_to_hold():
     """Of series that are what ETS takes them for, and of noise."""
     rng = np.random.default_rng(8)
     series = [*planted(rng, 20, slope=0.1), *rng.poisson(15, (20, DAYS)).astype(float)]
-    ways = Ways(methods={name: METHODS[name] for name in (NAIVE, ETS)}, level=LEVEL)
+    ways = Ways(names=(NAIVE, ETS), level=LEVEL)
     for quality in ways.tried(histories_of(*series), {REPORT: [DAYS - 2 * WEEK]}, np.zeros(40, bool)):
         assert abs(quality.coverage.mean() - LEVEL) < 0.08, (quality.method, quality.coverage.mean())
+
+
+def test_the_mean_of_the_cheap_methods_is_left_for_what_is_clearly_better():
+    """Series: clearly better ARIMA; better on average, but not at every origin; ETS, tried where ARIMA was not; no origin."""
+
+    def quality(method, rows, *errors):
+        many = np.array(errors, np.float64).T
+        nothing = np.zeros(len(rows))
+        return Quality(
+            method=method, stage=SELECTION, rows=np.array(rows), mase_OP=many, smape=nothing, coverage=nothing,
+            origins=np.isfinite(many).sum(axis=0),
+        )  # fmt: skip
+
+    found = [
+        quality(COMBINATION, [0, 1, 2, 3], [1, 1, 1], [1, 1, 1], [1, 1.2, 1], [1, np.nan, np.nan]),
+        quality(ETS, [0, 1, 2, 3], [0.9, 0.9, 0.9], [1.1, 1, 1.1], [0.8, 1.1, 0.9], [0.1, np.nan, np.nan]),
+        quality(ARIMA, [0, 1], [0.7, 0.8, 0.8], [0.1, 1.1, 1.2]),
+    ]
+    assert list(selected(found, COMBINATION, 5)) == [ARIMA, COMBINATION, ETS, COMBINATION, COMBINATION]
+    assert list(selected([], COMBINATION, 2)) == [COMBINATION] * 2

@@ -259,7 +259,10 @@ def test_models_that_serve_are_young_or_come_next_are_kept(lake):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("maintain.retention={raw_events: 30}", r"maintain.retention.raw_events: 30 days are less .*time_series: 91 days"),
+        (
+            "maintain.retention={raw_events: 30}",
+            r"maintain.retention.raw_events: 30 days are less .*forecast.history_days: 182 days",
+        ),
         ("maintain.retention={events: 0}", "maintain.retention.events: .*greater than or equal to 1"),
         ("maintain.retention={runs: 400}", "maintain.retention.runs: no table with days; these are raw_events"),
         ("maintain.retention={event: 400}", "maintain.retention.event: no table with days"),
@@ -275,7 +278,7 @@ def test_settings_that_are_right_load_and_do_not_change_the_hash():
     settings = load_settings(overrides=["maintain.retention={raw_events: 400, events: null}", "maintain.keep_days=60"])
     assert settings.maintain.retention == {"raw_events": 400, "events": None}
     assert settings.hash() == load_settings().hash()
-    with pytest.raises(SettingsError, match=r"time_series: 91 days"):
+    with pytest.raises(SettingsError, match=r"forecast.history_days: 182 days"):
         load_settings(overrides=["maintain.retention={events: 90}"])
 
 
