@@ -133,6 +133,7 @@ class Spatial(Section):
     hotspot_false_discovery_rate: float = Field(0.05, gt=0, lt=1)
     hotspot_min_cells: int = Field(30, ge=2)
     hotspot_min_users: int = Field(3, ge=1)
+    area_min_share: float = Field(0.01, gt=0, le=1)
 
 
 class Interaction(Section):

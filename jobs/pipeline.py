@@ -98,7 +98,7 @@ STEPS: tuple[Step, ...] = (
             "item_positions@-1", "cell_daily@-1",
         ),
         writes=("user_places", "user_slot_places", "user_mobility", "item_positions", "cell_daily", "hotspots",
-            "hotspot_trends", "region_flows", "region_stays", "region_interests",
+            "hotspot_trends", "hotspot_areas", "region_flows", "region_stays", "region_interests",
         ),
         purposes=("location",),
     ),

@@ -135,6 +135,29 @@ SPATIAL = (
         checks={"trend_known": "trend IN ('emerging', 'persistent', 'fading')"},
     ),
     snapshot(
+        "hotspot_areas",
+        "Where a region's events lie together in the trailing window, per slot: DBSCAN and k-means; few users left out.",
+        column("method", "string", "dbscan: dense places; kmeans: the region's parts", nullable=False),
+        column("slot", "string", "part of the week, or any", nullable=False),
+        column("area_id", "int", "number of the area among those of its method and slot, by events, from 0", nullable=False),
+        column("name", "string", "nearest populated place; of several the direction from it, then a number", nullable=False),
+        column("region", "string", "region of its events", nullable=False),
+        *position("the area's centre: the mean of its events"),
+        column(
+            "radius_m",
+            "double",
+            "dbscan: half the diagonal of the box around its events; kmeans: root mean square distance of them",
+            unit="metre",
+            nullable=False,
+        ),
+        column("events", "bigint", "events in it", nullable=False),
+        column(
+            "users", "bigint", "their distinct users; of kmeans those of its busiest cell, the least there are", nullable=False
+        ),
+        key=("method", "slot", "area_id"),
+        checks={"slot_known": SLOT_CHECK, "method_known": "method IN ('dbscan', 'kmeans')"},
+    ),
+    snapshot(
         "region_flows",
         "Trips between regions by slot of departure, over the trailing window; groups of few users left out.",
         column("origin", "string", "region of the trip's first event", nullable=False),

@@ -62,9 +62,14 @@ def _zone(name: str, longitude: float, known_zones: frozenset[str]) -> str:
 
 def regions(positions: np.ndarray) -> np.ndarray:
     """COUNTRY/first-order division/name of the nearest populated place, (n,) from (n, 2) degrees."""
+    return nearest_places(positions)[0]
+
+
+def nearest_places(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The names of the nearest populated places as above, (n,), and where these are as unit vectors, (n, 3)."""
     names, tree = _gazetteer()
     _, nearest = tree.query(_unit_vectors(positions)) if len(positions) else (None, np.array([], dtype=np.int64))
-    return names[nearest]
+    return names[nearest], tree.data[nearest]
 
 
 @cache

@@ -31,6 +31,7 @@ WITHOUT_PERSONS = {
     "forecasts": "counts to be expected per category, region and item",
     "forecast_quality": "errors of forecasts, as above",
     "forecast_networks": "weights learnt from such counts",
+    "hotspot_areas": "counts and centres of areas, of ten users or more by default",
     "region_flows": "counts and medians per pair of regions, of ten users or more by default",
     "region_stays": "counts and medians per region, as above",
     "region_interests": "counts per region and category, as above",

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
 from jobs.sequences import events_by_user
+from jobs.spatial.areas import hotspot_areas
 from jobs.spatial.cells import cell_daily
 from jobs.spatial.hotspots import hotspots
 from jobs.spatial.planning import region_flows, region_interests, region_stays
@@ -57,6 +58,7 @@ def _write_snapshots(context: Context) -> None:
     for name, window_days, made in (
         ("hotspots", settings.hotspot_window_days, hotspots),
         ("hotspot_trends", TREND_WEEKS * WEEK_DAYS, partial(hotspot_trends, context.first_day)),
+        ("hotspot_areas", settings.hotspot_window_days, hotspot_areas),
         ("region_flows", settings.planning_window_days, region_flows),
         ("region_stays", settings.planning_window_days, region_stays),
         ("region_interests", settings.planning_window_days, region_interests),

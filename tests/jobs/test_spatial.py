@@ -29,6 +29,7 @@ TABLES_WRITTEN = (
     "cell_daily",
     "hotspots",
     "hotspot_trends",
+    "hotspot_areas",
     "region_flows",
     "region_stays",
     "region_interests",
@@ -38,6 +39,7 @@ SETTINGS = (
     "spatial.hotspot_min_cells=5",
     "spatial.hotspot_min_users=2",
     "spatial.hotspot_window_days=7",
+    "spatial.planning_min_users=2",
 )
 HERE = (40.70, -74.00)
 
@@ -209,6 +211,8 @@ def check_contents(context, rows):
     assert any(row[TABLES["user_mobility"].names.index("user_id")] == "once" and not row[-3] for row in moved)
     hot = stored(context, "hotspots")
     assert {row[-1] for row in hot} == {date(2024, 1, 29)} and h3.latlng_to_cell(51.5, -0.1, 9) in {row[0] for row in hot}
+    areas = stored(context, "hotspot_areas")
+    assert {row[0] for row in areas} == {"dbscan", "kmeans"} and {row[-1] for row in areas} == {FIRST, date(2024, 1, 29)}
     cells = stored(context, "cell_daily")
     assert sum(row[TABLES["cell_daily"].names.index("events")] for row in cells) == sum(row["cell"] is not None for row in rows)
 
