@@ -2,8 +2,8 @@
 
 A tile is clustered in one task (see `jobs.spatial.dense`) together with the points up to twice the radius
 around it, so that it is known of every point up to the radius around it whether it is core. Tiles meet in cells: one
-that two tiles have core points of is of one cluster. Nothing but a sample reaches the driver, and nothing but
-the cells along the edges of tiles one task.
+that two tiles have core points of is of one cluster. The driver sees a sample and the new names
+of clusters that lie in several tiles; one task sees the cells along the edges of tiles.
 
 The margins are those of Patwary et al. (2012), the joining by cells as in RP-DBSCAN (Song and Lee, 2018).
 """
@@ -48,7 +48,7 @@ def dbscan(
 
     Equal up to the clusters' names and to points at the borders of several clusters, which join that of
     their nearest core point. A name is the number of the cluster's smallest cell: it does not depend on the
-    order of the rows, nor on partitions and tiles. With a radius of 150 m names differ between all places of the globe.
+    order of the rows, nor on partitions and tiles.
 
     One job takes a sample. What tiles find is kept (persisted), where there are several.
 
