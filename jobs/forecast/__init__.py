@@ -64,7 +64,7 @@ def _selection(context: Context, rows: DataFrame, span: Span, ways: Ways) -> tup
         context.note(selection=f"none: {span.days} days of history hold no moment to select at")
         if begins:
             for name in (_QUALITY_TABLE, _NETWORKS_TABLE):
-                context.write(name, context.lake.read(name, None))
+                context.clear(name)
         return _methods(context.lake.read(_QUALITY_TABLE, None), ways), ways
     before = context.before(_QUALITY_TABLE, lookback_days=WEEK)
     # None: the log was too short for it when the week began.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.interaction.affinity import slot_weights, user_slot_affinity
@@ -34,16 +33,19 @@ def run(context: Context) -> None:
     )
     context.write("transitions", transitions(pairs))
     if context.mapping.has_places:
-        context.write("region_slot_lift", _lift(context))
+        _write_lift(context)
     else:
         context.note(left_out="region_slot_lift, transitions between regions: the log has no places")
 
 
-def _lift(context: Context) -> DataFrame:
+def _write_lift(context: Context) -> None:
     settings = context.settings.interaction
     snapshots = snapshot_days(context.days, context.first_day)
     if not snapshots:
-        return context.lake.read("region_slot_lift", None)
+        context.clear("region_slot_lift")
+        return
     reach = (context.days.last - snapshots[0]).days + settings.lift_window_days
     cells = context.history("cell_daily", lookback_days=reach)
-    return region_slot_lift(in_windows(cells, snapshots, settings.lift_window_days), settings.shrinkage)
+    context.write(
+        "region_slot_lift", region_slot_lift(in_windows(cells, snapshots, settings.lift_window_days), settings.shrinkage)
+    )

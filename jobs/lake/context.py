@@ -184,6 +184,16 @@ class Context:
         self.rows_out[name] = self.rows_out.get(name, 0) + written.rows
         self.pins[name] = written.version
 
+    def clear(self, name: str) -> None:
+        """`write` without rows: what is made weekly, on other days. Where the partitions hold none it costs no commit."""
+        version = self.pins.get(name)
+        if self.bootstrap or version is None or not self.lake.is_empty(name, version, self._written(name)):
+            self.write(name, self.lake.read(name, None))
+            return
+        self._read_from(name, version)
+        self.outputs[name] = version
+        self.rows_out[name] = 0
+
     def append(self, name: str, rows: list[logs.Row]) -> None:
         """Append to a log table."""
         self._read_from(name, self.lake.version(name))

@@ -17,7 +17,7 @@ from conf.tables import TABLES
 from jobs.lake import commits, files
 from jobs.lake.disk import named_when_full
 from jobs.lake.logs import table_path
-from jobs.lake.schema import create, differences, migrate, spark_schema
+from jobs.lake.schema import create, differences, gained, migrate, spark_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,13 @@ class Lake:
                 if days.first <= day <= days.last:
                     found[day] = found.get(day, 0) + file.rows
         return found
+
+    def is_empty(self, name: str, version: int, days: Days) -> bool:
+        """Whether a version is the newest, as its contract has it, and without rows of the days: nothing is left to write."""
+        table = self.delta(name)
+        if table is None or table.version() != version or gained(TABLES[name], table):
+            return False
+        return not self.rows_by_day(name, version, days)
 
     def _nothing(self, name: str) -> DataFrame:
         """No rows, in a way that plans know: what is joined with them then costs nothing."""

@@ -64,7 +64,7 @@ def _write_snapshots(context: Context) -> None:
         ("region_interests", settings.planning_window_days, region_interests),
     ):
         if not snapshots or (made in (region_flows, region_stays) and not context.mapping.has_times):
-            context.write(name, context.lake.read(name, None))
+            context.clear(name)
             continue
         reach = (context.days.last - snapshots[0]).days + window_days
         events = context.events_until_withdrawn(reach).select(*_SNAPSHOT_COLUMNS).withColumn("arrived_on", F.col("day"))

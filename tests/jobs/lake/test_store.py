@@ -78,6 +78,31 @@ def test_a_broken_contract_is_refused_with_every_difference(make_context, spark)
     assert context.lake.read("users", context.lake.version("users")).count() == 0
 
 
+def test_what_is_empty_already_is_cleared_without_a_commit(make_context, spark):
+    first, later = date(2024, 1, 29), date(2024, 1, 30)
+    with pytest.MonkeyPatch.context() as contracts:
+        make_context(first).clear("hotspots")
+        version = make_context(first).lake.version("hotspots")
+        assert version is not None, "a table that was never written is made"
+        context = make_context(later, first_day=first)
+        context.clear("hotspots")
+        assert context.lake.version("hotspots") == version
+        assert context.outputs == {"hotspots": version} and context.inputs == {"hotspots": version}
+        more = replace(TABLES["hotspots"], columns=(*TABLES["hotspots"].columns, column("n", "int", "new")))
+        contracts.setitem(TABLES, "hotspots", more)
+        make_context(later, first_day=first).clear("hotspots")
+        assert gained(TABLES["hotspots"], make_context(first).lake.delta("hotspots")) == [], "a contract is followed at once"
+
+
+def test_rows_that_should_not_be_there_are_cleared(make_context, spark):
+    first, later = date(2024, 1, 29), date(2024, 1, 30)
+    context = make_context(later, first_day=first)
+    context.write("users", users(spark, changed("a", later)))
+    again = make_context(later, first_day=first)
+    again.clear("users")
+    assert again.lake.read("users", again.lake.version("users")).isEmpty()
+
+
 def test_an_empty_result_clears_the_partition(make_context, spark):
     context = make_context(date(2024, 1, 30))
     context.write("users", users(spark, {}))
