@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from conf.contracts import SERIES_DAYS
 from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
-from jobs.time_series.features import DESCRIBED, describing
+from jobs.time_series.features import DESCRIBED, HOUR_BITS, LOW_HALF, NO_HOUR, describing
 
 # What has series of its own, and the columns that name one.
 ENTITIES = {
@@ -75,20 +75,17 @@ def time_series_features(increments: DataFrame, first_run: date, first_day: date
             its window; more does not matter.
         first_day: the lake's first day; what was before it nobody has seen.
     """
+    # A row per series before anything is shuffled twice, sorted or handed to Python, whose cost is by the row. The two lists
+    # of a group are made in one pass, hence in one order.
+    arrived, dated = F.unix_date("day").cast("bigint"), F.unix_date("event_date").cast("bigint")
+    dates = F.shiftleft(arrived, 32).bitwiseOR(dated.bitwiseAND(F.lit(LOW_HALF)))
+    counts = F.shiftleft("events", HOUR_BITS) + F.coalesce("local_hour", F.lit(NO_HOUR))
+    series = increments.groupBy("entity", "event_type").agg(
+        F.collect_list(dates).alias("dates"), F.collect_list(counts).alias("counts")
+    )
     # Sorted by entity and streamed: memory holds one batch, or one entity where that is longer. By a hash
     # first, since names alike in their first letters are slow to compare.
-    series = (
-        increments.select(
-            "entity",
-            "event_type",
-            F.unix_date("day").alias("arrived"),
-            F.unix_date("event_date").alias("dated"),
-            "local_hour",
-            "events",
-        )
-        .repartition("entity")
-        .sortWithinPartitions(F.xxhash64("entity"), "entity", "event_type")
-    )
+    series = series.repartition("entity").sortWithinPartitions(F.xxhash64("entity"), "entity", "event_type")
     epoch = date(1970, 1, 1)
     described = series.mapInArrow(describing((first_run - epoch).days, (first_day - epoch).days), DESCRIBED)
     kind = F.substring_index("entity", ":", 1)

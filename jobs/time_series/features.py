@@ -1,4 +1,4 @@
-"""Arrow batches of increments in, rows of features out: one vectorised pass over all series of a batch.
+"""Arrow batches of series in, rows of features out: one vectorised pass over all series of a batch.
 
 Legend: H hours, N days, P series (see `jobs.time_series.series`).
 """
@@ -6,6 +6,7 @@ Legend: H hours, N days, P series (see `jobs.time_series.series`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from conf.contracts import SERIES_DAYS, SERIES_WINDOWS
 from conf.tables import TABLES
 from jobs.time_series.gaps import gaps
 from jobs.time_series.rhythm import rhythm
-from jobs.time_series.series import Floats, Increments, Ints, Series, cut
+from jobs.time_series.series import HOURS, Floats, Increments, Ints, Series, cut
 from jobs.time_series.shape import WEEK, Features, slope, sum_days, trend_and_season, volatility, weekly, windows
 from jobs.time_series.surprise import change_point, last_day
 
@@ -28,13 +29,17 @@ _FEATURES = [column for column in _COLUMNS if column.name not in (*_NAMES, "gone
 DESCRIBED = ", ".join(f"{column.name} {column.type}" for column in _COLUMNS) + ", n int"
 # Series taken at once: their days fit a core's cache.
 _AT_ONCE = 2048
+_INCREMENTS_AT_ONCE = 50_000
+LOW_HALF = 2**32 - 1
+HOUR_BITS, NO_HOUR = 5, HOURS
 
 
 def describing(first: int, first_day: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow over increments sorted by entity and event type: rows `DESCRIBED`.
+    """For mapInArrow over `entity, event_type, dates, counts`, sorted by the first two: rows `DESCRIBED`.
 
-    `n` is the day, in days since 1970; as of each day from `first` on, on which something of the entity arrived.
-    `first_day` is the lake's.
+    An element of `dates` is the day of arrival, in days since 1970, in the upper 32 bits and the own date in the lower ones;
+    of `counts` the events above `HOUR_BITS` bits of the local hour (or NO_HOUR). `n` is the day of a row; as of each day
+    from `first` on, on which something of the entity arrived. `first_day` is the lake's.
     """
 
     def describe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -46,30 +51,48 @@ def describing(first: int, first_day: int) -> Callable[[Iterable[pa.RecordBatch]
             # The last entity may go on in the next batch.
             last = pc.index(rows["entity"], rows["entity"][-1]).as_py()
             pending = rows.slice(last).to_batches()
-            if last:
-                yield from _described(rows.slice(0, last), first, first_day)
+            for piece in _pieces(rows.slice(0, last)):
+                yield from _described(piece, first, first_day)
         if pending:
             yield from _described(pa.Table.from_batches(pending), first, first_day)
 
     return describe
 
 
+def _pieces(rows: pa.Table) -> Iterator[pa.Table]:
+    """Whole entities, some thousand increments at once: each may be in as many series as there are days to describe."""
+    if rows.num_rows == 0:
+        return
+    upto = np.cumsum(pc.list_value_length(rows["dates"]).to_numpy())
+    begins = np.flatnonzero(np.diff(_numbers(rows["entity"]), prepend=-1))
+    piece = (upto[begins] - 1) // _INCREMENTS_AT_ONCE
+    starts = [*begins[np.flatnonzero(np.diff(piece, prepend=-1))].tolist(), rows.num_rows]
+    for start, end in pairwise(starts):
+        yield rows.slice(start, end - start)
+
+
 def _described(rows: pa.Table, first: int, first_day: int) -> Iterator[pa.RecordBatch]:
-    rows = rows.combine_chunks()
-    entity = rows["entity"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    event_type = rows["event_type"].combine_chunks().dictionary_encode().indices.to_numpy()
-    group = np.concatenate([[0], np.cumsum((np.diff(entity) != 0) | (np.diff(event_type) != 0))])
-    arrived, dated, events = (rows[name].to_numpy().astype(np.int64) for name in ("arrived", "dated", "events"))
-    hour = pc.fill_null(rows["local_hour"], -1).to_numpy().astype(np.int64)
+    length = pc.list_value_length(rows["dates"]).to_numpy()
+    group = np.repeat(np.arange(rows.num_rows), length)
+    entity_of_group = _numbers(rows["entity"])
+    entity = entity_of_group[group]
+    dates, counts = (pc.list_flatten(rows[name]).to_numpy() for name in ("dates", "counts"))
+    arrived, dated = dates >> 32, (dates & LOW_HALF).astype(np.int32).astype(np.int64)
+    events, hour = counts >> HOUR_BITS, counts & (2**HOUR_BITS - 1)
     series = cut(Increments(entity=entity, group=group, arrived=arrived, dated=dated), first=first, window=SERIES_DAYS)
     names = rows.select(_NAMES)
     if len(series.day):
-        of_group = np.unique(group, return_index=True)[1]
         features = features_of(series.counts(events), series.hours(events, hour), series.day, first_day)
-        yield _batch(names.take(pa.array(of_group[series.group])), series.day, features)
+        yield _batch(names.take(pa.array(series.group)), series.day, features)
     if len(series.emptied[0]):
-        of_entity = np.unique(entity, return_index=True)[1]
+        of_entity = np.unique(entity_of_group, return_index=True)[1]
         yield _gone(names.take(pa.array(of_entity[series.emptied[0]])), series)
+
+
+def _numbers(names: pa.ChunkedArray) -> Ints:
+    """Names as numbers from 0 on, in order of appearance."""
+    numbers: Ints = names.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    return numbers
 
 
 def features_of(counts_NP: Floats, hours_HP: Floats, day: Ints, first_day: int) -> Features:

@@ -62,9 +62,9 @@ class Series:
     def hours(self, events: Ints, hour: Ints) -> Floats:
         """Events per local hour over the window, (H, P): whole numbers added where increments come, taken off where they go.
 
-        `hour` is -1 where none is known.
+        `hour` is `HOURS` where none is known.
         """
-        size, known = len(self.day) + 1, hour >= 0
+        size, known = len(self.day) + 1, hour < HOURS
         of_hour, weights = hour[known] * size, events[known]
         come = np.bincount(of_hour + self.begin[known], weights=weights, minlength=HOURS * size)
         go = np.bincount(of_hour + self.end[known], weights=weights, minlength=HOURS * size)

@@ -1,5 +1,6 @@
 import random
 from datetime import date, datetime, timedelta
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -111,19 +112,24 @@ def assert_follows(row, wanted, key):
 
 
 def batches(rows, size):
-    """Increments of random events, one a row, by user and event type, cut into batches."""
+    """Random events as series, one a row, by user and event type, cut into batches."""
     rows = sorted(rows, key=lambda row: (row["user_id"], row["event_type"]))
+    series = [(key, list(own)) for key, own in groupby(rows, key=lambda row: (row["user_id"], row["event_type"]))]
+    dates = [[(number(row["day"]) << 32) + number(row["event_date"]) for row in own] for _, own in series]
+    counts = [[(1 << features.HOUR_BITS) + hour_of(row) for row in own] for _, own in series]
     table = pa.table(
         {
-            "entity": [f"user:{row['user_id']}" for row in rows],
-            "event_type": [row["event_type"] for row in rows],
-            "arrived": pa.array([number(row["day"]) for row in rows], "int32"),
-            "dated": pa.array([number(row["event_date"]) for row in rows], "int32"),
-            "events": pa.array([1] * len(rows), "int64"),
-            "local_hour": pa.array([row["local_hour"] for row in rows], "int32"),
+            "entity": [f"user:{user}" for (user, _), _ in series],
+            "event_type": [event_type for (_, event_type), _ in series],
+            "dates": pa.array(dates, pa.list_(pa.int64())),
+            "counts": pa.array(counts, pa.list_(pa.int64())),
         }
     )
     return table.to_batches(max_chunksize=size)
+
+
+def hour_of(row):
+    return features.NO_HOUR if row["local_hour"] is None else row["local_hour"]
 
 
 def test_batches_do_not_matter_to_the_last_bit_and_every_row_follows_the_definition(monkeypatch):
@@ -131,12 +137,11 @@ def test_batches_do_not_matter_to_the_last_bit_and_every_row_follows_the_definit
     days = Days(first=date(2024, 1, 1), last=date(2024, 6, 30))
     rows = random_events(4, days, users=6)
     described = features.describing(number(FIRST), number(days.first))
-    whole, *cut = (
-        pa.Table.from_batches(list(described(iter(batches(rows, size))))).to_pylist() for size in (100_000, 1, 7, 500)
-    )
+    whole, *cut = (pa.Table.from_batches(list(described(iter(batches(rows, size))))).to_pylist() for size in (100_000, 1, 2, 5))
     assert all(repr(one) == repr(whole) for one in cut)
     with monkeypatch.context() as few:
         few.setattr(features, "_AT_ONCE", 16)
+        few.setattr(features, "_INCREMENTS_AT_ONCE", 100)
         assert repr(pa.Table.from_batches(list(described(iter(batches(rows, 10**5))))).to_pylist()) == repr(whole)
     alive = {(row["entity"], row["event_type"], row["n"]): row for row in whole if not row["gone"]}
     arrivals = {(row["user_id"], row["day"]) for row in rows if row["day"] >= FIRST}
