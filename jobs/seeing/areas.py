@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import TypeVar
 
 from conf.contracts import ANY_SLOT
 from jobs.query.geometry import Position, centres
 from jobs.query.statement import nearest
 from jobs.seeing.reading import Reader, Row, literal
 
+T = TypeVar("T")
 REACH_KM = 40.0  # regions whose centres are that near to a busier one share its map
 _EARTH_RADIUS_KM = 6371.0088
 _NO_REGION = "elsewhere"
@@ -88,14 +90,20 @@ def grouped(totals: Iterable[Row]) -> list[tuple[str, ...]]:
     for region, _, count in cells:
         events[region] += count
     at = centres(cells)
-    groups: list[list[str]] = []
-    for region in sorted(events, key=lambda name: (-events[name], name)):
-        near = next((group for group in groups if km(at[group[0]], at[region]) <= REACH_KM), None)
-        if near is None:
-            groups.append([region])
-        else:
-            near.append(region)
+    groups = within_reach(sorted(events, key=lambda name: (-events[name], name)), at.__getitem__)
     return [tuple(group) for group in sorted(groups, key=lambda group: (-sum(events[name] for name in group), group[0]))]
+
+
+def within_reach(ones: Iterable[T], at: Callable[[T], Position]) -> list[list[T]]:
+    """Each goes to the first group whose first one lies within `REACH_KM` of it, else begins its own."""
+    groups: list[list[T]] = []
+    for one in ones:
+        near = next((group for group in groups if km(at(group[0]), at(one)) <= REACH_KM), None)
+        if near is None:
+            groups.append([one])
+        else:
+            near.append(one)
+    return groups
 
 
 def km(one: Position, other: Position) -> float:

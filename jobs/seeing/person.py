@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from conf.contracts import SLOTS
-from jobs.seeing.areas import REACH_KM, Area, km
+from jobs.seeing.areas import Area, km, within_reach
 from jobs.seeing.canvas import Canvas, labels
 from jobs.seeing.reading import Reader, Row, literal
 
@@ -73,15 +73,8 @@ def _best(slot_visits: Any) -> list[tuple[str, int]]:
 
 def _near(places: Sequence[Row]) -> list[list[Row]]:
     """Places by area, that with most visits first."""
-    groups: list[list[Row]] = []
-    for place in sorted(places, key=lambda one: (-one["visits"], one["place_id"])):
-        at = (place["longitude"], place["latitude"])
-        near = next((group for group in groups if km((group[0]["longitude"], group[0]["latitude"]), at) <= REACH_KM), None)
-        if near is None:
-            groups.append([place])
-        else:
-            near.append(place)
-    return groups
+    ordered = sorted(places, key=lambda one: (-one["visits"], one["place_id"]))
+    return within_reach(ordered, lambda place: (place["longitude"], place["latitude"]))
 
 
 def _map(places: Sequence[Row], around: Sequence[Area]) -> View:
