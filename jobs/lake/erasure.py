@@ -247,8 +247,8 @@ def _texts(paths: Sequence[Path]) -> Iterator[pa.Table]:
 
 
 def text_hashes(rows: pa.Table) -> list[str]:
-    """The names in text_semantics of the column `text`; the same as `jobs.text.text_hash` gives."""
-    # White space and control characters, as jobs.text.normalised has them.
+    """The names in text_semantics of the column `text`; the same as `jobs.text.describing.text_hash` gives."""
+    # White space and control characters, as jobs.text.describing.normalised has them.
     plain = pc.utf8_trim(pc.replace_substring_regex(rows.column("text"), r"[\p{Cc}\p{Z}]+", " "), " ")
     return [hashlib.sha256(text.encode()).hexdigest() for text in pc.unique(plain).to_pylist()]
 

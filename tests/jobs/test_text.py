@@ -2,6 +2,7 @@ import hashlib
 from datetime import date, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
@@ -9,6 +10,8 @@ from conf.tables import TABLES
 from jobs import text
 from jobs.lake.compare import compare
 from jobs.lake.schema import spark_schema
+from jobs.text.describing import item_text
+from jobs.text.encoding import encoding
 from models import encoder
 
 FIRST, LAST = date(2024, 1, 30), date(2024, 2, 3)
@@ -151,9 +154,9 @@ def test_a_wrong_folder_stops_the_step_before_it_writes(make_context, make_setti
 
 
 def test_no_rows_load_no_model(monkeypatch, make_settings):
-    monkeypatch.setattr(text.encoder, "load", lambda *args, **more: pytest.fail("the model was loaded"))
-    empty = text.pa.RecordBatch.from_pydict({"text": text.pa.array([], "string")})
-    assert list(text.encoding(make_settings().text)(iter([empty]))) == []
+    monkeypatch.setattr(encoder, "load", lambda *args, **more: pytest.fail("the model was loaded"))
+    empty = pa.RecordBatch.from_pydict({"text": pa.array([], "string")})
+    assert list(encoding(make_settings().text)(iter([empty]))) == []
 
 
 @pytest.mark.parametrize(
@@ -167,5 +170,5 @@ def test_no_rows_load_no_model(monkeypatch, make_settings):
 )
 def test_item_text(spark, title, category, description, said):
     frame = spark.createDataFrame([(title, category, description)], "title string, category string, description string")
-    [row] = frame.select(text.item_text(F.col("title"), F.col("category"), F.col("description")).alias("text")).collect()
+    [row] = frame.select(item_text(F.col("title"), F.col("category"), F.col("description")).alias("text")).collect()
     assert row.text == said

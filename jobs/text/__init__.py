@@ -1,0 +1,27 @@
+"""text: turns each distinct text into a sentence vector, once, and says which text describes which item."""
+
+from __future__ import annotations
+
+from jobs.lake.context import Context
+from jobs.text.describing import describe_items, distinct_texts, item_texts, written_texts
+from jobs.text.encoding import ENCODED, encoding, text_semantics, unknown_texts
+from models import encoder
+
+TEXTS_WORTH_A_WORKER = 256
+
+
+def run(context: Context) -> None:
+    settings = context.settings.text
+    # Found before any work, so that a wrong folder does not fail in the middle of a night.
+    version = f"{encoder.find(settings.encoder).version}/{settings.max_tokens}"
+    items = describe_items(context.changed("items"))
+    context.write("item_texts", item_texts(items))
+    seen = distinct_texts(items.unionByName(written_texts(context.arrivals("events"))))
+    new = unknown_texts(seen, context.before("text_semantics"), version, context.days.first).persist()
+    count = new.count()
+    context.note(texts_encoded=count)
+    # Loading the model takes a worker seconds, as long as some hundred texts do: few texts stay together.
+    parts = min(max(1, count // TEXTS_WORTH_A_WORKER), context.spark.sparkContext.defaultParallelism)
+    vectors = new.repartition(parts, "text_hash").mapInArrow(encoding(settings), ENCODED)
+    # Kept, since on keyframe days it is read twice, and encoding is what costs here.
+    context.write("text_semantics", text_semantics(vectors, version).persist())

@@ -1,0 +1,66 @@
+"""Distinct texts to sentence vectors: which are to be encoded, and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf.settings import Text
+from models import encoder
+
+ENCODED = "text_hash string, text string, day date, vector array<float>"
+
+
+def unknown_texts(seen: DataFrame, known: DataFrame, version: str, first_day: date) -> DataFrame:
+    """The texts to encode: those seen and not yet known, and those known from another encoder.
+
+    Vectors of two encoders cannot be compared; so a new one encodes all known texts again on its
+    first day, and from then on only new ones.
+    """
+    is_current = F.col("encoder") == F.lit(version)
+    outdated = known.where(~is_current).select("text_hash", "text", F.lit(first_day).alias("day"))
+    return (
+        seen.join(known.where(is_current).select("text_hash"), on="text_hash", how="left_anti")
+        .unionByName(outdated)
+        .groupBy("text_hash", "text")
+        .agg(F.min("day").alias("day"))
+    )
+
+
+def encoding(settings: Text) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """For mapInArrow: adds `vector`; the model is loaded once per worker, by the first row that needs it."""
+
+    def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows == 0:
+                continue
+            model = encoder.load(settings.encoder, max_tokens=settings.max_tokens, batch_size=settings.batch_size, threads=1)
+            vectors = model.encode(batch.column("text").to_pylist())
+            yield pa.RecordBatch.from_arrays([*batch.columns, _lists(vectors)], names=[*batch.schema.names, "vector"])
+
+    return encode
+
+
+def _lists(vectors: np.ndarray) -> pa.Array:
+    """Rows of a matrix as lists; rows of NaN as null."""
+    worded = ~np.isnan(vectors).any(axis=1)
+    ends = np.concatenate([[0], np.cumsum(worded) * vectors.shape[1]]).astype(np.int32)
+    offsets = pa.array(ends, mask=np.append(~worded, False))
+    return pa.ListArray.from_arrays(offsets, pa.array(vectors[worded].ravel()))
+
+
+def text_semantics(vectors: DataFrame, version: str) -> DataFrame:
+    return vectors.select(
+        "text_hash",
+        "text",
+        "vector",
+        F.lit(version).alias("encoder"),
+        F.lit(False).alias("gone"),
+        F.col("day").alias("changed_on"),
+        "day",
+    )
