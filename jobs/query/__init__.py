@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from conf.settings import Settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryError", "answer", "answer_from", "as_parquet", "open_tables", "pseudonym_of", "render"]
 
+_OPENED_AT_ONCE = 4
 # What DataFusion says of a statement that cannot be planned; anything else went wrong while it ran.
 _PLANNING = ("SQL error", "Schema error", "Error during planning", "This feature is not implemented", "type_coercion")
 
@@ -70,8 +72,12 @@ def _run(statement: Statement, root: str, visible: Mapping[str, Seen]) -> Table:
     engine = deltalake.QueryBuilder()
     # As in any SQL, what is not quoted is lower case; delta-rs turns that off.
     engine.execute("SET datafusion.sql_parser.enable_ident_normalization = true")
-    for name in sorted(statement.tables):
-        table = _stored(root, name, visible.get(name))
+    # What files hold is looked into once, when they are read, not for the plan as well.
+    engine.execute("SET datafusion.execution.collect_statistics = false")
+    names = sorted(statement.tables)
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+        stored = list(pool.map(lambda name: _stored(root, name, visible.get(name)), names))
+    for name, table in zip(names, stored, strict=True):
         if table is not None:
             engine = engine.register(f"{name}{HISTORY}", table)
             try:

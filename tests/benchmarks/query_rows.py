@@ -13,6 +13,8 @@ from jobs.lake import logs
 from jobs.lake.schema import create
 
 KEYFRAME, DAYS, INTERESTS = date(2024, 6, 1), 16, 8
+# The lake sorts states by their owner, in row groups of 4 MiB.
+_GROUPS = deltalake.WriterProperties(max_row_group_size=20_000)
 LAST = KEYFRAME + timedelta(days=DAYS - 1)
 USED = ("user_interests", "user_mobility")
 # What both answer, ours of the tables by name, the peer of the same rows by hand.
@@ -33,7 +35,8 @@ def write(root: str, users: int) -> str:
             owners = changed if name == "user_mobility" else [one for one in changed for _ in range(INTERESTS)]
             path = logs.table_path(root, name)
             schema = pa.schema(deltalake.DeltaTable(path).schema().to_arrow())
-            deltalake.write_deltalake(path, _rows(schema, owners, day, rng), mode="append")
+            rows = _rows(schema, owners, day, rng).sort_by("user_id")
+            deltalake.write_deltalake(path, rows, mode="append", writer_properties=_GROUPS)
     row = {"run_id": "bench", "step": "night", "status": "done", "day": LAST, "first_day": KEYFRAME, "settings_hash": "",
            "code_version": "", "inputs": {}, "rows_out": {}, "details": "{}", "seconds": 0.0,
            "outputs": {name: deltalake.DeltaTable(logs.table_path(root, name)).version() for name in USED},
