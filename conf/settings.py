@@ -100,7 +100,7 @@ class Label(Section):
     long_min_weeks: int = Field(4, ge=1)
     long_min_weight: float = Field(1.0, ge=0)
     short_min_weight: float = Field(0.5, ge=0)
-    event_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    event_weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
 
 
 class TimeSeries(Section):

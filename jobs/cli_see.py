@@ -1,21 +1,22 @@
-"""The commands that draw, without a JVM: map and plot."""
+"""The commands that draw, without a JVM: map, plot and interests."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from jobs.cli import settings
+from jobs.cli import settings, terminal_width
 
 log = logging.getLogger("wherewhen")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (map_, plot):
+    for command in (map_, plot, interests):
         app.command(name=command.__name__.rstrip("_"))(command)
 
 
@@ -68,6 +69,48 @@ def plot(
     loaded = settings()
     entity = chosen({"user": user, "item": item, "category": category, "region": region, "slot": slot}, loaded)
     _write(output, plot_page(loaded, entity, days=days))
+
+
+_POINTS, _POINTS_DRAWN = 26, 364
+
+
+def interests(
+    user: Annotated[str, typer.Argument(metavar="USER", help="A user's own id.", show_default=False)],
+    days: Annotated[int, typer.Option(min=1, help="So many days back.")] = 182,
+    most: Annotated[int, typer.Option(min=1, help="So many categories: long interests, then short ones, then the rest.")] = 12,
+    output: Annotated[Path | None, typer.Option(metavar="PAGE.html", help="Draw them on a page instead.")] = None,
+    format_: Annotated[Literal["text", "json"], typer.Option("--format", help="How it is written to stdout.")] = "text",
+) -> None:
+    """Show a user's interests over time: label, trend, weights, how the long weight went, and why each is called so.
+
+    Each comes with the day from which it has another label if nothing happens. The page is one file that fetches nothing.
+
+    Example: wherewhen interests u000012
+
+    Example: wherewhen interests u000012 --days 364 --output u000012.html
+
+    Example: wherewhen interests u000012 --most 3 --format json
+    """
+    from jobs.query import pseudonym_of
+    from jobs.seeing.interests import as_json, as_text
+    from jobs.seeing.pages import interests_page
+    from jobs.seeing.reading import Reader
+    from jobs.seeing.trajectory import interests_of
+
+    loaded = settings()
+    reader = Reader.of(loaded)
+    points = _POINTS if output is None else _POINTS_DRAWN
+    found = interests_of(reader, pseudonym_of(user, loaded), days=days, points=points)
+    day = found[0].path[-1].day
+    if len(found) > most:
+        log.info("%d of %d categories; --most %d shows all", most, len(found), len(found))
+    shown = found[:most]
+    if output is not None:
+        _write(output, interests_page(user, shown, day))
+    elif format_ == "json":
+        sys.stdout.write(as_json(user, shown, day))
+    else:
+        sys.stdout.write(as_text(user, shown, day, width=terminal_width()))
 
 
 def _write(output: Path, page: str) -> None:

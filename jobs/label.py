@@ -7,11 +7,11 @@ fixed day r,
 
     weight(n) = 2^(-(n - r) / h) * sum over m <= n of x(m) * 2^((m - r) / h).
 
-All terms are of one sign, so nothing cancels, but 2^(n / h) leaves the doubles (2^1024) after 1,024
-half-lives. A range of days is therefore cut into stretches of at most 1,000 half-lives with r in
-the middle, which keeps every factor within 2^500 and leaves room below for late events; each
-stretch starts from the state at the end of the one before, as a night does. At a half-life of a
-week a stretch is 19 years: there is nearly always one.
+All terms are of one sign (but for events that count against), so next to nothing cancels, but
+2^(n / h) leaves the doubles (2^1024) after 1,024 half-lives. A range of days is therefore cut into
+stretches of at most 1,000 half-lives with r in the middle, which keeps every factor within 2^500
+and leaves room below for late events; each stretch starts from the state at the end of the one
+before, as a night does. At a half-life of a week a stretch is 19 years: there is nearly always one.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def daily_worth(events: DataFrame, settings: Label) -> DataFrame:
     """Per user, category and day `n` of arrival (days since 1970): what arrived, weighed at the day's end."""
     weight = event_weight(F.col("event_type"), settings)
     age = age_days(F.col("n"), F.col("event_timestamp"))
-    counts = weight > 0
+    counts = weight != 0  # one that speaks against is known of, too: what comes later is weighed against it
     return (
         events.withColumn("n", F.unix_date("day"))
         .groupBy("user_id", "category", "n")
@@ -118,6 +118,8 @@ def start(before: DataFrame, daily: DataFrame, days: Days) -> DataFrame:
         *[(F.col(f"{span}_weight") * F.pow(F.lit(0.5), since / F.col(f"{span}_half_life_days"))).alias(span) for span in SPANS],
         "events",
         F.col("active_weeks").alias("weeks"),
+        "active_days",
+        "squared_gaps",
         F.unix_date("first_on").alias("first_n"),
         F.unix_date("last_on").alias("last_n"),
         (F.unix_date("changed_on") - F.col("returned_days")).alias("returned_n"),
@@ -136,6 +138,8 @@ def with_active_days(started: DataFrame, daily: DataFrame) -> DataFrame:
         *SPANS,
         "events",
         F.lit(None).cast("int").alias("weeks"),
+        F.lit(None).cast("int").alias("active_days"),
+        F.lit(None).cast("bigint").alias("squared_gaps"),
         counted.alias("first_n"),
         counted.alias("last_n"),
         F.lit(None).cast("int").alias("returned_n"),
@@ -166,6 +170,10 @@ def weighed(rows: DataFrame, days: Days, settings: Label) -> DataFrame:
     marked = rows.repartition("user_id").withColumns(
         {
             "weeks": F.when(is_counted, is_new_week.cast("int")).otherwise(F.col("weeks")),
+            "active_days": F.when(is_counted, F.lit(1)).otherwise(F.col("active_days")),
+            "squared_gaps": F.when(is_counted, F.pow(F.col("n") - previous, F.lit(2)).cast("bigint")).otherwise(
+                F.col("squared_gaps")
+            ),
             "returned_n": F.when(is_counted & is_return, F.col("n")).otherwise(F.col("returned_n")),
             **{span: F.col(span) * _power_of_two(F.col("n") - middle, span, settings) for span in SPANS},
             "user_n": F.min("first_n").over(Window.partitionBy("user_id")),
@@ -177,6 +185,8 @@ def weighed(rows: DataFrame, days: Days, settings: Label) -> DataFrame:
             *[(F.sum(span).over(frame) * _power_of_two(middle - n, span, settings)).alias(f"{span}_weight") for span in SPANS],
             F.sum("events").over(frame).alias("events"),
             F.sum("weeks").over(frame).cast("int").alias("active_weeks"),
+            F.sum("active_days").over(frame).cast("int").alias("active_days"),
+            F.coalesce(F.sum("squared_gaps").over(frame), F.lit(0)).alias("squared_gaps"),
             F.min("first_n").over(frame).alias("first_n"),
             F.max("last_n").over(frame).alias("last_n"),
             (n - F.max("last_n").over(frame)).alias("idle_days"),
@@ -199,17 +209,35 @@ def judged(rows: DataFrame, settings: Label) -> DataFrame:
     return ready.withColumns({name: F.expr(str(contract.column(name).aged)) for name in ("label", "trend")}).drop("age_days")
 
 
+def burstiness(active_days: Column, span_days: Column, squared_gaps: Column) -> Column:
+    """Of the gaps between active days: -1 for an even pace, 0 at random, towards 1 for bursts; null with fewer than two.
+
+    As time_series_features has it (Kim and Jo, 2016, for series of any length).
+    """
+    gaps = active_days - 1
+    # The gaps add up to the span.
+    ratio = F.sqrt(gaps * squared_gaps - span_days * span_days) / span_days
+    root_up, root_down = F.sqrt(gaps + 1), F.sqrt(gaps - 1)
+    return F.when(gaps > 1, (root_up * ratio - root_down) / ((root_up - 2) * ratio + root_down))
+
+
 def user_interests(moments: DataFrame, settings: Label) -> DataFrame:
     """Each user's whole state on each of the user's active days."""
+    contract = TABLES["user_interests"]
+    span = F.col("last_n") - F.col("first_n")
     rows = moments.where(F.col("role") == ACTIVE).withColumns(
         {
             "first_on": F.date_from_unix_date("first_n"),
             "last_on": F.date_from_unix_date("last_n"),
+            "span_days": span,
+            "burstiness": burstiness(F.col("active_days"), span, F.col("squared_gaps")),
             "gone": F.lit(False),
             "day": F.date_from_unix_date("n"),
         }
     )
-    return judged(rows.withColumn("changed_on", F.col("day")), settings).select(*TABLES["user_interests"].names)
+    labelled = judged(rows.withColumn("changed_on", F.col("day")), settings).withColumn("age_days", F.lit(0))
+    until = F.expr(str(contract.column("label_until").aged))
+    return labelled.withColumn("label_until", until).select(*contract.names)
 
 
 def event_labels(moments: DataFrame, settings: Label) -> DataFrame:

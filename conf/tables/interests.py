@@ -40,10 +40,25 @@ _INTEREST_LABEL = (
     f"CASE WHEN active_weeks >= long_min_weeks AND {_LONG_NOW} >= long_min_weight - 1e-9 THEN 'long' "
     f"WHEN {_SHORT_NOW} >= short_min_weight - 1e-9 THEN 'short' ELSE 'none' END"
 )
+
+
+# A label goes on the first day at whose end the weight that holds it is below its threshold: the logarithm of how far it is
+# above counts the half-lives until then. A threshold of 0 is never passed. (Cut, so that the date stays one.)
+def _passed_on(span: str) -> str:
+    above = f"greatest({span}_weight / greatest({span}_min_weight - 1e-9, 1e-9), 1.0)"
+    days = f"CAST(least(floor({span}_half_life_days * log2({above})), 1000000.0) AS int) + 1"
+    return f"CASE WHEN {span}_min_weight > 1e-9 THEN changed_on + ({days}) END"
+
+
+_LABEL_UNTIL = (
+    f"CASE WHEN active_weeks >= long_min_weeks AND {_LONG_NOW} >= long_min_weight - 1e-9 THEN {_passed_on('long')} "
+    f"WHEN {_SHORT_NOW} >= short_min_weight - 1e-9 THEN {_passed_on('short')} END"
+)
 # A weight that is halved every h days and has watched a user for a days has seen h / ln 2 * (1 - 2^(-a / h)) days' worth.
-# The short weight to be expected, were the rate of events what the long weight says:
+# The short weight to be expected, were the rate of events what the long weight says (of what a user is against: none):
+_WANTED = f"({_LONG_NOW} + abs({_LONG_NOW})) / 2"
 _EXPECTED = (
-    f"{_LONG_NOW} * short_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / short_half_life_days))"
+    f"{_WANTED} * short_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / short_half_life_days))"
     " / (long_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / long_half_life_days)))"
 )
 _INTEREST_TREND = (
@@ -92,8 +107,12 @@ LABEL = (
         column("short_half_life_days", "double", "half-life of the short weight", unit="day", nullable=False),
         column("events", "bigint", "events of the user in the category so far, but those of weight 0", nullable=False),
         column("active_weeks", "int", "arrival weeks (Monday to Sunday) with an event", nullable=False),
+        column("active_days", "int", "arrival days with an event", nullable=False),
         column("first_on", "date", "arrival day of the first event", nullable=False),
         column("last_on", "date", "arrival day of the newest event", nullable=False),
+        column("span_days", "int", "days from `first_on` to `last_on`", unit="day", nullable=False),
+        column("squared_gaps", "bigint", "sum of the squared days from one active day to the next", nullable=False),
+        column("burstiness", "double", "of these gaps: -1 an even pace, 0 random, 1 bursts; null with fewer than two"),
         column("idle_days", "int", "days since `last_on`", unit="day", nullable=False, aged="idle_days + age_days"),
         column(
             "returned_days",
@@ -114,6 +133,12 @@ LABEL = (
         column("long_min_weight", "double", "label long: from this long weight on", nullable=False),
         column("short_min_weight", "double", "label short: from this short weight on", nullable=False),
         column("label", "string", "long, else short, else none, by the three thresholds", nullable=False, aged=_INTEREST_LABEL),
+        column(
+            "label_until",
+            "date",
+            "the first day whose end has another label, if nothing happens; null: none does",
+            aged=_LABEL_UNTIL,
+        ),
         column(
             "trend",
             "string",

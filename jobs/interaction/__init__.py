@@ -18,7 +18,8 @@ def run(context: Context) -> None:
     if not context.mapping.has_times:
         raise Skipped("the log has no times, so nothing happened in any part of the week")
     settings = context.settings.interaction
-    weight = event_weight(F.col("event_type"), context.settings.label)
+    # A share of what a user wants: what counts against a category is no part of it.
+    weight = F.greatest(event_weight(F.col("event_type"), context.settings.label), F.lit(0.0))
     gained = slot_weights(context.arrivals("events").withColumn("weight", weight), settings.half_life_days)
     affinity = user_slot_affinity(
         gained, context.before("user_slot_affinity"), context.days, (settings.half_life_days, settings.shrinkage)

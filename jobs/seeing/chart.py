@@ -47,19 +47,19 @@ def chart(series: Series) -> View:
             for number, count in enumerate(series.counts)
             if count
         ),
-        "trend": _line([(x(offset + number + 0.5), y(value)) for number, value in enumerate(series.trend)]),
-        "seasonal": _line([(x(offset + number + 0.5), y(value)) for number, value in enumerate(both)]),
+        "trend": line([(x(offset + number + 0.5), y(value)) for number, value in enumerate(series.trend)]),
+        "seasonal": line([(x(offset + number + 0.5), y(value)) for number, value in enumerate(both)]),
         "anomalies": [
             {**row, "x": x((row["date"] - series.first).days + 0.5), "y": y(row["events"])} for row in series.anomalies
         ],
         "change": _change(series, x),
-        "forecast": _line([(x(number + 0.5), y(row["expected"])) for number, row in ahead]),
-        "band": _line(band, closed=True),
+        "forecast": line([(x(number + 0.5), y(row["expected"])) for number, row in ahead]),
+        "band": line(band, closed=True),
         "forecast_method": series.forecast[0]["method"] if series.forecast else None,
         "forecast_days": len(series.forecast),
         "now": x(len(series.counts)),
-        "heights": [{"y": y(value), "text": f"{value:g}"} for value in _ticks(top)],
-        "dates": [{"x": x((day - series.first).days), "text": text} for day, text in _dates(series.first, end)],
+        "heights": [{"y": y(value), "text": f"{value:g}"} for value in ticks(top)],
+        "dates": [{"x": x((day - series.first).days), "text": text} for day, text in dates(series.first, end)],
         "facts": series.facts,
         "week": _columns(series.facts.get("season") or (), _WEEKDAYS),
         "hours": _columns(series.hours if any(series.hours) else (), [f"{hour:02d}" for hour in range(24)]),
@@ -67,7 +67,8 @@ def chart(series: Series) -> View:
     }
 
 
-def _line(points: Sequence[tuple[float, float]], *, closed: bool = False) -> str:
+def line(points: Sequence[tuple[float, float]], *, closed: bool = False) -> str:
+    """Points as SVG path data."""
     return "M" + "L".join(f"{x} {y}" for x, y in points) + ("z" if closed else "") if points else ""
 
 
@@ -78,14 +79,14 @@ def _change(series: Series, x: Any) -> View | None:
     return {"x": x((day - series.first).days), "date": day, "ratio": ratio, "p": series.change["p"]}
 
 
-def _ticks(top: float) -> list[float]:
+def ticks(top: float) -> list[float]:
     """Three to five round values above 0: steps of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(top / 3))
     step = next(size * power for size in (1, 2, 5, 10) if top / (size * power) <= 5)
     return [step * number for number in range(1, int(top / step) + 1)]
 
 
-def _dates(first: date, last: date) -> list[tuple[date, str]]:
+def dates(first: date, last: date) -> list[tuple[date, str]]:
     """Mondays of a few weeks, firsts of months where there are many."""
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     if len(days) <= 70:

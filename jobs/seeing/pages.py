@@ -1,6 +1,9 @@
-"""The pages of `wherewhen map` and `wherewhen plot`."""
+"""The pages of `wherewhen map`, `wherewhen plot` and `wherewhen interests`."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
 
 from conf.settings import Settings
 from jobs.query import pseudonym_of
@@ -8,10 +11,12 @@ from jobs.seeing.areas import Window, areas
 from jobs.seeing.chart import chart
 from jobs.seeing.entities import Entity
 from jobs.seeing.heatmap import heatmap
+from jobs.seeing.interests import picture
 from jobs.seeing.page import page
 from jobs.seeing.person import events_of, person, places_of
 from jobs.seeing.reading import Reader
 from jobs.seeing.series import near, series_of
+from jobs.seeing.trajectory import Interest
 
 _AREAS, _CELLS = 6, 4000
 _EVENT_TYPES = 4
@@ -65,6 +70,21 @@ def person_page(settings: Settings, user: str) -> str:
             "title": f"User {user}",
             "said": f"{len(places)} place{'' if len(places) == 1 else 's'} of the last events, by role, and the week.",
             "person": person(places, events_of(reader, who), around),
+        },
+    )
+
+
+def interests_page(user: str, interests: Sequence[Interest], day: date) -> str:
+    """One user's interests over time, a chart each; `user` is the id as the log has it."""
+    first = min(interest.path[0].day for interest in interests)
+    return page(
+        "interests.html.jinja",
+        day,
+        {
+            "title": f"What user {user} wants",
+            "said": f"Weights of {len(interests)} categor{'y' if len(interests) == 1 else 'ies'} at the end of each day, "
+            f"from {first} to {day}, and what they were called.",
+            "interests": [picture(interest, day) for interest in interests],
         },
     )
 

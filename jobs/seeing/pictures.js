@@ -3,7 +3,7 @@
 const WIDTH = 10000;
 
 for (const picture of document.querySelectorAll(".picture")) zoomable(picture);
-for (const chart of document.querySelectorAll(".chart")) readable(chart);
+for (const chart of document.querySelectorAll(".chart:not(.weights)")) readable(chart);
 
 function zoomable(picture) {
   const svg = picture.querySelector("svg"), height = Number(picture.dataset.height), ratio = height / WIDTH;

@@ -3,6 +3,7 @@ import math
 import random
 from datetime import date, datetime, timedelta
 
+import numpy as np
 import pytest
 from deltalake import QueryBuilder
 from pyspark.sql import functions as F
@@ -12,6 +13,7 @@ from jobs import label
 from jobs.lake.compare import compare
 from jobs.lake.schema import spark_schema
 from jobs.lake.store import Days
+from jobs.time_series.gaps import gaps
 
 FIRST, LAST = date(2024, 1, 30), date(2024, 2, 3)
 NO_TIMES = date(2000, 1, 1)
@@ -41,7 +43,7 @@ def random_events(seed, days, users=4, late=True):
             for _ in range(rng.choice([0, 0, 1, 2, 4])):
                 back = timedelta(days=rng.choice([0, 0, 0, 1, 5, 20]) if late else 0)
                 moment = datetime(day.year, day.month, day.day, rng.randrange(24), rng.randrange(60), 7) - back
-                kind = rng.choice(["check_in", "purchase", "impression"])
+                kind = rng.choice(["check_in", "purchase", "impression", "dislike"])
                 category = rng.choice(["coffee", "gym", "books", None])
                 rows.append(event(day, user_id=f"u{number}", event_timestamp=moment, event_type=kind, category=category))
     return rows
@@ -50,7 +52,7 @@ def random_events(seed, days, users=4, late=True):
 def reference(rows, settings, user, category, day):
     """The state of one category at the end of `day`, from the definition; None where nothing is known."""
     weight = lambda row: settings.event_weights.get(row["event_type"], 1.0)  # noqa: E731
-    known = [row for row in rows if row["user_id"] == user and row["category"] and row["day"] <= day and weight(row) > 0]
+    known = [row for row in rows if row["user_id"] == user and row["category"] and row["day"] <= day and weight(row) != 0]
     own = [row for row in known if row["category"] == category]
     if not own:
         return None
@@ -67,11 +69,14 @@ def reference(rows, settings, user, category, day):
     returned = [later for earlier, later in itertools.pairwise(arrived) if (later - earlier).days > 28]
     idle = (day - arrived[-1]).days
     seen = (day - min(row["day"] for row in known)).days + 1
-    expected = long * short_half * (1 - 0.5 ** (seen / short_half)) / (long_half * (1 - 0.5 ** (seen / long_half)))
-    if len(weeks) >= settings.long_min_weeks and long >= settings.long_min_weight:
-        name = "long"
-    else:
-        name = "short" if short >= settings.short_min_weight else "none"
+    expected = max(long, 0) * short_half * (1 - 0.5 ** (seen / short_half)) / (long_half * (1 - 0.5 ** (seen / long_half)))
+
+    def label_after(days):
+        if len(weeks) >= settings.long_min_weeks and long * 0.5 ** (days / long_half) >= settings.long_min_weight:
+            return "long"
+        return "short" if short * 0.5 ** (days / short_half) >= settings.short_min_weight else "none"
+
+    name = label_after(0)
     if returned and (day - returned[-1]).days < 14:
         trend = "returning"
     elif idle >= 28 or (short <= expected / 2 and expected - short >= 1):
@@ -82,20 +87,32 @@ def reference(rows, settings, user, category, day):
         "long_weight": long, "short_weight": short, "events": len(own), "active_weeks": len(weeks),
         "first_on": arrived[0], "last_on": arrived[-1], "idle_days": idle, "label": name, "trend": trend,
         "returned_days": (day - returned[-1]).days if returned else None, "known_days": seen - 1,
+        "active_days": len(arrived), "span_days": (arrived[-1] - arrived[0]).days, "burstiness": burstiness(arrived),
+        "label_until": next((day + timedelta(days=n) for n in range(1, 999) if label_after(n) != name), None),
     }  # fmt: skip
+
+
+def burstiness(arrived):
+    """As the series of the arrival days has it; None with fewer than two gaps."""
+    counts = np.zeros(((arrived[-1] - arrived[0]).days + 1, 1))
+    counts[[(day - arrived[0]).days for day in arrived]] = 1
+    value = float(gaps(counts)["burstiness"][0])
+    return None if math.isnan(value) else value
 
 
 def close(found, wanted):
     floats = {name for name, value in wanted.items() if isinstance(value, float)}
     exact = {name: value for name, value in wanted.items() if name not in floats}
     return {name: found[name] for name in exact} == exact and all(
-        found[name] == pytest.approx(wanted[name], rel=1e-9, abs=1e-290) for name in floats
+        found[name] == pytest.approx(wanted[name], rel=1e-9, abs=1e-12 if name == "burstiness" else 1e-290) for name in floats
     )
 
 
 def assert_follows_the_definition(rows, settings, labels, interests):
     active = {
-        (row["user_id"], row["day"]) for row in rows if row["category"] and settings.event_weights.get(row["event_type"], 1) > 0
+        (row["user_id"], row["day"])
+        for row in rows
+        if row["category"] and settings.event_weights.get(row["event_type"], 1) != 0
     }
     categories = {row["category"] for row in rows if row["category"]}
     wanted = {
@@ -123,7 +140,7 @@ def assert_follows_the_definition(rows, settings, labels, interests):
     ids=["default half-lives", "so short that the range is cut in three"],
 )
 def test_every_state_follows_the_definition(spark, make_settings, overrides):
-    weights = "label.event_weights={purchase: 3.5, impression: 0}"
+    weights = "label.event_weights={purchase: 3.5, impression: 0, dislike: -1.5}"
     settings = make_settings("conf/local.yaml", weights, "label.long_min_weeks=3", *overrides).label
     days = Days(first=date(2023, 11, 20), last=date(2024, 3, 31))
     busy = Days(first=date(2023, 11, 20), last=date(2023, 12, 12))
@@ -155,7 +172,7 @@ def test_nights_and_bootstrap_leave_equal_tables(make_context, lake_of):
     rows = [row for row in random_events(1, Days(first=FIRST, last=LAST), users=6) if row["day"] != date(2024, 2, 2)]
     rows += [event(date(2024, 1, 31), user_id="once"), event(date(2024, 1, 31), user_id="never", category=None)]
     rows += [event(LAST, user_id="once", event_type="impression"), event(FIRST, user_id="seen", event_type="impression")]
-    weights = "label.event_weights={impression: 0, purchase: 2}"
+    weights = "label.event_weights={impression: 0, purchase: 2, dislike: -1.5}"
     nights, at_once = (lake_of(name, rows, weights) for name in ("nights", "bootstrap"))
     for day in Days(first=FIRST, last=LAST):
         context = make_context(day, first_day=FIRST, settings=nights)

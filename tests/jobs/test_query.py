@@ -242,7 +242,7 @@ def test_near_names_are_suggested(night):
         night.rows("select * from user_interest")
     with pytest.raises(QueryError, match="no column lable; did you mean label"):
         night.rows("select u.lable from user_interests u")
-    with pytest.raises(QueryError, match="no column zzz; the columns are active_weeks, category"):
+    with pytest.raises(QueryError, match="no column zzz; the columns are active_days, active_weeks"):
         night.rows("select zzz from user_interests")
 
 
