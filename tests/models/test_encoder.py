@@ -84,7 +84,7 @@ def _cut(folder):
 
 
 def _another_pooling(folder):
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": False}))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
 
 
 DAMAGE = {
@@ -99,7 +99,7 @@ DAMAGE = {
         b"version https://git-lfs"
     ),
     r"not a whole safetensors file": lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]"),
-    r"does not pool by the mean": _another_pooling,
+    r"pools by pooling_mode_max_tokens, not the mean": _another_pooling,
 }
 
 
@@ -128,3 +128,29 @@ def test_absent_weights_are_not_made_up(copy):
 def test_finding_an_encoder_does_not_import_torch():
     code = "import sys; from models import encoder; encoder.find(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "distilbert"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_other_encoders_are_read_as_transformers_reads_them(copy, kind, pooling):
+    """Small ones of random weights, whose reference takes each text alone and pads nothing."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    if kind == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=80, pad_token_id=0, **sizes)
+    model = AutoModel.from_config(config).eval()
+    model.save_pretrained(copy)
+    (copy / "1_Pooling" / "config.json").write_text(
+        json.dumps({f"pooling_mode_{pooling}_token{'s' * (pooling == 'mean')}": True})
+    )
+    found = encoder.load(str(copy), max_tokens=40, threads=1).encode(TEXTS)
+    for text, vector in zip(TEXTS, found, strict=True):
+        with torch.no_grad():
+            hidden = model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=40)).last_hidden_state[0]
+        wanted = hidden[0] if pooling == "cls" else hidden.mean(dim=0)
+        assert np.abs(vector - (wanted / wanted.norm()).numpy()).max() < TOLERANCE

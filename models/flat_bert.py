@@ -1,0 +1,138 @@
+"""BERT and its like (RoBERTa, XLM-R) read without padding on the CPU: the tokens of many texts in one matrix.
+
+Every matrix product sees the tokens of all texts of a batch, and nothing else; attention sees texts of one length at a
+time, so that it needs no mask. Weights of query, key and value are one matrix; the wide intermediate results lie in
+buffers that all layers share, since new pages cost as much as a tenth of the products.
+
+Shape suffixes: T tokens of a batch, D dimensions, E dimensions between, B texts of one length, L their length, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Pooling = Literal["mean", "cls"]
+# Matrices of so many rows still lie in a core's cache, and are as fast as larger ones.
+BATCH_TOKENS = 1024
+_KINDS = ("bert", "roberta", "xlm-roberta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    qkv: tuple[Tensor, Tensor]
+    joined: tuple[Tensor, Tensor]
+    joined_norm: tuple[Tensor, Tensor]
+    wide: tuple[Tensor, Tensor]
+    narrow: tuple[Tensor, Tensor]
+    narrow_norm: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Texts of one length that lie side by side: `count` of `length` tokens from row `start` on."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.count * self.length)
+
+
+def reads(model: Any) -> bool:
+    """Whether a model of transformers is one that FlatBert computes: BERT-like, with GELU and absolute positions."""
+    config = model.config
+    positions = getattr(config, "position_embedding_type", None) or "absolute"
+    plain = not getattr(config, "is_decoder", False) and not getattr(config, "add_cross_attention", False)
+    return config.model_type in _KINDS and config.hidden_act == "gelu" and positions == "absolute" and plain
+
+
+class FlatBert:
+    """The encoder's layers over packed tokens; its weights are those of `model`."""
+
+    def __init__(self, model: Any, *, pooling: Pooling) -> None:
+        config = model.config
+        self._pooling = pooling
+        self._heads, self._eps = config.num_attention_heads, config.layer_norm_eps
+        # RoBERTa counts positions from after the padding's own.
+        self._first_position = 0 if config.model_type == "bert" else config.pad_token_id + 1
+        weights = {name: value.detach() for name, value in model.state_dict().items()}
+        self._words_VD = weights["embeddings.word_embeddings.weight"]
+        self._places_PD = (
+            weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+        )
+        self._norm = (weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
+        self._layers = [self._layer(weights, f"encoder.layer.{number}.") for number in range(config.num_hidden_layers)]
+
+    def _layer(self, weights: dict[str, Tensor], prefix: str) -> _Layer:
+        def pair(name: str) -> tuple[Tensor, Tensor]:
+            return weights[f"{prefix}{name}.weight"], weights[f"{prefix}{name}.bias"]
+
+        def linear(*names: str) -> tuple[Tensor, Tensor]:
+            matrices, biases = zip(*map(pair, names), strict=True)
+            return torch.cat(matrices).T, torch.cat(biases)
+
+        return _Layer(
+            qkv=linear(*(f"attention.self.{name}" for name in ("query", "key", "value"))),
+            joined=linear("attention.output.dense"),
+            joined_norm=pair("attention.output.LayerNorm"),
+            wide=linear("intermediate.dense"),
+            narrow=linear("output.dense"),
+            narrow_norm=pair("output.LayerNorm"),
+        )
+
+    def vectors(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """The pooled last layer of each text, (B, D); `tokens` in order of length, some BATCH_TOKENS in all."""
+        groups = list(_groups([len(ids) for ids in tokens]))
+        hidden_TD = self._embedded(tokens)
+        tokens_T = len(hidden_TD)
+        inner = self._layers[0].wide[1].shape[0] if self._layers else 0
+        dimensions = hidden_TD.shape[1]
+        qkv_T3D, joined_TD, wide_TE, narrow_TD = (
+            torch.empty(tokens_T, width) for width in (3 * dimensions, dimensions, inner, dimensions)
+        )
+        for layer in self._layers:
+            torch.addmm(layer.qkv[1], hidden_TD, layer.qkv[0], out=qkv_T3D)
+            for group in groups:
+                self._attend(qkv_T3D[group.rows], joined_TD[group.rows], group)
+            torch.addmm(layer.joined[1], joined_TD, layer.joined[0], out=narrow_TD)
+            hidden_TD = self._normed(hidden_TD.add_(narrow_TD), layer.joined_norm)
+            torch.addmm(layer.wide[1], hidden_TD, layer.wide[0], out=wide_TE)
+            torch.ops.aten.gelu_(wide_TE)
+            torch.addmm(layer.narrow[1], wide_TE, layer.narrow[0], out=narrow_TD)
+            hidden_TD = self._normed(hidden_TD.add_(narrow_TD), layer.narrow_norm)
+        return torch.cat([self._pooled(hidden_TD[group.rows], group) for group in groups])
+
+    def _embedded(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        ids_T = torch.tensor([one for ids in tokens for one in ids])
+        first = self._first_position
+        places_T = torch.tensor([place for ids in tokens for place in range(first, first + len(ids))])
+        return self._normed(self._words_VD[ids_T].add_(self._places_PD[places_T]), self._norm)
+
+    def _normed(self, hidden_TD: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.layer_norm(hidden_TD, hidden_TD.shape[1:], *norm, self._eps)
+
+    def _attend(self, qkv_T3D: Tensor, joined_TD: Tensor, group: _Group) -> None:
+        query, key, value = qkv_T3D.view(group.count, group.length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        attended_BHLD = functional.scaled_dot_product_attention(query, key, value)
+        joined_TD.view(group.count, group.length, self._heads, -1).copy_(attended_BHLD.transpose(1, 2))
+
+    def _pooled(self, hidden_TD: Tensor, group: _Group) -> Tensor:
+        hidden_BLD = hidden_TD.view(group.count, group.length, -1)
+        return hidden_BLD[:, 0] if self._pooling == "cls" else hidden_BLD.mean(dim=1)
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[_Group]:
+    start = 0
+    for length, same in groupby(lengths):
+        count = sum(1 for _ in same)
+        yield _Group(start=start, count=count, length=length)
+        start += count * length
