@@ -259,9 +259,9 @@ _KNOWN_CAUSES = (
         "the disk is full: free some space and run the same command again; nothing stored was changed",
     ),
     (
-        # Spark may read nothing more from a Python worker before it sees that there is none.
+        # Spark may read nothing more from a Python worker before it sees that there is none, be it the worker's first word.
         r"Python worker exited unexpectedly|OutOfMemoryError|exit code 137"
-        r"|EOFException(\s+at java\S+)*\s+at org\.apache\.spark\.(api|sql\.execution)\.python",
+        r"|EOFException(\s+at java\S+)*\s+at org\.apache\.spark\.(api\.python|sql\.execution\.python|security)\.",
         "out of memory: raise spark.driver_memory, or use fewer cores in spark.master",
     ),
     (

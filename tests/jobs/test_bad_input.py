@@ -241,3 +241,15 @@ def test_a_full_disk_changes_nothing_that_is_stored_and_the_next_run_finishes(sp
         one, other = (Lake(spark, settings.lake).read(name, pins(settings.lake)[name]) for settings in (made, undisturbed))
         found = compare(one, other, TABLES[name])
         assert found.equal, f"{name}: {found}"
+
+
+def test_a_worker_that_ends_while_spark_reads_from_it_is_no_truncated_file():
+    trace = "java.io.EOFException\n\tat java.base/java.io.DataInputStream.readInt(DataInputStream.java:398)\n\tat "
+    for reader in (
+        "api.python.BasePythonRunner",
+        "security.SocketAuthHelper.readUtf8",
+        "sql.execution.python.PythonArrowOutput",
+    ):
+        assert one_line(Exception(f"{trace}org.apache.spark.{reader}(X.scala:9)")).startswith("out of memory")
+    gzip = f"{trace}org.apache.hadoop.io.compress.DecompressorStream.getCompressedData(X.java:9)"
+    assert one_line(Exception(gzip)).startswith("a compressed input file is truncated")
