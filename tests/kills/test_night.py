@@ -136,13 +136,18 @@ def test_a_driver_that_got_a_sigkill_leaves_tables_whole_and_a_lock_that_holds_n
 def test_a_step_whose_python_workers_are_killed_fails_in_one_line_and_the_next_run_finishes(night):
     settings = night.lake("workers")
     before, stop = pins(settings.lake), threading.Event()
-    daemons = [one for one in psutil.Process().children(recursive=True) if is_daemon(one) and not is_daemon(one.parent())]
-    assert daemons, "Spark starts its workers from one"
+    assert daemons(), "Spark starts its workers from one"
 
     def kill_workers():
         """Each as soon as it is there; they live for longer than the pause."""
+        found = daemons()
         while not stop.wait(0.005):
-            for process in [worker for daemon in daemons for worker in daemon.children()]:
+            try:
+                workers = [worker for daemon in found for worker in daemon.children()]
+            except psutil.NoSuchProcess:  # an idle daemon ends, and Spark starts another
+                found = daemons()
+                continue
+            for process in workers:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
@@ -161,8 +166,14 @@ def test_a_step_whose_python_workers_are_killed_fails_in_one_line_and_the_next_r
     assert night.differences(settings, to_step="clean") == {}
 
 
+def daemons():
+    """Spark's processes from which Python workers are forked."""
+    return [one for one in psutil.Process().children(recursive=True) if is_daemon(one) and not is_daemon(one.parent())]
+
+
 def is_daemon(process):
-    """Spark's, from which Python workers are forked; the JVM, which starts it, names its module among its options too."""
-    with suppress(psutil.ZombieProcess):
+    """Such a process, or a worker; the JVM, which starts them, names their module among its options too."""
+    # One that ended meanwhile, a zombie included, is none.
+    with suppress(psutil.NoSuchProcess):
         return process.cmdline()[1:3] == ["-m", "jobs.lake.daemon"]
     return False
