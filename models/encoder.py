@@ -87,16 +87,14 @@ def _json(file: Path) -> Any:
 
 def _pooling(file: Path) -> Pooling:
     """As sentence-transformers writes it; the mean, where nothing is said."""
-    modes = (
-        {name for name, value in _json(file).items() if name.startswith("pooling_mode_") and value} if file.is_file() else set()
-    )
-    if modes <= {"pooling_mode_mean_tokens"}:
+    said = _json(file) if file.is_file() else {}
+    modes = {name for name, value in said.items() if name.startswith("pooling_mode_") and value}
+    if modes == {"pooling_mode_mean_tokens"} or (not modes and said.get("pooling_mode_mean_tokens", True)):
         return "mean"
     if modes == {"pooling_mode_cls_token"}:
         return "cls"
-    raise ValueError(
-        f"the text encoder's {file} pools by {', '.join(sorted(modes))}, not the mean or the first token: {_REMEDY}"
-    )
+    by = ", ".join(sorted(modes)) or "nothing"
+    raise ValueError(f"the text encoder's {file} pools by {by}, not the mean or the first token: {_REMEDY}")
 
 
 def _check_weights(file: Path) -> None:
@@ -154,9 +152,7 @@ class Encoder:
     def _batches(self, order: np.ndarray, lengths_N: np.ndarray) -> Iterator[np.ndarray]:
         """`order` in pieces: of so many tokens where nothing is padded, else of so many texts."""
         if self._flat is not None:
-            from models.flat_bert import BATCH_TOKENS
-
-            number = np.cumsum(lengths_N[order]) // BATCH_TOKENS
+            number = np.cumsum(lengths_N[order]) // self._flat.batch_tokens
         else:
             number = np.arange(len(order)) // self._batch_size
         yield from (piece for piece in np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(piece))

@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.nn import functional
 
 Pooling = Literal["mean", "cls"]
-# Matrices of so many rows still lie in a core's cache, and are as fast as larger ones.
-BATCH_TOKENS = 1024
 _KINDS = ("bert", "roberta", "xlm-roberta")
 
 
@@ -58,6 +56,9 @@ def reads(model: Any) -> bool:
 class FlatBert:
     """The encoder's layers over packed tokens; its weights are those of `model`."""
 
+    # Matrices of so many rows still lie in a core's cache, and are as fast as larger ones.
+    batch_tokens = 1024
+
     def __init__(self, model: Any, *, pooling: Pooling) -> None:
         config = model.config
         self._pooling = pooling
@@ -90,7 +91,7 @@ class FlatBert:
         )
 
     def vectors(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """The pooled last layer of each text, (B, D); `tokens` in order of length, some BATCH_TOKENS in all."""
+        """The pooled last layer of each text, (B, D); `tokens` in order of length, some `batch_tokens` in all."""
         groups = list(_groups([len(ids) for ids in tokens]))
         hidden_TD = self._embedded(tokens)
         tokens_T = len(hidden_TD)

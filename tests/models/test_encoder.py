@@ -83,6 +83,10 @@ def _cut(folder):
         stream.truncate(weights.stat().st_size - 1)
 
 
+def _no_pooling(folder):
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": False}))
+
+
 def _another_pooling(folder):
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
 
@@ -100,6 +104,7 @@ DAMAGE = {
     ),
     r"not a whole safetensors file": lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]"),
     r"pools by pooling_mode_max_tokens, not the mean": _another_pooling,
+    r"pools by nothing, not the mean": _no_pooling,
 }
 
 
