@@ -36,9 +36,11 @@ def models(
 
 
 def publish(
-    version: Annotated[str, typer.Argument(help="A version, as `wherewhen models` shows it.", show_default=False)],
+    version: Annotated[str, typer.Argument(help="A version, as `wherewhen models` shows it; or rule.", show_default=False)],
 ) -> None:
-    """Let a version serve from the next run on, whatever the gate says; the next night's candidate is judged against it.
+    """Let a version serve from the next run on, whatever the gate says; the next candidate is judged against it.
+
+    It takes the place of what serves of its kind; `rule` takes a learned labeller's.
 
     Example: wherewhen publish 8c2f01aa54d0e3b7
     """
@@ -47,14 +49,16 @@ def publish(
     sys.stdout.write(serve(settings(), version) + "\n")
 
 
-def rollback() -> None:
+def rollback(
+    kind: Annotated[Literal["interest", "labeller"], typer.Option(help="What kind of version goes back.")] = "interest",
+) -> None:
     """Let the version that served before serve again, from the next run on. A second one goes back further.
 
     Example: wherewhen rollback && wherewhen run --day 2024-06-16 --from-step score
     """
     from jobs.publishing import rollback as back
 
-    sys.stdout.write(back(settings()) + "\n")
+    sys.stdout.write(back(settings(), kind) + "\n")
 
 
 def check(

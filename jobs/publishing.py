@@ -12,25 +12,27 @@ from typing import Any
 from conf.settings import Settings
 from jobs.lake import logs
 from jobs.lake.lock import held
-from jobs.lake.publications import INTEREST, in_order
+from jobs.lake.publications import INTEREST, KINDS, LABELLER, RULE, in_order, serves_as
 from jobs.lake.refused import Refused
 from jobs.lake.runs import newest_night
 from jobs.query.rendering import aligned
 
 MANUAL, ROLLBACK, KEPT, REFUSED = "manual", "rollback", "kept", "refused"
 _BASELINE = "baseline:"
+_MAKES = {INTEREST: "lists", LABELLER: "labels"}
 _WHOLE = "all"  # the segment of all events
 
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """A version of the registry. `serves_from`: the day since which it serves; None where it does not.
+    """A version of the registry. `serves_from`: the day since which it serves (as its kind); None where it does not.
 
     `verdict`: what the newest decision on it was. `judged`: measure -> mean, lower and upper bound, of the newest
     day's own events that it ranked. `is_whole`: its weights are still there.
     """
 
     model_version: str
+    kind: str
     method: str
     day: date
     trained_until: str
@@ -41,13 +43,13 @@ class Version:
     is_whole: bool
 
 
-def served(publications: Iterable[logs.Row]) -> list[tuple[str, date]]:
-    """What served, and since when; the last serves now, the one before it is what a rollback goes back to.
+def served(publications: Iterable[logs.Row], kind: str = INTEREST) -> list[tuple[str, date]]:
+    """What of a kind served, and since when; the last serves now, the one before it is what a rollback goes back to.
 
     A rollback takes away what came after the version that it went back to, so a second one goes back further.
     """
     stack: list[tuple[str, date]] = []
-    for row in in_order(publications):
+    for row in in_order(publications, kind=kind):
         version = row["model_version"]
         if row["decision"] == ROLLBACK and version in [name for name, _ in stack]:
             while stack[-1][0] != version:
@@ -58,27 +60,31 @@ def served(publications: Iterable[logs.Row]) -> list[tuple[str, date]]:
 
 
 def publish(settings: Settings, version: str) -> str:
-    """Let a version serve from the next run on; says what it replaces.
+    """Let a version serve from the next run on, in place of what serves of its kind; `rule` in place of a labeller.
 
     Raises:
         ValueError: no night is finished, or there is no such version; says which there are.
         Refused: its weights were deleted, or another process holds the lake.
     """
-    return _publish(settings, _known(settings, version), MANUAL, "published by hand")
+    return _publish(settings, _served(settings, version), MANUAL, "published by hand")
 
 
-def rollback(settings: Settings) -> str:
-    """Let the version that served before serve again, from the next run on; says which.
+def rollback(settings: Settings, kind: str = INTEREST) -> str:
+    """Let the version of a kind that served before serve again, from the next run on; says which.
 
     Raises:
         ValueError: nothing served before.
         Refused: its weights were deleted, or another process holds the lake.
     """
-    before = served(logs.read(settings.lake, "publications"))
+    before = served(logs.read(settings.lake, "publications"), kind)
     if len(before) < 2:
-        said = f"only {before[0][0]} ever served" if before else "nothing is published"
+        said = f"only {before[0][0]} ever served" if before else f"no {kind} version is published"
         raise ValueError(f"{said} in {settings.lake}, so there is nothing to go back to; `publish V` takes any version")
-    return _publish(settings, _known(settings, before[-2][0]), ROLLBACK, f"rolled back from {before[-1][0]}")
+    return _publish(settings, _served(settings, before[-2][0]), ROLLBACK, f"rolled back from {before[-1][0]}")
+
+
+def _served(settings: Settings, version: str) -> logs.Row:
+    return {"model_version": RULE, "kind": LABELLER} if version == RULE else _known(settings, version)
 
 
 def _known(settings: Settings, version: str) -> logs.Row:
@@ -91,12 +97,12 @@ def _known(settings: Settings, version: str) -> logs.Row:
 
 
 def _is_whole(settings: Settings, version: logs.Row) -> bool:
-    # As models.registry has it, which loads torch.
-    return (Path(settings.lake) / version["folder"] / "version.json").is_file()
+    # As models.registry has it, which loads torch. The rule has no weights.
+    return version["model_version"] == RULE or (Path(settings.lake) / version["folder"] / "version.json").is_file()
 
 
 def _publish(settings: Settings, version: logs.Row, decision: str, reason: str) -> str:
-    name = version["model_version"]
+    name, kind = version["model_version"], serves_as(version)
     night = newest_night(settings.lake)
     if night is None:
         raise ValueError(f"no night is finished in {settings.lake}: run one first (wherewhen run --day D)")
@@ -106,12 +112,12 @@ def _publish(settings: Settings, version: logs.Row, decision: str, reason: str) 
             " publish another version"
         )
     with held(settings.lake, f"{decision} of {name}"):
-        stack = served(logs.read(settings.lake, "publications"))
+        stack = served(logs.read(settings.lake, "publications"), kind)
         if stack and stack[-1][0] == name:
             return f"{name} serves already, since {stack[-1][1]}"
         row = {
             "day": night.day,
-            "kind": INTEREST,
+            "kind": kind,
             "model_version": name,
             "decision": decision,
             "candidate": None,
@@ -121,27 +127,26 @@ def _publish(settings: Settings, version: logs.Row, decision: str, reason: str) 
         }
         logs.append(settings.lake, "publications", [row])
     instead = f" in place of {stack[-1][0]}" if stack else ""
-    return (
-        f"{name} serves from the next run on{instead}; the lists of {night.day} stay as they are, "
-        f"unless you run `run --day {night.day} --from-step score`"
-    )
+    said = f"{name} serves from the next run on{instead}; the {_MAKES[kind]} of {night.day} stay as they are"
+    return said if kind == LABELLER else f"{said}, unless you run `run --day {night.day} --from-step score`"
 
 
 def versions(settings: Settings) -> list[Version]:
     """Every version of the registry, the newest first."""
-    publications = in_order(logs.read(settings.lake, "publications"))
-    stack = served(publications)
+    publications = sorted(logs.read(settings.lake, "publications"), key=lambda row: (row["day"], row["decided_at"]))
+    serving = dict(stack[-1] for kind in KINDS if (stack := served(publications, kind)))
     verdicts = {row["candidate"] or row["model_version"]: _verdict(row) for row in publications}
     judged = _judged(settings)
     rows = sorted(logs.read(settings.lake, "model_versions"), key=lambda row: (row["day"], row["created_at"]), reverse=True)
     return [
         Version(
             model_version=row["model_version"],
+            kind=row["kind"],
             method=row["method"],
             day=row["day"],
             trained_until=f"{row['trained_until']:%Y-%m-%d %H:%M}",
             items=row["items"],
-            serves_from=stack[-1][1] if stack and stack[-1][0] == row["model_version"] else None,
+            serves_from=serving.get(row["model_version"]),
             verdict=verdicts.get(row["model_version"]),
             judged=judged.get(row["model_version"], {}),
             is_whole=_is_whole(settings, row),
@@ -191,6 +196,7 @@ def write_versions(found: Sequence[Version], measure: str, form: str, *, width: 
         return "no model version yet: the first run that trains makes one\n"
     shown = {
         "version": [one.model_version for one in found],
+        "kind": [one.kind for one in found],
         "method": [one.method for one in found],
         "day": [str(one.day) for one in found],
         "items": [f"{one.items:,}" for one in found],
@@ -223,7 +229,8 @@ def card(settings: Settings, version: str) -> str:
     row = _known(settings, version)
     trained = [one for one in logs.read(settings.lake, "training_runs") if one["model_version"] == version]
     lines = [f"# {version}", ""]
-    lines += [f"A {row['kind']} version ({row['method']}) that ranks {row['items']:,} items, made for {row['day']}."]
+    does = "labels interests in {:,} categories" if row["kind"] == LABELLER else "ranks {:,} items"
+    lines += [f"A {row['kind']} version ({row['method']}) that {does.format(row['items'])}, made for {row['day']}."]
     lines += ["", "## Learnt from", "", f"Events that arrived before {row['trained_until']:%Y-%m-%d %H:%M} UTC."]
     lines += [
         f"{one['windows']:,} windows with {one['targets']:,} targets, {one['epochs']} epochs in {one['seconds']:.0f} s on "
@@ -232,8 +239,10 @@ def card(settings: Settings, version: str) -> str:
         for one in trained
     ]
     lines += _settings_lines(json.loads(row["settings"]))
-    lines += ["", "## Judged", "", *_judged_lines(settings, version)]
-    decided = [one for one in in_order(logs.read(settings.lake, "publications")) if version in _concerned(one)]
+    judged = _metric_lines(row) if row["kind"] == LABELLER else _judged_lines(settings, version)
+    lines += ["", "## Judged", "", *judged]
+    decisions = in_order(logs.read(settings.lake, "publications"), kind=serves_as(row))
+    decided = [one for one in decisions if version in _concerned(one)]
     lines += ["", "## Decided", ""]
     lines += [f"- {one['day']}: {_told(one, version)}. {one['reason']}" for one in decided] or ["Nothing yet."]
     return "\n".join(lines) + "\n"
@@ -258,6 +267,11 @@ def _settings_lines(settings: dict[str, Any]) -> list[str]:
         return []
     shown = [f"{section}.{key}={value}" for section, keys in settings.items() for key, value in keys.items()]
     return ["", "Settings: " + ", ".join(shown) + "."]
+
+
+def _metric_lines(version: logs.Row) -> list[str]:
+    """What was measured when it was made, a row each."""
+    return [f"- {name}: {value:,.4f}" for name, value in json.loads(version["metrics"]).items()] or ["Not yet."]
 
 
 def _judged_lines(settings: Settings, version: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Folders of model versions: whatever ranks is saved and loaded in the same way.
+"""Folders of model versions: whatever was learnt is saved in the same way, and whatever ranks is loaded in one.
 
 A folder holds `version.json` with at least {"method": ...} and what the method's class needs besides.
 It appears whole (by a rename) and never changes.
@@ -24,8 +24,8 @@ VOCABULARY = "vocabulary.json"
 _DETAILS = "version.json"
 
 
-class Stored(Ranker, Protocol):
-    """A ranker that can write itself into a folder."""
+class Stored(Protocol):
+    """What can write itself into a folder: a ranker, a labeller."""
 
     def save(self, folder: Path) -> None: ...
 
@@ -40,15 +40,15 @@ def checkpoint_file(root: str, version: str) -> Path:
     return Path(root) / FOLDER / CHECKPOINTS / f"{version}.pt"
 
 
-def save(ranker: Stored, folder: Path) -> None:
+def save(made: Stored, folder: Path) -> None:
     """Write a version's folder; one that is there already is left as it is, for versions are immutable."""
     with tempfile.TemporaryDirectory(prefix="wherewhen-version-") as scratch:
-        ranker.save(Path(scratch))
+        made.save(Path(scratch))
         adopt(Path(scratch), folder)
 
 
 def adopt(made: Path, folder: Path) -> None:
-    """Let a folder that a ranker wrote appear as a version's, whole or not at all."""
+    """Let a folder that a model wrote appear as a version's, whole or not at all."""
     if folder.exists():
         return
     # Beside it, as a rename within one file system is at once.

@@ -18,7 +18,7 @@ from jobs.evaluate import contest, exams, gate, quality, versions
 from jobs.evaluate.replaying import evaluate_file
 from jobs.lake import logs
 from jobs.lake.context import Context
-from jobs.lake.publications import INTEREST, in_force
+from jobs.lake.publications import BASELINE, INTEREST, in_force, in_order
 from jobs.lake.schema import spark_schema
 from models.judging import Judged, Verdicts
 from models.metrics import Tally
@@ -92,7 +92,7 @@ def _decide(
         day=verdicts.paired,
         past=_past(context),
         judged=verdicts.judged,
-        is_baseline=published["kind"] == versions.BASELINE,
+        is_baseline=published["kind"] == BASELINE,
     )
     return gate.against_published(duel, context.settings.gate)
 
@@ -102,7 +102,7 @@ def _past(context: Context) -> list[Tally]:
     stored = context.before("model_quality").where(F.col("evaluation") == quality.PAIRED)
     days_back = F.dense_rank().over(Window.orderBy(F.desc("day")))
     rows = [row.asDict() for row in stored.withColumn("_back", days_back).where(F.col("_back") <= _DAYS_LOOKED_AT).collect()]
-    decisions = sorted(context.log_rows("publications", "candidate IS NOT NULL"), key=lambda row: row["decided_at"])
+    decisions = in_order(context.log_rows("publications", "candidate IS NOT NULL"))
     newest = {row["day"]: row for row in decisions}
     refused = {(day, row["candidate"]) for day, row in newest.items() if row["decision"] == "refused"}
     return quality.pairs(rows, refused, context.settings.gate, context.settings.evaluate.bootstrap_samples)

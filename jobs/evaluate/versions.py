@@ -9,13 +9,12 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from jobs.lake import commits, logs
-from jobs.lake.publications import INTEREST
+from jobs.lake.publications import BASELINE, INTEREST, serves_as
 from models import registry
 from models.baselines import BASELINES, Baseline
 from models.queries import Vocabulary
 
 Rows = Sequence[logs.Row]
-BASELINE = "baseline"
 PREFIX = "baseline:"
 
 
@@ -40,16 +39,17 @@ def _newest(rows: Rows) -> logs.Row | None:
 
 
 def known(versions: Rows, version: str) -> logs.Row:
-    """A version's row.
+    """The row of a version that ranks.
 
     Raises:
         ValueError: there is no such version; says which there are.
     """
-    found = [row for row in versions if row["model_version"] == version]
+    rank = [row for row in versions if serves_as(row) == INTEREST]
+    found = [row for row in rank if row["model_version"] == version]
     if not found:
-        newest = sorted(versions, key=lambda row: row["created_at"])[-3:]
+        newest = sorted(rank, key=lambda row: row["created_at"])[-3:]
         there = ", ".join([*(row["model_version"] for row in newest), *BASELINES])
-        raise ValueError(f"there is no model version {version}; there are {there} (`wherewhen models` lists all)")
+        raise ValueError(f"there is no model version {version} that ranks; there are {there} (`wherewhen models` lists all)")
     return found[-1]
 
 

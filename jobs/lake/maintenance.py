@@ -24,6 +24,7 @@ from conf.tables import TABLES
 from jobs.lake import files, logs, runs
 from jobs.lake.context import Refused
 from jobs.lake.lock import held
+from jobs.lake.publications import in_order
 from jobs.lake.runs import pins
 from jobs.lake.scratch import FOLDER as SCRATCH
 from jobs.lake.scratch import orphans
@@ -184,12 +185,15 @@ def _models(settings: Settings, newest: date, now: datetime, *, dry_run: bool) -
 
 
 def kept_models(root: str, since: date) -> set[str]:
-    """Versions made from `since` on and the newest before; those that served since; the two that served last."""
+    """Of each kind versions made from `since` on and the newest before; those that served since; the two that served last."""
     made = sorted(logs.read(root, "model_versions"), key=lambda row: (row["day"], row["created_at"]))
-    served = sorted(logs.read(root, "publications"), key=lambda row: (row["day"], row["decided_at"]))
+    publications = logs.read(root, "publications")
     kept = {row["model_version"] for row in made if row["day"] >= since}
     for kind in {row["kind"] for row in made}:
         kept |= {row["model_version"] for row in [row for row in made if row["kind"] == kind and row["day"] < since][-1:]}
-    kept |= {row["model_version"] for row in served if row["day"] >= since}
-    kept |= {row["model_version"] for row in [row for row in served if row["day"] < since][-1:]}
-    return kept | set(list(dict.fromkeys(row["model_version"] for row in reversed(served)))[:2])
+    for kind in {row["kind"] for row in publications}:
+        served = in_order(publications, kind=kind)
+        kept |= {row["model_version"] for row in served if row["day"] >= since}
+        kept |= {row["model_version"] for row in [row for row in served if row["day"] < since][-1:]}
+        kept |= set(list(dict.fromkeys(row["model_version"] for row in reversed(served)))[:2])
+    return kept

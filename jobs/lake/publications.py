@@ -1,4 +1,7 @@
-"""Which version served when: the log `publications`, read in one way."""
+"""Which version served when: the log `publications`, read in one way.
+
+Kinds of versions are apart: a decision is on one of them, and what serves is what the newest decision on its kind says.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,23 @@ from datetime import date
 
 from jobs.lake import logs
 
-INTEREST = "interest"
+INTEREST, LABELLER = "interest", "labeller"
+KINDS = (INTEREST, LABELLER)
+BASELINE = "baseline"  # a kind of version, which serves in an interest model's place
+RULE = "rule"  # what serves where no labeller does; no version of the registry
 
 
-def in_order(publications: Iterable[logs.Row]) -> list[logs.Row]:
-    """The decisions on interest models, oldest first: by the day they hold for, then by when they were made."""
-    return sorted((row for row in publications if row["kind"] == INTEREST), key=lambda row: (row["day"], row["decided_at"]))
+def serves_as(version: logs.Row) -> str:
+    """The kind of decisions in which a version of the registry takes part."""
+    return INTEREST if version["kind"] == BASELINE else str(version["kind"])
 
 
-def in_force(publications: Iterable[logs.Row], *, before: date | None = None) -> logs.Row | None:
+def in_order(publications: Iterable[logs.Row], *, kind: str = INTEREST) -> list[logs.Row]:
+    """The decisions on a kind of models, oldest first: by the day they hold for, then by when they were made."""
+    return sorted((row for row in publications if row["kind"] == kind), key=lambda row: (row["day"], row["decided_at"]))
+
+
+def in_force(publications: Iterable[logs.Row], *, before: date | None = None, kind: str = INTEREST) -> logs.Row | None:
     """The newest decision (of those made for days before `before`): its `model_version` serves; None where there is none."""
-    known = [row for row in in_order(publications) if before is None or row["day"] < before]
+    known = [row for row in in_order(publications, kind=kind) if before is None or row["day"] < before]
     return known[-1] if known else None

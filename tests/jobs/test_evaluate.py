@@ -96,12 +96,12 @@ def register(settings, version, ranker, day=LAST, until=None, method="transforme
     logs.append(settings.lake, "model_versions", [row])
 
 
-def publish(settings, version, day):
+def publish(settings, version, day, **more):
     row = {
         "day": day, "kind": "interest", "model_version": version, "decision": "manual", "candidate": None, "reason": "a test",
         "run_id": "before", "decided_at": logs.now(),
     }  # fmt: skip
-    logs.append(settings.lake, "publications", [row])
+    logs.append(settings.lake, "publications", [row | more])
 
 
 def decisions(settings, day=LAST):
@@ -253,10 +253,13 @@ def test_the_gate_takes_the_better_and_refuses_the_shuffled(candidate, served, d
     pair = stored(one, "paired")
     assert len(pair) == 52 and pair["first", "ndcg@10_difference", 0]["events"] == 4 * USERS
 
+    # What is decided of a labeller on the day, and later, is not of this contest.
+    publish(settings, "labels", DAYS[3], kind="labeller", decision="published", candidate="labels")
     sequences.run(night(make_context, settings, DAYS[3]))
     two = night(make_context, settings)
     evaluate.run(two)
     [row] = decisions(settings)
+    assert row["candidate"] == "second" and row["model_version"] != "labels"
     if decision == "refused":
         assert row["decision"] == "refused" and "over 1 day," in row["reason"]
         assert "refused" in two.details["refusals"][0] and "second" in two.details["refusals"][0]

@@ -99,6 +99,7 @@ def place(tmp_path_factory, spark):
             "items": 20, "created_at": logs.now(),
         }  # fmt: skip
         logs.append(settings.lake, "model_versions", [row])
+    logs.append(settings.lake, "model_versions", [{**row, "model_version": "a-labeller", "kind": "labeller"}])
     served = {
         "day": DAYS.last, "kind": "interest", "model_version": "a-markov", "decision": "published", "candidate": "a-markov",
         "reason": "a test", "run_id": "past", "decided_at": logs.now(),
@@ -278,7 +279,8 @@ def test_a_wide_line_is_one_question(place, spark, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model": "nobody"}, "there is no model version nobody; there are a-markov, a-user_frequency, popularity"),
+        ({"model": "nobody"}, "there is no model version nobody that ranks; there are a-markov, a-user_frequency, popularity"),
+        ({"model": "a-labeller"}, "there is no model version a-labeller that ranks; there are a-markov, a-user_frequency"),
         ({"output": "folder"}, "is a folder: name a file in it"),
         ({"output": "no/such/place.csv"}, "cannot be written: No such file or directory"),
         ({"events": "nothing.csv"}, "nothing.csv does not exist"),

@@ -112,6 +112,27 @@ def test_each_rollback_goes_back_further_until_there_is_nothing_left(lake):
     assert rollback(lake).startswith("a serves"), "what was rolled back from is not gone back to"
 
 
+def test_each_kind_has_one_that_serves_and_goes_back_by_itself(lake):
+    for name in ("old", "new"):
+        (Path(lake.lake) / "models" / name).mkdir()
+        (Path(lake.lake) / "models" / name / "version.json").write_text("{}")
+        row = version(name, kind="labeller", method="boosting", items=35, metrics=json.dumps({"macro_f1": 0.8}))
+        logs.append(lake.lake, "model_versions", [row])
+    with pytest.raises(ValueError, match="no labeller version is published"):
+        rollback(lake, "labeller")
+    assert publish(lake, "old").startswith("old serves from the next run on; the labels of"), "in place of no ranker"
+    assert publish(lake, "new").startswith("new serves from the next run on in place of old")
+    assert {one.model_version for one in versions(lake) if one.serves_from} == {"b", "new"}
+    rows = logs.read(lake.lake, "publications")
+    assert in_force(rows)["model_version"] == "b" and in_force(rows, kind="labeller")["model_version"] == "new"
+    assert rollback(lake).startswith("a serves") and rollback(lake, "labeller").startswith("old serves")
+    assert {one.model_version for one in versions(lake) if one.serves_from} == {"a", "old"}
+    assert publish(lake, "rule").startswith("rule serves from the next run on in place of old")
+    assert rollback(lake, "labeller").startswith("old serves from the next run on in place of rule")
+    said = card(lake, "old")
+    assert "labels interests in 35 categories" in said and "- macro_f1: 0.8000" in said and "rolled back from new" in said
+
+
 @given(st.lists(st.sampled_from(["a", "b", "c", "refused", "back"]), max_size=12))
 def test_what_serves_is_what_the_newest_decision_says(acts):
     rows: list[dict] = []
@@ -144,7 +165,7 @@ def test_what_cannot_serve_is_refused_and_nothing_is_written(lake):
 def test_a_lake_without_a_night_has_nothing_to_publish(tmp_path):
     settings = load_settings(overrides=[f"lake={tmp_path / 'lake'}"])
     assert write_versions(versions(settings), "ndcg@10", "table", width=None).startswith("no model version yet")
-    with pytest.raises(ValueError, match="nothing is published"):
+    with pytest.raises(ValueError, match="no interest version is published"):
         rollback(settings)
     (Path(settings.lake) / "models" / "a").mkdir(parents=True)
     (Path(settings.lake) / "models" / "a" / "version.json").write_text("{}")

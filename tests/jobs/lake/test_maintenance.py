@@ -230,10 +230,10 @@ def test_models_that_serve_are_young_or_come_next_are_kept(lake):
         row = {"model_version": name, "kind": kind, "method": "x", "day": day, "trained_until": NOW, "folder": f"models/{name}"}
         return {**row, "settings": "{}", "metrics": "{}", "items": 1, "created_at": NOW}
 
-    def served(name, day):
+    def served(name, day, kind="interest"):
         row = {
             "day": day,
-            "kind": "interest",
+            "kind": kind,
             "model_version": name,
             "decision": "published",
             "reason": "x",
@@ -245,15 +245,21 @@ def test_models_that_serve_are_young_or_come_next_are_kept(lake):
         name: LAST - timedelta(days=days)
         for name, days in (("new", 1), ("edge", 9), ("old", 20), ("serving", 30), ("first", 50))
     }
+    tells = {name: LAST - timedelta(days=days) for name, days in (("lately", 16), ("late", 25), ("labels", 60), ("gone", 70))}
     rows = [version(name, day) for name, day in ago.items()]
+    rows += [version(name, day, kind="labeller") for name, day in tells.items()]
     logs.append(str(lake.root), "model_versions", rows)
-    logs.append(str(lake.root), "publications", [served("first", ago["first"]), served("serving", ago["serving"])])
+    decided = [served("first", ago["first"]), served("serving", ago["serving"])]
+    # Of the same kind they would be what served last, and before it.
+    decided += [served("rule", tells["late"], "labeller"), served("labels", tells["labels"], "labeller")]
+    logs.append(str(lake.root), "publications", decided)
     lake.finish(LAST, {}, ago=0)
     (lake.root / "models" / ".half-adopted").mkdir()
     (lake.root / "models" / ".half-adopted" / "weights").write_text("x")
-    assert kept_models(str(lake.root), LAST - timedelta(days=7)) == {"new", "edge", "serving", "first"}
+    kept = {"new", "edge", "serving", "first", "lately", "labels"}
+    assert kept_models(str(lake.root), LAST - timedelta(days=7)) == kept | {"rule"}
     maintain(lake.settings, now=NOW + timedelta(days=2))
-    assert {one.name for one in (lake.root / "models").iterdir()} == {"new", "edge", "serving", "first"}
+    assert {one.name for one in (lake.root / "models").iterdir()} == kept
 
 
 @pytest.mark.parametrize(
