@@ -176,6 +176,10 @@ class Folder(Section):
     source: str = "recommendations"
 
 
+class Segment(Section):
+    query: str
+
+
 class Report(Section):
     path: str = "out/report.html"
     users: int = Field(5, ge=1)
@@ -188,7 +192,9 @@ class Maintain(Section):
 
 
 _CHANGES_NO_ROW: dict[str, Any] = {
-    **dict.fromkeys(("lake", "spark", "sinks", "report", "sources", "completeness", "maintain", "alert", "tune"), True),
+    **dict.fromkeys(
+        ("lake", "spark", "sinks", "segments", "report", "sources", "completeness", "maintain", "alert", "tune"), True
+    ),
     "privacy": {"erase_landing"},
     "drift": {"max_psi", "max_kl", "max_new_items", "max_changed_users"},
     "train": {"tracking"},
@@ -219,6 +225,7 @@ class Settings(Section):
     score: Score = Score()
     drift: Drift = Drift()
     alert: Alert = Alert()
+    segments: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Segment] = {}
     sinks: dict[str, Postgres | Folder] = {}
     report: Report = Report()
     maintain: Maintain = Maintain()

@@ -51,7 +51,12 @@ def _options(
 def settings() -> Settings:
     from conf.settings import load_settings
 
-    return load_settings(_given.config, _given.overrides)
+    loaded = load_settings(_given.config, _given.overrides)
+    if loaded.segments:
+        from jobs.segments import check_all
+
+        check_all(loaded)  # before a night, not at its end
+    return loaded
 
 
 def day_of(text: str) -> date:

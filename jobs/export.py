@@ -1,8 +1,8 @@
-"""Delivers tables to the sinks of the settings: caller's ids, whole or not at all, one row per sink in `export_log`.
+"""Delivers tables and segments to the sinks: caller's ids, whole or not at all, one row per sink in `export_log`.
 
 A sink that fails does not keep the others from being served; the step then fails and names it.
-What is delivered: of a state what holds as of the day, of a snapshot the newest, of a fact the
-day's partition, of a log all of it. Nested columns become JSON where the sink has none.
+What is delivered: of a state what holds at the end of the day, of a snapshot the newest, of a fact the
+day's partition, of a log all of it, of a segment its answer. Nested columns become JSON where the sink has none.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pyspark.sql.types import ArrayType, MapType, StructType
 
 from conf.settings import Folder, Postgres, Settings, SettingsError
 from conf.tables import TABLES
+from jobs import segments
 from jobs.lake import lock, logs
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, unsealed_column
@@ -96,7 +97,7 @@ def deliver(context: Context, sinks: dict[str, Postgres | Folder]) -> list[Deliv
     """Serve every sink; failures are returned and logged, not raised."""
     deliveries = []
     for name, sink in sinks.items():
-        _check_source(name, sink.source)
+        _check_source(context.settings, name, sink.source)
         version = _version(context, sink.source)
         if version is None:
             context.log.warning("  %s: nothing is delivered, %s was never written", name, sink.source)
@@ -114,12 +115,14 @@ def deliver(context: Context, sinks: dict[str, Postgres | Folder]) -> list[Deliv
 
 
 def _deliver(context: Context, name: str, sink: Postgres | Folder) -> Delivery:
-    rows = caller_rows(context, sink.source)
     try:
+        rows = caller_rows(context, sink.source)
+        contract = TABLES.get(sink.source)
         if isinstance(sink, Postgres):
-            count = postgres.deliver(flat(rows), sink, TABLES[sink.source].primary_key, TABLES[sink.source].comment)
+            key, comment = (contract.primary_key, contract.comment) if contract else ((), f"the segment {sink.source}")
+            count = postgres.deliver(flat(rows), sink, key, comment)
         else:
-            ordered = rows.sortWithinPartitions(*TABLES[sink.source].key)
+            ordered = rows.sortWithinPartitions(*(contract.key if contract else ("user_id",)))
             count = folder.deliver(flat(ordered) if sink.kind == "csv" else ordered, sink, context.days.last, context.run_id)
     except Exception as error:  # whatever it is, the other sinks are served first; raised again by `_fail_for`
         context.log.debug("sink %s", name, exc_info=True)
@@ -134,7 +137,7 @@ def _counted(context: Context, sinks: dict[str, Postgres | Folder]) -> list[Deli
     """A dry run: what would be delivered where."""
     counts: dict[str, int] = {}
     for name, sink in sinks.items():
-        _check_source(name, sink.source)
+        _check_source(context.settings, name, sink.source)
         if sink.source not in counts:
             counts[sink.source] = caller_rows(context, sink.source).count()
         said = f"{counts[sink.source]:,} rows of {sink.source} as of {context.days.last}"
@@ -156,34 +159,45 @@ def _fail_for(deliveries: list[Delivery]) -> None:
         raise ValueError("; ".join(f"sink {delivery.sink} failed: {delivery.error}" for delivery in failed) + rest)
 
 
-def _check_source(name: str, table: str) -> None:
-    if table in _NEVER:
-        raise SettingsError(f"sinks.{name}.source: {table} never leaves the lake")
-    if table not in TABLES:
-        raise SettingsError(f"sinks.{name}.source: there is no table {table}; `wherewhen tables` lists them")
+def _check_source(settings: Settings, name: str, source: str) -> None:
+    if source in _NEVER:
+        raise SettingsError(f"sinks.{name}.source: {source} never leaves the lake")
+    if source not in TABLES and source not in settings.segments:
+        raise SettingsError(
+            f"sinks.{name}.source: there is no table {source}, and no segment; `wherewhen tables` lists the tables"
+        )
 
 
-def _version(context: Context, table: str) -> int | None:
+def _version(context: Context, source: str) -> int | None:
+    """Of a segment that of the first table it reads; the run's record names all."""
+    table = source if source in TABLES else segments.parsed(context.settings, source).tables[0]
     return context.pins.get(table, context.lake.version(table) if TABLES[table].kind == "log" else None)
 
 
-def caller_rows(context: Context, table: str) -> DataFrame:
-    """The table as of the run's last day, under the caller's ids, with `day`."""
-    day = F.lit(context.days.last)
-    kind = TABLES[table].kind
-    if kind == "state":
-        rows = context.state(table).withColumn("day", day)
-    elif kind == "snapshot":
-        rows = context.snapshot(table)
-    elif kind == "fact":
-        rows = context.history(table).where(F.col("day") == day)
+def caller_rows(context: Context, source: str) -> DataFrame:
+    """The table or segment as of the run's last day, under the caller's ids, a table with `day`."""
+    if source not in TABLES:
+        rows = segments.members(context, source)
+        names = rows.columns
     else:
-        rows = context.lake.read(table, _version(context, table))
-    names = [name for name in _COLUMNS.get(table, TABLES[table].names) if name in rows.columns]
+        rows = _table_rows(context, source)
+        names = [name for name in _COLUMNS.get(source, TABLES[source].names) if name in rows.columns]
     rows = rows.select(*names)
     if not context.mapping.has_times:
         rows = rows.select(*[_without_time(rows, name).alias(name) for name in rows.columns])
     return _under_callers_ids(context, rows).select(*names)
+
+
+def _table_rows(context: Context, table: str) -> DataFrame:
+    day = F.lit(context.days.last)
+    match TABLES[table].kind:
+        case "state":
+            return context.aged(table).withColumn("day", day)
+        case "snapshot":
+            return context.snapshot(table)
+        case "fact":
+            return context.history(table).where(F.col("day") == day)
+    return context.lake.read(table, _version(context, table))
 
 
 def _without_time(rows: DataFrame, name: str) -> Column:

@@ -19,6 +19,7 @@ AS_IT_STANDS = "?"
 class Step:
     """One job, `jobs/<name>.py`.
 
+    `after`: steps whose tables it may read, by the settings, and so waits for.
     `purposes`: what a user must have allowed for the step to see the user's events (see `jobs.lake.consent`).
     `minutes` is a generous limit for a scheduler's time-out; `torch`: Spark's workers run models in it.
     """
@@ -27,6 +28,7 @@ class Step:
     does: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    after: tuple[str, ...] = ()
     purposes: tuple[str, ...] = ()
     minutes: int = 60
     gpu: bool = False
@@ -138,9 +140,10 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="export",
-        does="delivers recommendations to the sinks",
+        does="delivers recommendations, other tables and segments to the sinks",
         reads=("recommendations", "consents", "vault"),
         writes=("export_log",),
+        after=("text", "label", "forecast", "interaction"),
         purposes=("export",),
     ),
     Step(
@@ -199,7 +202,7 @@ def dependencies(steps: Iterable[Step] = STEPS) -> dict[str, set[str]]:
         for table in step.reads:
             if table.removesuffix(BEFORE).removesuffix(AS_IT_STANDS) not in writer:
                 raise ValueError(f"{step.name} reads {table}, which no step writes")
-    return {step.name: {writer[table] for table in step.edges} for step in steps}
+    return {step.name: {*(writer[table] for table in step.edges), *step.after} for step in steps}
 
 
 def downstream(name: str, steps: Iterable[Step] = STEPS) -> tuple[Step, ...]:

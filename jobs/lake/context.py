@@ -132,6 +132,14 @@ class Context:
         reach = Days(first=keyframe_before(self.days.last, self.first_day), last=self.days.last)
         return self._usable_state(name, newest(self._read(name, reach.where()), TABLES[name].owner))
 
+    def aged(self, name: str) -> DataFrame:
+        """`state` with what moves with time as it is at the end of the last day: what readers see."""
+        rows = self.state(name).withColumn("age_days", F.date_diff(F.lit(self.days.last), "changed_on"))
+        columns = [column for column in TABLES[name].columns if column.name in rows.columns]
+        return rows.select(
+            *[F.expr(column.aged).cast(column.type).alias(column.name) if column.aged else column.name for column in columns]
+        )
+
     def allowing(self, *purposes: str) -> DataFrame | None:
         """The users who allow the purposes as of the last day: `user_id, allowed_from`; None: the log asks for no consent."""
         if not self.settings.asks_consent:
