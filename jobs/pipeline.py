@@ -66,7 +66,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="text",
-        does="turns each distinct text into a sentence vector, once",
+        does="reads each distinct text once: sentence vector, keywords, sentiment",
         reads=("items", "events", "text_semantics@-1", "item_texts@-1"),
         writes=("text_semantics", "item_texts"),
         gpu=True,

@@ -8,7 +8,7 @@ from conf.tables.columns import item, user
 TEXT = (
     state(
         "text_semantics",
-        "One row per distinct text: its sentence vector.",
+        "One row per distinct text: its sentence vector, what it is about, how its writer feels.",
         column("text_hash", "string", "hash of the normalised text", nullable=False),
         column("text", "string", "the text, white space as single spaces, cut to 2,000 characters", personal=True),
         column(
@@ -18,6 +18,19 @@ TEXT = (
             tolerance=1e-5,
         ),
         column("encoder", "string", "encoder NAME@HASH of its weights/tokens read at most", nullable=False),
+        column("language", "string", "en, zh or other; none: no letters. Up to three words in Latin letters count as English"),
+        column(
+            "keywords",
+            "array<string>",
+            "what it is about: at most 8 words or phrases, the best first; null: its words do not stand apart (as in Thai)",
+            personal=True,
+        ),
+        column(
+            "sentiment",
+            "double",
+            "-1 (bad) to 1 (good), by VADER, in Chinese by a small lexicon; null: no word of feeling, or language other",
+        ),
+        column("sentiment_confidence", "double", "how likely that side is right, were bad texts as many as good"),
         owner="text_hash",
         key=("text_hash",),
         personal=True,

@@ -1,4 +1,4 @@
-"""text: turns each distinct text into a sentence vector, once, and says which text describes which item."""
+"""text: reads each distinct text once, into a sentence vector, keywords and sentiment; says which text describes which item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distinct texts to sentence vectors: which are to be encoded, and by whom."""
+"""Distinct texts to sentence vectors and readings: which are to be encoded, and by whom."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Text
+from jobs.text.reading import READ, readings
 from models import encoder
 
-ENCODED = "text_hash string, text string, day date, vector array<float>"
+_READ_NAMES = [field.split()[0] for field in READ.split(", ")]
+ENCODED = f"text_hash string, text string, day date, vector array<float>, {READ}"
 
 
 def unknown_texts(seen: DataFrame, known: DataFrame, version: str, first_day: date) -> DataFrame:
@@ -33,15 +35,19 @@ def unknown_texts(seen: DataFrame, known: DataFrame, version: str, first_day: da
 
 
 def encoding(settings: Text) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: adds `vector`; the model is loaded once per worker, by the first row that needs it."""
+    """For mapInArrow: adds `vector` and what `readings` gives.
+
+    The model is loaded once per worker, by the first row that needs it.
+    """
 
     def encode(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows == 0:
                 continue
             model = encoder.load(settings.encoder, max_tokens=settings.max_tokens, batch_size=settings.batch_size, threads=1)
-            vectors = model.encode(batch.column("text").to_pylist())
-            yield pa.RecordBatch.from_arrays([*batch.columns, _lists(vectors)], names=[*batch.schema.names, "vector"])
+            texts = batch.column("text").to_pylist()
+            columns = [*batch.columns, _lists(model.encode(texts)), *readings(texts)]
+            yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names, "vector", *_READ_NAMES])
 
     return encode
 
@@ -60,6 +66,7 @@ def text_semantics(vectors: DataFrame, version: str) -> DataFrame:
         "text",
         "vector",
         F.lit(version).alias("encoder"),
+        *_READ_NAMES,
         F.lit(False).alias("gone"),
         F.col("day").alias("changed_on"),
         "day",

@@ -12,6 +12,7 @@ from jobs.lake.compare import compare
 from jobs.lake.schema import spark_schema
 from jobs.text.describing import item_text
 from jobs.text.encoding import encoding
+from jobs.text.reading import Reading, read
 from models import encoder
 
 FIRST, LAST = date(2024, 1, 30), date(2024, 2, 3)
@@ -57,6 +58,7 @@ EVENTS = [
     written(DAYS[3], "  "),
     written(DAYS[4], "river " * 400),
     written(DAYS[4], "lovely coffee", event_id="again"),
+    written(DAYS[4], "咖啡很好喝"),
 ]
 
 
@@ -89,7 +91,7 @@ def test_nights_and_bootstrap_leave_the_same_vectors(make_context, lake_of):
         text.run(context)
     at_once = make_context(FIRST, LAST, bootstrap=True, settings=lake_of("bootstrap"))
     text.run(at_once)
-    for name, count in (("text_semantics", 8), ("item_texts", 9)):
+    for name, count in (("text_semantics", 9), ("item_texts", 9)):
         comparison = compare(stored(context, name), stored(at_once, name), TABLES[name])
         assert comparison.equal and comparison.rows == count, f"{name}: {comparison}"
 
@@ -103,13 +105,16 @@ def test_nights_and_bootstrap_leave_the_same_vectors(make_context, lake_of):
             "": DAYS[3],
             "Blue Cup II. Coffee Shop. Coffee by the river": DAYS[3],
             LONG[:2000]: DAYS[4],
+            "咖啡很好喝": DAYS[4],
         }
     )
     for words, row in found.items():
-        if words:
-            assert np.abs(np.array(row.vector) - vector_of(words)).max() < 1e-5
-        else:
+        assert Reading(**{name: row[name] for name in Reading.__dataclass_fields__}) == read(words)
+        if words in ("", "咖啡很好喝"):
             assert row.vector is None
+        else:
+            assert np.abs(np.array(row.vector) - vector_of(words)).max() < 1e-5
+    assert found["lovely coffee"].sentiment > 0 and found["咖啡很好喝"].sentiment > 0 and found[""].sentiment is None
     assert found["lovely coffee"].text_hash == hashlib.sha256(b"lovely coffee").hexdigest()
     assert found[LONG[:2000]].text_hash == hashlib.sha256(LONG.encode()).hexdigest()
 
