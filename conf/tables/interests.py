@@ -17,7 +17,12 @@ TEXT = (
             "sentence vector of unit length, to 1e-5 (rounding moves with the batch); null: no word that the encoder knows",
             tolerance=1e-5,
         ),
-        column("encoder", "string", "encoder NAME@HASH of its weights/tokens read at most", nullable=False),
+        column(
+            "encoder",
+            "string",
+            "encoder NAME@HASH of its weights/tokens read at most, and /bf16 where products were",
+            nullable=False,
+        ),
         column("language", "string", "en, zh or other; none: no letters. Up to three words in Latin letters count as English"),
         column(
             "keywords",

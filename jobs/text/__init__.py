@@ -11,9 +11,11 @@ TEXTS_WORTH_A_WORKER = 256
 
 
 def run(context: Context) -> None:
-    settings = context.settings.text
+    asked = context.settings.text
+    settings = asked.model_copy(update={"precision": asked.precision or encoder.precision()})
     # Found before any work, so that a wrong folder does not fail in the middle of a night.
-    version = f"{encoder.find(settings.encoder).version}/{settings.max_tokens}"
+    rounded = "/bf16" if settings.precision == "bf16" else ""
+    version = f"{encoder.find(settings.encoder).version}/{settings.max_tokens}{rounded}"
     items = describe_items(context.changed("items"))
     context.write("item_texts", item_texts(items))
     seen = distinct_texts(items.unionByName(written_texts(context.arrivals("events"))))

@@ -44,7 +44,13 @@ def encoding(settings: Text) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa
         for batch in batches:
             if batch.num_rows == 0:
                 continue
-            model = encoder.load(settings.encoder, max_tokens=settings.max_tokens, batch_size=settings.batch_size, threads=1)
+            model = encoder.load(
+                settings.encoder,
+                precision=settings.precision or "fp32",
+                max_tokens=settings.max_tokens,
+                batch_size=settings.batch_size,
+                threads=1,
+            )
             texts = batch.column("text").to_pylist()
             columns = [*batch.columns, _lists(model.encode(texts)), *readings(texts)]
             yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names, "vector", *_READ_NAMES])

@@ -1,7 +1,8 @@
 """Sentence vectors of texts of 3 to 200 words by `models.encoder`, against sentence-transformers' `encode`, on a CPU.
 
-The same weights, fp32, at most 128 tokens, as many threads each. The last figure is the greatest cosine distance
-between the two vectors of a text. Example: .venv/bin/python tests/benchmarks/text.py --size 500 --runs 1
+The same weights, at most 128 tokens, as many threads each; ours in fp32 (`text`) and in bf16 (`text-bf16`). The last figure
+of a line is the greatest cosine distance from the peer's vector of a text.
+Example: .venv/bin/python tests/benchmarks/text.py --size 500 --runs 1
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ def main() -> None:
     given = given.parse_args()
     here = {**os.environ, "PYTHONPATH": f"{harness.ROOT}", "OMP_NUM_THREADS": str(given.threads)}
     with tempfile.TemporaryDirectory(prefix="wherewhen-bench-") as scratch:
-        runs: dict[str, list[harness.Measured]] = {"ours": [], "sentence-transformers": []}
+        runs: dict[str, list[harness.Measured]] = {"fp32": [], "bf16": [], "sentence-transformers": []}
         for number in range(given.runs):
             for said, done in runs.items():
                 command = [harness.OURS, "tests/benchmarks/text_encode.py", said, str(given.size), f"{scratch}/{said}.npy"]
                 done.append(harness.measured(command, here))
                 harness.progress(f"run {number + 1}, {said}: {done[-1].said}, peak {done[-1].peak_mb:.0f} MB")
-        one, other = (np.load(Path(scratch) / f"{said}.npy") for said in runs)
-        ours, peers = runs.values()
-        line = harness.line(name="text", size=given.size, ours=ours, peer="sentence-transformers", peers=peers, limit=LIMIT)
-        apart = float((1 - np.einsum("nd,nd->n", one, other)).max())
+        vectors = {said: np.load(Path(scratch) / f"{said}.npy") for said in runs}
+    peers = runs.pop("sentence-transformers")
+    for said, ours in runs.items():
+        name = "text" if said == "fp32" else f"text-{said}"
+        line = harness.line(name=name, size=given.size, ours=ours, peer="sentence-transformers", peers=peers, limit=LIMIT)
+        apart = float((1 - np.einsum("nd,nd->n", vectors[said], vectors["sentence-transformers"])).max())
         harness.say({**line, "threads": given.threads, "cosine_distance": apart})
 
 

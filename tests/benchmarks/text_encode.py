@@ -1,4 +1,4 @@
-"""Encodes texts by one of the two, into a file of vectors; one JSON line. Called by text.py."""
+"""Encodes texts by the peer, or in a precision by ours, into a file of vectors; one JSON line. Called by text.py."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def texts(size: int) -> list[str]:
 
 def encoding(said: str) -> Callable[[list[str]], np.ndarray]:
     threads = int(os.environ["OMP_NUM_THREADS"])
-    if said == "ours":
-        return encoder.load(max_tokens=MAX_TOKENS, threads=threads).encode
+    if said in ("fp32", "bf16"):
+        return encoder.load(precision=said, max_tokens=MAX_TOKENS, threads=threads).encode
     import torch
     from sentence_transformers import SentenceTransformer
 

@@ -81,7 +81,7 @@ def stored(context, name):
 
 
 def vector_of(words):
-    return encoder.load(threads=1).encode([words])[0]
+    return encoder.load(precision=encoder.precision(), threads=1).encode([words])[0]
 
 
 def test_nights_and_bootstrap_leave_the_same_vectors(make_context, lake_of):
@@ -132,6 +132,24 @@ def test_a_known_text_is_not_encoded_again(make_context, lake_of):
     context = make_context(DAYS[1], first_day=FIRST, settings=settings)
     text.run(context)
     assert context.details["texts_encoded"] == 0
+
+
+def test_a_night_that_adds_a_hundredth_of_texts_encodes_only_those(make_context, make_settings, spark):
+    context = make_context(FIRST, DAYS[1], bootstrap=True)
+    old = [f"a word about shop {number}" for number in range(200)]
+    new = [f"the {name} one" for name in ("first", "second")]
+    known = [written(FIRST, words) for words in old]
+    arriving = [written(DAYS[1], words, user_id="v") for words in [*old, *new]]
+    context.write("items", rows(spark, "items", ITEM, ITEMS[:1]))
+    context.write("events", rows(spark, "events", EVENT, [*known, *arriving]))
+    counts = {}
+    for day in DAYS[:2]:
+        context = make_context(day, first_day=FIRST)
+        text.run(context)
+        counts[day] = context.details["texts_encoded"]
+    assert counts == {FIRST: 201, DAYS[1]: 2}
+    changed = stored(context, "text_semantics").where((F.col("day") == F.lit(DAYS[1])) & (F.col("changed_on") == F.col("day")))
+    assert {row.text for row in changed.collect()} == set(new)
 
 
 def test_another_encoder_encodes_everything_again_and_once(make_context, lake_of):

@@ -54,6 +54,17 @@ def test_the_batch_does_not_matter(packaged):
     assert np.allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
 
 
+def test_in_bf16_a_text_has_one_vector_whatever_is_beside_it_and_nearly_that_of_fp32(packaged):
+    rough = encoder.load(precision="bf16", threads=1)
+    alone = np.concatenate([rough.encode([text]) for text in TEXTS])
+    together = rough.encode((TEXTS + ["another one of some words " * number for number in range(1, 30)]) * 7)
+    for copy in range(7):
+        start = copy * (len(TEXTS) + 29)
+        assert (together[start : start + len(TEXTS)] == alone).all()
+    exact = packaged.encode(TEXTS)
+    assert 0 < np.abs(alone - exact).max() < 5e-3 and (1 - (alone * exact).sum(axis=1)).max() < 1e-4
+
+
 def test_texts_without_known_words_have_no_vector(packaged):
     vectors = packaged.encode(["", "coffee", "\U0001f600\U0001f680", " \n "])
     assert np.isnan(vectors).all(axis=1).tolist() == [True, False, True, True]
