@@ -14,7 +14,7 @@ import pytest
 from conf.settings import load_settings
 from jobs.lake import logs
 from jobs.lake.runs import newest_night
-from jobs.pipeline import STEPS, choose, dependencies
+from jobs.pipeline import STEPS, dependencies
 from jobs.query import answer, render
 from jobs.runner import run
 from jobs.simulate import World, simulate
@@ -162,36 +162,38 @@ def test_a_task_that_must_stop_leaves_no_process(airflow, tmp_path):
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
-def by_airflow(airflow, spark, folder, *to_airflow, to_step):
-    """A night by `dags test`, each task the real command in a process of its own: settings, its steps in `runs`, overrides."""
-    simulate(spark, folder / "world", World(users=25, items=30, days=14, end_day=DAY, seed=5))
-    overrides = [
+def settings_of(folder, *more):
+    """Overrides of a lake in the folder, whose log lands beside it; each task's JVM starts quickly."""
+    return [
         f"lake={folder / 'lake'}",
-        f"sources.events.path={folder / 'world' / 'landing'}",
+        f"sources.events.path={folder / 'landing'}",
         f"report.path={folder / 'report.html'}",
-        f"sinks.files={{kind: csv, path: {folder / 'lists'}}}",
         "spark.driver_memory=1g",
         "spark.conf={spark.driver.extraJavaOptions: -XX:TieredStopAtLevel=1 -XX:+UseSerialGC}",
-        "train.epochs=1",
+        *more,
     ]
-    settings = load_settings(overrides=overrides)
-    run(spark, settings, DAY - timedelta(days=1), steps=choose(to_step=to_step), bootstrap=True)
+
+
+def by_airflow(airflow, overrides, *to_airflow):
+    """A night by `dags test`, each task the real command in a process of its own: its steps in `runs`."""
     variables = {**airflow.variables, "WHEREWHEN_COMMAND": f"{sys.executable} -m jobs.cli"}
     subprocess.run([str(AIRFLOW / "airflow"), "db", "migrate"], check=True, capture_output=True, env=variables)
     asked = json.dumps({"day": str(DAY), "overrides": overrides})
     command = [str(AIRFLOW / "airflow"), "dags", "test", "nightly", "--conf", asked, *to_airflow]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    steps = logs.read(settings.lake, "runs", f"day = DATE '{DAY}' AND status IN ('done', 'skipped')")
-    return settings, steps, overrides
+    lake = load_settings(overrides=overrides).lake
+    return logs.read(lake, "runs", f"day = DATE '{DAY}' AND status IN ('done', 'skipped')")
 
 
-def test_a_night_goes_through_airflow_and_a_day_out_of_order_is_refused(airflow, spark, tmp_path):
-    """The first two steps; Airflow itself takes the others as done. The whole night is in `make soak`."""
-    _, steps, overrides = by_airflow(
-        airflow, spark, tmp_path, "--mark-success-pattern", r"(?!(ingest|clean)$).*", to_step="clean"
-    )
-    assert sorted(row["step"] for row in steps) == ["clean", "ingest"]
+def test_a_night_goes_through_airflow_and_a_day_out_of_order_is_refused(airflow, tmp_path):
+    """The first two steps of a lake's first day; Airflow itself takes the others as done. The whole night is in `make soak`."""
+    landed = {"user_id": "anna", "item_id": "i1", "event_type": "view", "event_timestamp": f"{DAY}T10:00:00Z"}
+    (tmp_path / "landing" / str(DAY)).mkdir(parents=True)
+    (tmp_path / "landing" / str(DAY) / "events.json").write_text(json.dumps(landed) + "\n")
+    overrides = settings_of(tmp_path)
+    steps = by_airflow(airflow, overrides, "--mark-success-pattern", r"(?!(ingest|clean)$).*")
+    assert {row["step"]: row["rows_in"] for row in steps} == {"ingest": 1, "clean": 1}
     assert len({row["run_id"] for row in steps}) == 2, "a process a task"
     skipped = airflow(
         f"print(json.dumps(execute('ingest', day='{DAY + timedelta(days=2)}', overrides={overrides!r})))",
@@ -202,7 +204,12 @@ def test_a_night_goes_through_airflow_and_a_day_out_of_order_is_refused(airflow,
 
 @pytest.mark.soak
 def test_a_whole_night(airflow, spark, tmp_path):
-    settings, steps, _ = by_airflow(airflow, spark, tmp_path, to_step=None)
+    simulate(spark, tmp_path / "world", World(users=25, items=30, days=14, end_day=DAY, seed=5))
+    (tmp_path / "world" / "landing").rename(tmp_path / "landing")
+    overrides = settings_of(tmp_path, f"sinks.files={{kind: csv, path: {tmp_path / 'lists'}}}", "train.epochs=1")
+    settings = load_settings(overrides=overrides)
+    run(spark, settings, DAY - timedelta(days=1), bootstrap=True)
+    steps = by_airflow(airflow, overrides)
     night = newest_night(settings.lake)
     assert night is not None and night.day == DAY
     assert {row["step"] for row in steps} == {"night", *(step.name for step in STEPS)}
