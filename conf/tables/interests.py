@@ -14,13 +14,14 @@ TEXT = (
         column(
             "vector",
             "array<float>",
-            "sentence vector of unit length, to 1e-5 (rounding moves with the batch); null: no word that the encoder knows",
+            "sentence vector of unit length, to 1e-5 (rounding moves with the batch); null: no letters or digits",
             tolerance=1e-5,
         ),
         column(
             "encoder",
             "string",
-            "encoder NAME@HASH of its weights/tokens read at most, and /bf16 where products were",
+            "encoder NAME@HASH of its weights/tokens read at most, and /bf16 where products were; ngrams@1/... where it knows "
+            "too few of the words and the vector is of characters. Vectors of two encoders do not compare",
             nullable=False,
         ),
         column("language", "string", "en, zh or other; none: no letters. Up to three words in Latin letters count as English"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pyspark.sql import functions as F
+
 from jobs.lake.context import Context
 from jobs.text.describing import describe_items, distinct_texts, item_texts, written_texts
-from jobs.text.encoding import ENCODED, encoding, text_semantics, unknown_texts
+from jobs.text.encoding import ENCODED, encoding, ngrams_version, text_semantics, unknown_texts
 from models import encoder
 
 TEXTS_WORTH_A_WORKER = 256
@@ -24,6 +26,14 @@ def run(context: Context) -> None:
     context.note(texts_encoded=count)
     # Loading the model takes a worker seconds, as long as some hundred texts do: few texts stay together.
     parts = min(max(1, count // TEXTS_WORTH_A_WORKER), context.spark.sparkContext.defaultParallelism)
-    vectors = new.repartition(parts, "text_hash").mapInArrow(encoding(settings), ENCODED)
-    # Kept, since on keyframe days it is read twice, and encoding is what costs here.
-    context.write("text_semantics", text_semantics(vectors, version).persist())
+    vectors = new.repartition(parts, "text_hash").mapInArrow(encoding(settings, version), ENCODED)
+    # Kept, since it is read again, and encoding is what costs here.
+    semantics = text_semantics(vectors).persist()
+    context.write("text_semantics", semantics)
+    if count and (strange := semantics.where(F.col("encoder") == ngrams_version(version)).count()):
+        context.note(texts_by_ngrams=strange)
+        context.log.warning(
+            "  %s of %s new texts are in words that %s does not know: their vectors are of characters only; "
+            "set text.encoder to the folder of a multilingual encoder",
+            f"{strange:,}", f"{count:,}", version.partition("@")[0],
+        )  # fmt: skip

@@ -12,10 +12,15 @@ from pyspark.sql import functions as F
 
 from conf.settings import Text
 from jobs.text.reading import READ, readings
-from models import encoder
+from models import encoder, ngrams
 
 _READ_NAMES = [field.split()[0] for field in READ.split(", ")]
-ENCODED = f"text_hash string, text string, day date, vector array<float>, {READ}"
+ENCODED = f"text_hash string, text string, day date, vector array<float>, encoder string, {READ}"
+
+
+def ngrams_version(version: str) -> str:
+    """The name of what reads texts that the encoder of this version does not know; another encoder may know them."""
+    return f"{ngrams.VERSION}/{version}"
 
 
 def unknown_texts(seen: DataFrame, known: DataFrame, version: str, first_day: date) -> DataFrame:
@@ -24,7 +29,7 @@ def unknown_texts(seen: DataFrame, known: DataFrame, version: str, first_day: da
     Vectors of two encoders cannot be compared; so a new one encodes all known texts again on its
     first day, and from then on only new ones.
     """
-    is_current = F.col("encoder") == F.lit(version)
+    is_current = F.col("encoder").isin(version, ngrams_version(version))
     outdated = known.where(~is_current).select("text_hash", "text", F.lit(first_day).alias("day"))
     return (
         seen.join(known.where(is_current).select("text_hash"), on="text_hash", how="left_anti")
@@ -34,8 +39,8 @@ def unknown_texts(seen: DataFrame, known: DataFrame, version: str, first_day: da
     )
 
 
-def encoding(settings: Text) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """For mapInArrow: adds `vector` and what `readings` gives.
+def encoding(settings: Text, version: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """For mapInArrow: adds `vector`, whose it is, and what `readings` gives.
 
     The model is loaded once per worker, by the first row that needs it.
     """
@@ -52,8 +57,12 @@ def encoding(settings: Text) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa
                 threads=1,
             )
             texts = batch.column("text").to_pylist()
-            columns = [*batch.columns, _lists(model.encode(texts)), *readings(texts)]
-            yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names, "vector", *_READ_NAMES])
+            vectors_ND, by = model.encode(texts), np.full(len(texts), version, dtype=object)
+            strange = np.flatnonzero(np.isnan(vectors_ND[:, 0]))
+            vectors_ND[strange] = ngrams.vectors([texts[row] for row in strange], model.dimensions)
+            by[strange[~np.isnan(vectors_ND[strange, 0])]] = ngrams_version(version)
+            columns = [*batch.columns, _lists(vectors_ND), pa.array(by, pa.string()), *readings(texts)]
+            yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names, "vector", "encoder", *_READ_NAMES])
 
     return encode
 
@@ -66,12 +75,12 @@ def _lists(vectors: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(vectors[worded].ravel()))
 
 
-def text_semantics(vectors: DataFrame, version: str) -> DataFrame:
+def text_semantics(vectors: DataFrame) -> DataFrame:
     return vectors.select(
         "text_hash",
         "text",
         "vector",
-        F.lit(version).alias("encoder"),
+        "encoder",
         *_READ_NAMES,
         F.lit(False).alias("gone"),
         F.col("day").alias("changed_on"),

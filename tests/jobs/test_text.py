@@ -13,7 +13,7 @@ from jobs.lake.schema import spark_schema
 from jobs.text.describing import item_text
 from jobs.text.encoding import encoding
 from jobs.text.reading import Reading, read
-from models import encoder
+from models import encoder, ngrams
 
 FIRST, LAST = date(2024, 1, 30), date(2024, 2, 3)
 DAYS = [FIRST + timedelta(days=n) for n in range(5)]
@@ -110,8 +110,10 @@ def test_nights_and_bootstrap_leave_the_same_vectors(make_context, lake_of):
     )
     for words, row in found.items():
         assert Reading(**{name: row[name] for name in Reading.__dataclass_fields__}) == read(words)
-        if words in ("", "咖啡很好喝"):
+        if words == "":
             assert row.vector is None
+        elif words == "咖啡很好喝":
+            assert np.allclose(row.vector, ngrams.vectors([words], 384)[0])
         else:
             assert np.abs(np.array(row.vector) - vector_of(words)).max() < 1e-5
     assert found["lovely coffee"].sentiment > 0 and found["咖啡很好喝"].sentiment > 0 and found[""].sentiment is None
@@ -152,6 +154,28 @@ def test_a_night_that_adds_a_hundredth_of_texts_encodes_only_those(make_context,
     assert {row.text for row in changed.collect()} == set(new)
 
 
+def test_texts_in_words_that_the_encoder_does_not_know_get_vectors_of_characters_once(make_context, spark, caplog):
+    chinese = ["这家咖啡店的拿铁很香", "店里的拿铁咖啡味道香浓", "从机场坐地铁到市中心要一小时"]
+    context = make_context(FIRST, DAYS[1], bootstrap=True)
+    context.write("items", rows(spark, "items", ITEM, ITEMS[:1]))
+    texts = [*chinese, "😀 🎉", "lone", "great coffee 😀"]
+    context.write("events", rows(spark, "events", EVENT, [written(FIRST, words) for words in texts]))
+    context = make_context(FIRST, first_day=FIRST)
+    with caplog.at_level("WARNING"):
+        text.run(context)
+    assert context.details["texts_by_ngrams"] == 3
+    assert "3 of 7 new texts are in words that all-MiniLM-L6-v2 does not know" in caplog.text
+    found = {row.text: row for row in context.state("text_semantics").collect()}
+    assert {words for words, row in found.items() if row.encoder.startswith("ngrams@1/all-MiniLM")} == set(chinese)
+    assert found["😀 🎉"].vector is None and found["great coffee 😀"].vector is not None
+    like, other = (np.dot(found[chinese[0]].vector, found[words].vector) for words in chinese[1:])
+    assert like > 0.3
+    assert other < 0.1
+    again = make_context(DAYS[1], first_day=FIRST)
+    text.run(again)
+    assert again.details["texts_encoded"] == 0
+
+
 def test_another_encoder_encodes_everything_again_and_once(make_context, lake_of):
     settings = lake_of("lake")
     text.run(make_context(FIRST, settings=settings))
@@ -179,7 +203,7 @@ def test_a_wrong_folder_stops_the_step_before_it_writes(make_context, make_setti
 def test_no_rows_load_no_model(monkeypatch, make_settings):
     monkeypatch.setattr(encoder, "load", lambda *args, **more: pytest.fail("the model was loaded"))
     empty = pa.RecordBatch.from_pydict({"text": pa.array([], "string")})
-    assert list(encoding(make_settings().text)(iter([empty]))) == []
+    assert list(encoding(make_settings().text, "v")(iter([empty]))) == []
 
 
 @pytest.mark.parametrize(
