@@ -76,9 +76,11 @@ _LABEL_UNTIL = (
 # A weight that is halved every h days and has watched a user for a days has seen h / ln 2 * (1 - 2^(-a / h)) days' worth.
 # The short weight to be expected, were the rate of events what the long weight says (of what a user is against: none):
 _WANTED = f"({_LONG_NOW} + abs({_LONG_NOW})) / 2"
+# Of a user of whom only events of weight 0 came before, nothing was known yet.
+_WATCHED = "(greatest(known_days + age_days, 0) + 1)"
 _EXPECTED = (
-    f"{_WANTED} * short_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / short_half_life_days))"
-    " / (long_half_life_days * (1 - power(0.5, (known_days + age_days + 1) / long_half_life_days)))"
+    f"{_WANTED} * short_half_life_days * (1 - power(0.5, {_WATCHED} / short_half_life_days))"
+    f" / (long_half_life_days * (1 - power(0.5, {_WATCHED} / long_half_life_days)))"
 )
 _INTEREST_TREND = (
     "CASE WHEN returned_days + age_days < 14 THEN 'returning' "

@@ -146,6 +146,9 @@ def test_every_state_follows_the_definition(spark, make_settings, overrides):
     busy = Days(first=date(2023, 11, 20), last=date(2023, 12, 12))
     late = Days(first=date(2024, 2, 20), last=date(2024, 3, 8))
     rows = random_events(5, busy) + random_events(6, late)
+    # Of whom only what does not count came before.
+    rows.append(event(busy.first, user_id="shy", event_type="impression", category="gym"))
+    rows.append(event(busy.first + timedelta(days=1), user_id="shy", category="gym"))
     before = spark.createDataFrame([], spark_schema(TABLES["user_interests"])).drop("gone", "day")
     events = events_of(spark, rows).where("category IS NOT NULL")
     labels, interests = label.advance(before, events, days, settings)

@@ -1,0 +1,1 @@
+"""labeller: which interests last, learnt from those that did."""
