@@ -13,7 +13,7 @@ import deltalake
 import pyarrow.parquet as pq
 import pytest
 
-from conf.settings import SettingsError
+from conf.settings import SettingsError, load_settings
 from conf.tables import TABLES
 from jobs.lake.compare import compare
 from jobs.lake.runs import pins
@@ -143,15 +143,25 @@ def test_a_mapping_that_does_not_exist_or_misspells_is_a_wrong_setting(make_sett
         make_settings("conf/local.yaml", f"sources.events.mapping={tmp_path / 'none.yaml'}")
 
 
+@pytest.fixture(scope="module")
+def finished(spark, tmp_path_factory):
+    """A folder with a landing and a lake with one good night of it."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "landing" / str(DAY)).mkdir(parents=True)
+    (folder / "landing" / str(DAY) / "events.json").write_text((GOOD + "\n") * 3)
+    run(spark, settings_in(folder), DAY, steps=STEPS)
+    return folder
+
+
+def settings_in(folder):
+    return load_settings(overrides=[f"lake={folder / 'lake'}", f"sources.events.path={folder / 'landing'}"])
+
+
 @pytest.fixture
-def one_day(spark, make_settings, tmp_path):
-    """A lake with one good night; settings and the landing path."""
-    folder = tmp_path / "landing" / str(DAY)
-    folder.mkdir(parents=True)
-    (folder / "events.json").write_text((GOOD + "\n") * 3)
-    made = make_settings("conf/local.yaml", f"sources.events.path={tmp_path / 'landing'}")
-    run(spark, made, DAY, steps=STEPS)
-    return made, tmp_path / "landing"
+def one_day(finished, tmp_path):
+    """A copy of its own: settings and the landing path."""
+    shutil.copytree(finished, tmp_path / "copy")
+    return settings_in(tmp_path / "copy"), tmp_path / "copy" / "landing"
 
 
 def test_a_night_that_cannot_read_leaves_every_table_as_it_was(spark, one_day):
@@ -218,7 +228,7 @@ def fill(disk, left):
     (disk / "filler").write_bytes(b"x" * max(0, free - left))
 
 
-def test_a_full_disk_changes_nothing_that_is_stored_and_the_next_run_finishes(spark, one_day, small_disk, make_settings):
+def test_a_full_disk_changes_nothing_that_is_stored_and_the_next_run_finishes(spark, one_day, small_disk):
     undisturbed, landing = one_day
     shutil.copytree(undisturbed.lake, small_disk / "lake")
     made = undisturbed.model_copy(update={"lake": str(small_disk / "lake")})
