@@ -104,9 +104,10 @@ def start(settings: Settings, *, torch: bool = False) -> SparkSession:
 
 
 def _first_worker(session: SparkSession) -> None:
+    """By a query, as all later ones are: Spark starts another daemon, with imports of its own, for what an RDD asks of it."""
     # A session that was stopped before is no concern of a warm-up.
     with suppress(Exception):
-        session.sparkContext.parallelize([0], 1).count()
+        session.range(0, 1, numPartitions=1).mapInArrow(lambda batches: batches, "id BIGINT").collect()
 
 
 def _given_by_spark_submit() -> dict[str, str]:
