@@ -19,6 +19,9 @@ from jobs.lake import session
 from jobs.lake.context import Context
 from jobs.lake.runs import pins
 from jobs.lake.store import Days, Lake
+from tests.begun import begun
+
+__all__ = ["begun"]
 
 os.environ["WHEREWHEN_KEY"] = "0f" * 32
 os.environ["WHEREWHEN_TOMBSTONE_KEY"] = "f0" * 32

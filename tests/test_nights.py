@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,48 +18,24 @@ from jobs.lake.context import Refused
 from jobs.lake.store import Lake
 from jobs.pipeline import choose
 from jobs.runner import run
-from jobs.simulate import World, simulate
+from tests.begun import END, NEXT
 
-END = date(2024, 7, 2)  # a Tuesday; the range holds a month's first day and a Monday
 FEATURES = [name for name, table in TABLES.items() if table.kind != "log" and not table.newest_only]
 STEPS = choose(to_step="interaction")
 
 
 @pytest.fixture(scope="module")
-def world(spark, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    shutil.rmtree(folder)
-    simulate(spark, folder, World(users=25, items=40, days=9, end_day=END, seed=3))
-    return folder / "landing"
-
-
-def settings_for(lake: Path, world: Path, *more: str) -> Settings:
-    return load_settings(
-        overrides=[
-            f"lake={lake}",
-            f"sources.events.path={world}",
-            f"report.path={lake}.html",
-            "sequences.length=40",
-            "spatial.planning_min_users=1",  # the trips of 25 people on the first day are alike in nothing
-            *more,
-        ]
-    )
-
-
-@pytest.fixture(scope="module")
-def bootstrapped(spark, world, tmp_path_factory) -> Settings:
-    settings = settings_for(tmp_path_factory.mktemp("bootstrapped") / "lake", world)
+def bootstrapped(spark, begun, tmp_path_factory) -> Settings:
+    settings = load_settings(overrides=begun.overrides(tmp_path_factory.mktemp("bootstrapped")))
     run(spark, settings, END, steps=STEPS, bootstrap=True)
     return settings
 
 
 @pytest.fixture(scope="module")
-def nightly(spark, world, tmp_path_factory) -> Settings:
-    settings = settings_for(tmp_path_factory.mktemp("nightly") / "lake", world)
-    run(spark, settings, END - timedelta(days=2), steps=STEPS, bootstrap=True)
-    shutil.copytree(settings.lake, f"{settings.lake}-first")  # as it ends there
-    for back in (1, 0):
-        run(spark, settings, END - timedelta(days=back), steps=STEPS)
+def nightly(spark, begun, tmp_path_factory) -> Settings:
+    settings = begun.copy(tmp_path_factory.mktemp("nightly") / "place")
+    for day in (NEXT, END):
+        run(spark, settings, day, steps=STEPS)
     return settings
 
 
@@ -82,17 +58,16 @@ def test_nights_and_bootstrap_leave_equal_tables(spark, bootstrapped, nightly):
     assert_equal(spark, bootstrapped, nightly)
 
 
-def test_what_is_known_as_of_a_day_does_not_follow_from_later_days(spark, bootstrapped, nightly):
+def test_what_is_known_as_of_a_day_does_not_follow_from_later_days(spark, bootstrapped, begun):
     """All rows up to a day, made from a log that ends there and from one that goes on."""
-    ended = nightly.model_copy(update={"lake": f"{nightly.lake}-first"})
-    assert_equal(spark, ended, bootstrapped, where=f"day <= '{END - timedelta(days=2)}'")
+    assert_equal(spark, begun.before, bootstrapped, where=f"day < '{NEXT}'")
 
 
 def test_a_day_run_twice_and_a_backfill_leave_equal_tables(spark, bootstrapped, nightly, tmp_path):
     shutil.copytree(nightly.lake, tmp_path / "lake")
     again = nightly.model_copy(update={"lake": str(tmp_path / "lake")})
     run(spark, again, END, steps=STEPS)
-    backfill.run_days(spark, again, END - timedelta(days=1), END, steps=STEPS, watch=lambda step, report: None)
+    backfill.run_days(spark, again, NEXT, END, steps=STEPS, watch=lambda step, report: None)
     assert_equal(spark, bootstrapped, again)
 
 
@@ -109,10 +84,9 @@ def test_every_row_is_accounted_for(bootstrapped, nightly):
 
 
 def test_days_out_of_order_are_refused_and_the_backfill_is_named(spark, nightly):
-    with pytest.raises(Refused, match=f"backfill --start {END - timedelta(days=1)} --end {END}"):
-        run(spark, nightly, END - timedelta(days=1), steps=STEPS)
+    with pytest.raises(Refused, match=f"backfill --start {NEXT} --end {END}"):
+        run(spark, nightly, NEXT, steps=STEPS)
     with pytest.raises(Refused, match=f"{END + timedelta(days=1)} would be skipped"):
         run(spark, nightly, END + timedelta(days=2), steps=STEPS)
     with pytest.raises(Refused, match=r"days up to .* are finished"):
-        day = END - timedelta(days=1)
-        backfill.run_days(spark, nightly, day, day, steps=STEPS, watch=lambda step, report: None)
+        backfill.run_days(spark, nightly, NEXT, NEXT, steps=STEPS, watch=lambda step, report: None)

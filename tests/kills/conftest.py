@@ -9,7 +9,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
 from pathlib import Path
 
 import deltalake
@@ -24,35 +23,28 @@ from jobs.lake.runs import newest_night, pins
 from jobs.lake.store import Lake
 from jobs.pipeline import choose
 from jobs.runner import Watcher, run
-from jobs.simulate import World, simulate
+from tests.begun import NEXT, Begun
 
 ROOT = Path(__file__).parents[2]
-DAY = date(2024, 7, 1)  # a Monday and a month's first: snapshots are due, and states have a keyframe
+DAY = NEXT
 QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
-TINY = ("train.tracking=null", "sequences.length=40", "train.epochs=1", "model.width=16", "model.layers=1", "model.window=16")
-TINY += ("evaluate.bootstrap_samples=20", "spark.driver_memory=1g", f"spark.conf={QUICK}")
+OF_ITS_OWN = ("spark.driver_memory=1g", f"spark.conf={QUICK}")  # of a process that starts a JVM
 
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """`folder` holds the lake `before` the night and the one that was left `undisturbed`.
+    """`folder` holds the lake `before` the night, as it was begun, and the one that was left `undisturbed`.
 
     `points` are the commit points that each step reached in it, in order.
     """
 
     spark: SparkSession
+    begun: Begun
     folder: Path
     points: dict[str, list[str]]
 
     def overrides(self, name: str) -> list[str]:
-        place = self.folder / name
-        return [
-            f"lake={place}/lake",
-            f"report.path={place}/report.html",
-            f"sinks.files={{kind: csv, path: {place}/lists}}",
-            f"sources.events.path={self.folder}/landing",
-            *TINY,
-        ]
+        return [*self.begun.overrides(self.folder / name), *OF_ITS_OWN]
 
     def lake(self, name: str, like: str = "before") -> Settings:
         """A lake of its own as another stands."""
@@ -134,12 +126,9 @@ def delivered(settings: Settings) -> tuple[list[str], bool]:
 
 
 @pytest.fixture(scope="session")
-def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Night:
-    made = Night(spark=spark, folder=tmp_path_factory.mktemp("kills"), points={})
-    simulate(spark, made.folder / "world", World(users=25, items=40, days=8, end_day=DAY, seed=3))
-    (made.folder / "world" / "landing").rename(made.folder / "landing")
-    (made.folder / "before").mkdir()
-    run(spark, load_settings(overrides=made.overrides("before")), DAY - timedelta(days=1), bootstrap=True)
+def night(spark: SparkSession, begun: Begun, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    made = Night(spark=spark, begun=begun, folder=tmp_path_factory.mktemp("kills"), points={})
+    begun.copy(made.folder / "before")
     under_way = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commits, "reached", lambda point: made.points.setdefault(under_way[-1], []).append(point))
