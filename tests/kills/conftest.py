@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import deltalake
 import pytest
 from pyspark.sql import SparkSession
 
@@ -24,6 +23,7 @@ from jobs.lake.store import Lake
 from jobs.pipeline import choose
 from jobs.runner import Watcher, run
 from tests.begun import NEXT, Begun
+from tests.stored import rows_of
 
 ROOT = Path(__file__).parents[2]
 DAY = NEXT
@@ -92,15 +92,6 @@ def end_group(process: subprocess.Popen[str]) -> None:
     """All processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def rows_of(settings: Settings, name: str, version: int) -> list[str]:
-    """The rows of a version, sorted; read without Spark, that a kill is looked into in no time."""
-    table = deltalake.DeltaTable(Path(settings.lake) / name, version=version)
-    names = [column for column in TABLES[name].names if column not in TABLES[name].unequal]
-    wanted = ", ".join(f'"{column}"' for column in names)
-    answer = deltalake.QueryBuilder().register("t", table).execute(f"SELECT {wanted} FROM t").read_all()
-    return sorted(map(repr, zip(*[answer.column(column).to_pylist() for column in names], strict=True)))
 
 
 def in_vault(settings: Settings) -> list[str]:
