@@ -110,8 +110,30 @@ class Surroundings(Feed):
         return self
 
 
+FEEDS = ("items", "users", "consents", "context", "relations")
+RELATION_COLUMNS = ("subject", "relation", "object", "weight")
+
+
+class Relations(Feed):
+    """What items, and tags, have to do with tags: rows of a knowledge graph, or of rules.
+
+    columns.subject is an item's id, or a tag (category, brand, word) in whose stead all items that carry it are meant;
+    columns.object is a tag in words; columns.relation says how they are related, for people to read (it may be an
+    expression, as in {sql: "'is'"}). columns.weight is how much so, above 0 and up to 100, 1 where it is not mapped; a
+    blank one takes the row back.
+    """
+
+    @model_validator(mode="after")
+    def _says_what_belongs_to_what(self) -> Relations:
+        if unknown := sorted(set(self.columns) - set(RELATION_COLUMNS)):
+            raise ValueError(f"columns: unknown {', '.join(unknown)}; known are {', '.join(RELATION_COLUMNS)}")
+        if missing := sorted({"subject", "relation", "object"} - set(self.columns)):
+            raise ValueError(f"columns: {', '.join(missing)} must be mapped")
+        return self
+
+
 class Mapping(Strict):
-    """One log. `items`, `users`, `consents` and `context` are sought beside the events where they have no path of their own.
+    """One log. All but the events are sought beside them where they have no path of their own.
 
     target_events: what the model predicts and rankings count; other types are feedback only.
     repeats: whether an item that a user has taken may be recommended to that user again.
@@ -125,6 +147,12 @@ class Mapping(Strict):
     users: Feed | None = None
     consents: Consents | None = None
     context: Surroundings | None = None
+    relations: Relations | None = None
+
+    @property
+    def feeds(self) -> dict[str, Feed | None]:
+        """All that a log may have beside its events, by name."""
+        return {name: getattr(self, name) for name in FEEDS}
 
     @property
     def has_times(self) -> bool:

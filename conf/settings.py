@@ -204,7 +204,7 @@ _CHANGES_NO_ROW: dict[str, Any] = {
 
 class Settings(Section):
     lake: str = "lake"
-    sources: dict[Literal["events", "items", "users", "consents", "context"], Source]
+    sources: dict[Literal["events", "items", "users", "consents", "context", "relations"], Source]
     spark: Spark = Spark()
     ingest: Ingest = Ingest()
     clean: Clean = Clean()

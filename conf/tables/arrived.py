@@ -82,6 +82,17 @@ ARRIVED = (
         key=("context_id",),
         checks={"some_time": "valid_until > valid_from"},
     ),
+    state(
+        "item_relations",
+        "What items, and tags, have to do with tags: a knowledge graph, or rules.",
+        column("relation_id", "string", "hash of subject, relation and object", nullable=False),
+        column("subject", "string", "an item's id, or a tag: then all items that carry it are meant", nullable=False),
+        column("relation", "string", "how the two are related, as the feed names it", nullable=False),
+        column("object", "string", "a tag in words", nullable=False),
+        column("weight", "double", "how much so, above 0 and up to 100", nullable=False),
+        owner="relation_id",
+        key=("relation_id",),
+    ),
     log(
         "vault",
         "Maps pseudonyms back to the caller's ids; the ids are encrypted under the lake's key.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import date
 from functools import reduce
@@ -12,7 +12,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.mapping import Events, Feed, Surroundings
+from conf.mapping import Events
 from conf.settings import Privacy
 from conf.tables import TABLES
 from jobs.ingest.attributes import declared_items, items_by_day, mentioned_items, users_by_day
@@ -22,6 +22,7 @@ from jobs.ingest.consents import CONSENTS, check_purposes, consents_by_day, stat
 from jobs.ingest.landing import File, Landing, listing
 from jobs.ingest.privacy import limited
 from jobs.ingest.reading import BROKEN, CONTENT, Source, read
+from jobs.ingest.relations import ITEM_RELATIONS, RELATIONS, related, relations_by_day
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
 from jobs.ingest.surroundings import CONTEXT, context_by_day, refused, told
 from jobs.ingest.survey import ERASED, NOTHING, Past, as_details, marked, refuse_changed, survey
@@ -76,7 +77,9 @@ def run(context: Context) -> None:
     _write(context, of_days, key)
     _add_to_vault(context, found.user_ids.where(context.days.where()).select("user_id"), key)
     if CONTEXT in of_days:
-        _write_context(context, of_days[CONTEXT], sources[CONTEXT].feed)
+        _write_told(context, CONTEXT, told(of_days[CONTEXT], sources[CONTEXT].feed), context_by_day)
+    if RELATIONS in of_days:
+        _write_told(context, ITEM_RELATIONS, related(of_days[RELATIONS]), relations_by_day)
     if statements is not None:
         hidden = statements.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         from_events = "consent" in context.mapping.events.columns
@@ -155,16 +158,15 @@ def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
         context.write("users", users_by_day(hidden, context.before("users")))
 
 
-def _write_context(context: Context, rows: DataFrame, feed: Feed) -> None:
-    """What holds when and where; rows that cannot be understood are counted by reason and left out."""
-    assert isinstance(feed, Surroundings)
-    found = told(rows, feed).persist()
+def _write_told(context: Context, name: str, rows: DataFrame, by_day: Callable[[DataFrame, DataFrame], DataFrame]) -> None:
+    """What a feed tells of no person; rows that cannot be understood are counted by reason and left out."""
+    found = rows.persist()
     counts = refused(found)
     if counts:
-        context.note(context_refused=counts)
+        context.note(**{f"{name}_refused": counts})
         said = ", ".join(f"{reason} {count}" for reason, count in counts.items())
-        context.log.warning("context: rows were refused: %s", said)
-    context.write(CONTEXT, context_by_day(found, context.before(CONTEXT)))
+        context.log.warning("%s: rows were refused: %s", name, said)
+    context.write(name, by_day(found, context.before(name)))
 
 
 def raw_events(rows: DataFrame, feed: Events, key: bytes, privacy: Privacy) -> DataFrame:

@@ -9,7 +9,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from conf.mapping import Events, Feed, Mapping, load_mapping
+from conf.mapping import FEEDS, Events, Feed, Mapping, load_mapping
 from conf.settings import Settings, find
 from jobs.clean.times import event_timestamp
 from jobs.ingest.landing import File, Landing, Place
@@ -56,7 +56,7 @@ class Feeding:
 
 
 def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
-    """Events, and items, users, consents and context where the log has them: from their own path, else from beside the events.
+    """Events, and what else the log has: from its own path, else from beside the events.
 
     Raises:
         ValueError: a path is not set, missing or unreadable, or a source's mapping does not say how to read it.
@@ -64,9 +64,9 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
     mapping = settings.mapping
     events = _at(landing, EVENTS, mapping.events, settings.sources["events"].path)
     found = {EVENTS: events}
-    for name in ("items", "users", "consents", "context"):
+    for name in FEEDS:
         own = settings.sources.get(name)  # type: ignore[call-overload]
-        feed = _feed(mapping, name) if own is None else _feed(load_mapping(find(own.mapping)), name) or _feed(mapping, name)
+        feed = mapping.feeds[name] if own is None else load_mapping(find(own.mapping)).feeds[name] or mapping.feeds[name]
         if feed is None:
             if own is not None:
                 raise ValueError(f"sources.{name}: {own.mapping} maps no {name}; add a section `{name}:` to it")
@@ -79,11 +79,6 @@ def feedings(landing: Landing, settings: Settings) -> dict[str, Feeding]:
                 place = Place(root=place.root, files=landing.files(place, feed.files))
             found[name] = Feeding(name=name, feed=feed, path=events.path, place=place, pattern=feed.files)
     return found
-
-
-def _feed(mapping: Mapping, name: str) -> Feed | None:
-    feeds = {"items": mapping.items, "users": mapping.users, "consents": mapping.consents, "context": mapping.context}
-    return feeds[name]
 
 
 def _at(landing: Landing, name: str, feed: Feed, path: str | None) -> Feeding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.mapping import CONTEXT_COLUMNS, Surroundings
+from conf.mapping import CONTEXT_COLUMNS, Feed, Surroundings
 from jobs.clean.times import event_timestamp
 from jobs.clean.wording import single_spaced
 from jobs.ingest.attributes import changes_of
@@ -15,12 +15,13 @@ CONTEXT = "context"
 _CELL = "^8[0-9][0-9a-f]{13}$"
 
 
-def told(rows: DataFrame, feed: Surroundings) -> DataFrame:
+def told(rows: DataFrame, feed: Feed) -> DataFrame:
     """The feed's rows, parsed: context_id, name, value, valid_from, valid_until, cell, region, day; `reason` of those refused.
 
     `context_id` is made of name, start and place: a row that differs in value or end is a change of what was told.
     A row without a value, where the feed has values, takes that back (`is_told` false).
     """
+    assert isinstance(feed, Surroundings)
     text = {name: single_spaced(F.col(name)) if name in rows.columns else F.lit(None) for name in CONTEXT_COLUMNS}
     begin = event_timestamp(text["valid_from"], feed)
     end = F.coalesce(
@@ -46,7 +47,7 @@ def told(rows: DataFrame, feed: Surroundings) -> DataFrame:
 
 
 def refused(rows: DataFrame) -> dict[str, int]:
-    """How many rows of `told` were refused, by reason."""
+    """How many rows of a feed were refused, by `reason`."""
     counted = rows.where(F.col("reason").isNotNull()).groupBy("reason").count()
     return {row["reason"]: row["count"] for row in counted.orderBy("reason").collect()}
 

@@ -23,6 +23,7 @@ _SHORTEST_DISTINCT, _DISTINCT_ANYWAY = 6, 16
 WITHOUT_PERSONS = {
     "items": "describes items; one that the person alone named stays, with no word of who named it",
     "context": "what holds at a time and place for everybody there",
+    "item_relations": "what items and tags have to do with tags, as a feed or rules have it",
     "item_texts": "texts of items by hash",
     "item_positions": "means over the events of an item, the person's among them; they name nobody",
     "cell_daily": "counts of events and users per cell and slot, the person counted among them; they name nobody",

@@ -163,11 +163,7 @@ DELTA_OPTIONS = {
 def reads_delta(settings: Settings) -> bool:
     """Whether a source is a Delta table, for which Spark needs Delta's jars."""
     mappings = [load_mapping(find(source.mapping)) for source in settings.sources.values()]
-    feeds = [
-        feed
-        for mapping in mappings
-        for feed in (mapping.events, mapping.items, mapping.users, mapping.consents, mapping.context)
-    ]
+    feeds = [feed for mapping in mappings for feed in (mapping.events, *mapping.feeds.values())]
     return any(feed is not None and feed.format == "delta" for feed in feeds)
 
 
