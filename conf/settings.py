@@ -102,6 +102,7 @@ class Label(Section):
     long_min_weight: float = Field(1.0, ge=0)
     short_min_weight: float = Field(0.5, ge=0)
     event_weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    tags: int = Field(50, ge=1)
 
 
 class TimeSeries(Section):

@@ -91,31 +91,30 @@ def age_days(n: Column, timestamp: Column) -> Column:
 
 def daily_worth(events: DataFrame, settings: Label) -> DataFrame:
     """Per user, category and day `n` of arrival (days since 1970): what arrived, weighed at the day's end."""
-    weight = event_weight(F.col("event_type"), settings)
+    days = events.withColumn("n", F.unix_date("day")).groupBy("user_id", "category", "n")
+    return days.agg(
+        *worth(event_weight(F.col("event_type"), settings), settings), F.collect_list("event_id").alias("event_ids")
+    )
+
+
+def worth(weight: Column, settings: Label) -> list[Column]:
+    """Sums over events of a day `n`: what they weigh at its end, `long` and `short`, and how many count."""
     age = age_days(F.col("n"), F.col("event_timestamp"))
     counts = weight != 0  # one that speaks against is known of, too: what comes later is weighed against it
-    return (
-        events.withColumn("n", F.unix_date("day"))
-        .groupBy("user_id", "category", "n")
-        .agg(
-            *[F.sum(weight * F.pow(F.lit(2.0), -age / F.lit(half_life(span, settings)))).alias(span) for span in SPANS],
-            F.count_if(counts).alias("events"),
-            F.collect_list("event_id").alias("event_ids"),
-        )
-    )
+    sums = [F.sum(weight * F.pow(F.lit(2.0), -age / F.lit(half_life(span, settings)))).alias(span) for span in SPANS]
+    return [*sums, F.count_if(counts).alias("events")]
 
 
 def start(before: DataFrame, daily: DataFrame, days: Days) -> DataFrame:
     """The state of the users who arrive, aged to the end of the day before the range."""
-    eve = F.lit(_number(days.first) - 1)
-    since = eve - F.unix_date("changed_on")
+    eve = F.lit(number(days.first) - 1)
     known = before.join(daily.select("user_id"), on="user_id", how="left_semi")
     return known.select(
         "user_id",
         "category",
         eve.alias("n"),
         F.lit(START).alias("role"),
-        *[(F.col(f"{span}_weight") * F.pow(F.lit(0.5), since / F.col(f"{span}_half_life_days"))).alias(span) for span in SPANS],
+        *weights_on(eve),
         "events",
         F.col("active_weeks").alias("weeks"),
         "active_days",
@@ -125,6 +124,14 @@ def start(before: DataFrame, daily: DataFrame, days: Days) -> DataFrame:
         (F.unix_date("changed_on") - F.col("returned_days")).alias("returned_n"),
         F.lit(None).cast("array<string>").alias("event_ids"),
     )
+
+
+def weights_on(n: Column) -> list[Column]:
+    """The weights of a row of state, `long` and `short`, at the end of day `n`."""
+    since = n - F.unix_date("changed_on")
+    return [
+        (F.col(f"{span}_weight") * F.pow(F.lit(0.5), since / F.col(f"{span}_half_life_days"))).alias(span) for span in SPANS
+    ]
 
 
 def with_active_days(started: DataFrame, daily: DataFrame) -> DataFrame:
@@ -162,7 +169,7 @@ def weighed(rows: DataFrame, days: Days, settings: Label) -> DataFrame:
     by_category = Window.partitionBy("user_id", "category").orderBy("n")
     earlier = by_category.rangeBetween(Window.unboundedPreceding, -1)
     until_now = by_category.rangeBetween(Window.unboundedPreceding, Window.currentRow)
-    middle = (_number(days.first) + _number(days.last)) / 2
+    middle = (number(days.first) + number(days.last)) / 2
     previous = F.max("last_n").over(earlier)
     is_new_week = previous.isNull() | (_week(previous) != _week(F.col("n")))
     is_return = F.col("n") - 1 - previous >= GAP_DAYS
@@ -209,6 +216,12 @@ def judged(rows: DataFrame, settings: Label) -> DataFrame:
     return ready.withColumns({name: F.expr(str(contract.column(name).aged)) for name in ("label", "trend")}).drop("age_days")
 
 
+def with_label_until(rows: DataFrame) -> DataFrame:
+    """Rows of `judged`, of which `changed_on` is known, with the day from which on they have another label."""
+    until = F.expr(str(TABLES["user_interests"].column("label_until").aged))
+    return rows.withColumn("age_days", F.lit(0)).withColumn("label_until", until).drop("age_days")
+
+
 def burstiness(active_days: Column, span_days: Column, squared_gaps: Column) -> Column:
     """Of the gaps between active days: -1 for an even pace, 0 at random, towards 1 for bursts; null with fewer than two.
 
@@ -235,9 +248,7 @@ def user_interests(moments: DataFrame, settings: Label) -> DataFrame:
             "day": F.date_from_unix_date("n"),
         }
     )
-    labelled = judged(rows.withColumn("changed_on", F.col("day")), settings).withColumn("age_days", F.lit(0))
-    until = F.expr(str(contract.column("label_until").aged))
-    return labelled.withColumn("label_until", until).select(*contract.names)
+    return with_label_until(judged(rows.withColumn("changed_on", F.col("day")), settings)).select(*contract.names)
 
 
 def event_labels(moments: DataFrame, settings: Label) -> DataFrame:
@@ -255,7 +266,8 @@ def event_labels(moments: DataFrame, settings: Label) -> DataFrame:
     )
 
 
-def _number(day: date) -> int:
+def number(day: date) -> int:
+    """Days since 1970."""
     return (day - date(1970, 1, 1)).days
 
 

@@ -73,6 +73,16 @@ STEPS: tuple[Step, ...] = (
         torch=True,
     ),
     Step(
+        name="tags",
+        does="says under which words each item goes, and weighs each user's over long and short times",
+        reads=(
+            "items", "items@-1", "item_relations", "item_relations@-1", "text_semantics", "item_tags@-1", "events", "consents",
+            "user_tags@-1",
+        ),
+        writes=("item_tags", "user_tags"),
+        purposes=("labels",),
+    ),
+    Step(
         name="label",
         does="weighs each user's categories over long and short times and labels interests and events",
         reads=("events", "consents", "user_interests@-1"),
@@ -143,7 +153,7 @@ STEPS: tuple[Step, ...] = (
         does="delivers recommendations, other tables and segments to the sinks",
         reads=("recommendations", "consents", "vault"),
         writes=("export_log",),
-        after=("text", "label", "forecast", "interaction"),
+        after=("tags", "label", "forecast", "interaction"),
         purposes=("export",),
     ),
     Step(

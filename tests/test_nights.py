@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
@@ -15,9 +17,13 @@ from jobs import backfill
 from jobs.lake import logs
 from jobs.lake.compare import compare
 from jobs.lake.context import Refused
+from jobs.lake.identities import load_key, pseudonym
 from jobs.lake.store import Lake
 from jobs.pipeline import choose
+from jobs.query import answer
+from jobs.query.rendering import plain_rows
 from jobs.runner import run
+from jobs.simulate import taxonomy
 from tests.begun import END, NEXT
 
 FEATURES = [name for name, table in TABLES.items() if table.kind != "log" and not table.newest_only]
@@ -69,6 +75,21 @@ def test_a_day_run_twice_and_a_backfill_leave_equal_tables(spark, bootstrapped, 
     run(spark, again, END, steps=STEPS)
     backfill.run_days(spark, again, NEXT, END, steps=STEPS, watch=lambda step, report: None)
     assert_equal(spark, bootstrapped, again)
+
+
+def test_what_users_like_is_among_their_heaviest_tags(begun):
+    """As `wherewhen query` reads them: of planted interests, of which no tag was told."""
+    rows = plain_rows(answer(begun.before, "SELECT user_id, tag, long_weight FROM user_tags WHERE label != 'none'"))
+    names = {name.lower() for name in taxonomy.NAMES}
+    with (begun.folder / "truth/users.csv").open(newline="") as file:
+        people = [row for row in csv.DictReader(file) if row["is_bot"] == "false"]
+    liked, other = [], []
+    for person in people:
+        of_user = {row["tag"]: row["long_weight"] for row in rows if row["user_id"] == pseudonym(person["user_id"], load_key())}
+        planted = set(person["interests"].lower().split("|"))
+        liked += [of_user.get(name, 0.0) for name in planted]
+        other += [of_user.get(name, 0.0) for name in names - planted]
+    assert mean(liked) > 3 * mean(other), (mean(liked), mean(other))
 
 
 def test_every_row_is_accounted_for(bootstrapped, nightly):

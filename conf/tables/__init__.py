@@ -11,11 +11,12 @@ from conf.tables.learning import LEARNING
 from conf.tables.series import TIME_SERIES
 from conf.tables.served import PRIVACY, SERVED
 from conf.tables.space import SPATIAL
+from conf.tables.tags import TAGS
 
 TABLES: dict[str, Table] = {
     table.name: table
     for group in (
-        ARRIVED, CLEAN, SEQUENCES, TEXT, LABEL, TIME_SERIES, SPATIAL, INTERACTION, LEARNING, SERVED, PRIVACY,
+        ARRIVED, CLEAN, SEQUENCES, TEXT, TAGS, LABEL, TIME_SERIES, SPATIAL, INTERACTION, LEARNING, SERVED, PRIVACY,
     )
     for table in group
 }  # fmt: skip

@@ -90,6 +90,70 @@ _INTEREST_TREND = (
     "ELSE 'stable' END"
 )
 
+# Columns of what a user turns to, a category or a tag: how much so, and what is made of it.
+WEIGHTS = (
+    column(
+        "long_weight",
+        "double",
+        "sum of event weights, halved every long half-life",
+        nullable=False,
+        aged=_LONG_NOW,
+    ),
+    column(
+        "short_weight",
+        "double",
+        "sum of event weights, halved every short half-life",
+        nullable=False,
+        aged=_SHORT_NOW,
+    ),
+    column("long_half_life_days", "double", "half-life of the long weight", unit="day", nullable=False),
+    column("short_half_life_days", "double", "half-life of the short weight", unit="day", nullable=False),
+)
+JUDGED = (
+    column(
+        "idle_days", "int", "days since the newest event's arrival", unit="day", nullable=False, aged="idle_days + age_days"
+    ),
+    column(
+        "returned_days",
+        "int",
+        "days since an event ended 28 days or more without one; null where none did",
+        unit="day",
+        aged="returned_days + age_days",
+    ),
+    column(
+        "known_days",
+        "int",
+        "days since the first event of the user that counted",
+        unit="day",
+        nullable=False,
+        aged="known_days + age_days",
+    ),
+    column("long_min_weeks", "int", "label long: from so many active weeks on", nullable=False),
+    column("long_min_weight", "double", "label long: from this long weight on", nullable=False),
+    column("short_min_weight", "double", "label short: from this short weight on", nullable=False),
+    column("label", "string", "long, else short, else none, by the three thresholds", nullable=False, aged=_INTEREST_LABEL),
+    column(
+        "label_until",
+        "date",
+        "the first day whose end has another label, if nothing happens; null: none does",
+        aged=_LABEL_UNTIL,
+    ),
+    column(
+        "trend",
+        "string",
+        "returning: within 14 days after 28 or more without an event; fading: 28 days without one, or the short weight "
+        "is half of what the long weight lets expect, or less, and an event's worth below it; emerging: twice that, "
+        "or more, and an event's worth above it; else stable",
+        nullable=False,
+        aged=_INTEREST_TREND,
+    ),
+)
+JUDGED_CHECKS = {
+    "label_known": "label IN ('long', 'short', 'none')",
+    "trend_known": "trend IN ('emerging', 'stable', 'fading', 'returning')",
+}
+JUDGED_NOTHING = {"label": "'none'", "trend": "'stable'", "long_half_life_days": "1D", "short_half_life_days": "1D"}
+
 LABEL = (
     fact(
         "event_labels",
@@ -110,22 +174,7 @@ LABEL = (
         "A user's weight on each category, long- and short-term, with label and trend.",
         user(),
         column("category", "string", "category", nullable=False),
-        column(
-            "long_weight",
-            "double",
-            "sum of event weights, halved every long half-life",
-            nullable=False,
-            aged=_LONG_NOW,
-        ),
-        column(
-            "short_weight",
-            "double",
-            "sum of event weights, halved every short half-life",
-            nullable=False,
-            aged=_SHORT_NOW,
-        ),
-        column("long_half_life_days", "double", "half-life of the long weight", unit="day", nullable=False),
-        column("short_half_life_days", "double", "half-life of the short weight", unit="day", nullable=False),
+        *WEIGHTS,
         column("events", "bigint", "events of the user in the category so far, but those of weight 0", nullable=False),
         column("active_weeks", "int", "arrival weeks (Monday to Sunday) with an event", nullable=False),
         column("active_days", "int", "arrival days with an event", nullable=False),
@@ -134,49 +183,12 @@ LABEL = (
         column("span_days", "int", "days from `first_on` to `last_on`", unit="day", nullable=False),
         column("squared_gaps", "bigint", "sum of the squared days from one active day to the next", nullable=False),
         column("burstiness", "double", "of these gaps: -1 an even pace, 0 random, 1 bursts; null with fewer than two"),
-        column("idle_days", "int", "days since `last_on`", unit="day", nullable=False, aged="idle_days + age_days"),
-        column(
-            "returned_days",
-            "int",
-            "days since an event ended 28 days or more without one; null where none did",
-            unit="day",
-            aged="returned_days + age_days",
-        ),
-        column(
-            "known_days",
-            "int",
-            "days since the user's first event in any category",
-            unit="day",
-            nullable=False,
-            aged="known_days + age_days",
-        ),
-        column("long_min_weeks", "int", "label long: from so many active weeks on", nullable=False),
-        column("long_min_weight", "double", "label long: from this long weight on", nullable=False),
-        column("short_min_weight", "double", "label short: from this short weight on", nullable=False),
-        column("label", "string", "long, else short, else none, by the three thresholds", nullable=False, aged=_INTEREST_LABEL),
-        column(
-            "label_until",
-            "date",
-            "the first day whose end has another label, if nothing happens; null: none does",
-            aged=_LABEL_UNTIL,
-        ),
-        column(
-            "trend",
-            "string",
-            "returning: within 14 days after 28 or more without an event; fading: 28 days without one, or the short weight "
-            "is half of what the long weight lets expect, or less, and an event's worth below it; emerging: twice that, "
-            "or more, and an event's worth above it; else stable",
-            nullable=False,
-            aged=_INTEREST_TREND,
-        ),
+        *JUDGED,
         owner="user_id",
         key=("user_id", "category"),
-        checks={
-            "label_known": "label IN ('long', 'short', 'none')",
-            "trend_known": "trend IN ('emerging', 'stable', 'fading', 'returning')",
-        },
+        checks=JUDGED_CHECKS,
         personal=True,
         purpose="labels",
-        nothing={"label": "'none'", "trend": "'stable'", "long_half_life_days": "1D", "short_half_life_days": "1D"},
+        nothing=JUDGED_NOTHING,
     ),
 )

@@ -26,7 +26,7 @@ log = logging.getLogger("wherewhen")
 
 FEATURE_TABLES = (
     "items", "users", "user_interests", "time_series_features", "user_places", "user_slot_places", "user_mobility",
-    "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift", "context",
+    "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift", "item_tags", "user_tags", "context",
 )  # fmt: skip
 _SERIES = "time_series_features"
 
@@ -54,7 +54,7 @@ def features(spark: SparkSession, settings: Settings, entities: DataFrame, table
 
     Args:
         entities: `event_timestamp` (UTC), and what names the owners: `user_id` (the caller's own), `item_id`,
-            `category`, `region`, `slot`, `cell`. A table with several rows per owner needs the other columns of
+            `category`, `tag`, `region`, `slot`, `cell`. A table with several rows per owner needs the other columns of
             its key as well (`category` for a user's interest in it). time_series_features is joined once for
             each kind of entity that is named (as `time_series_features_user__level`); of the event type in
             `event_type`, else of the first target event. Of `context` there are two maps, by name, of what holds

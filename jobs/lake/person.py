@@ -25,6 +25,7 @@ WITHOUT_PERSONS = {
     "context": "what holds at a time and place for everybody there",
     "item_relations": "what items and tags have to do with tags, as a feed or rules have it",
     "item_texts": "texts of items by hash",
+    "item_tags": "words under which items go",
     "item_positions": "means over the events of an item, the person's among them; they name nobody",
     "cell_daily": "counts of events and users per cell and slot, the person counted among them; they name nobody",
     "hotspots": "counts per cell, as above",

@@ -62,13 +62,14 @@ STATES = (
     "consents",
     "user_sequences",
     "user_interests",
+    "user_tags",
     "user_places",
     "user_mobility",
     "user_slot_affinity",
     "user_slot_places",
 )
 MADE = (*STATES, "events", "event_labels", "item_positions", "cell_daily")
-CHOSEN = choose(only=("ingest", "clean", "sequences", "label", "spatial", "interaction"))
+CHOSEN = choose(only=("ingest", "clean", "sequences", "text", "tags", "label", "spatial", "interaction"))
 
 
 def me(user):
@@ -141,6 +142,7 @@ def test_nothing_is_made_of_people_for_what_they_do_not_allow(spark, bootstrappe
     everybody, last = set(SAID), len(DAYS) - 1
     forbid = {"silent", "never", "outdated"}
     stay = {"user_interests": {"unlabelled"}, "user_places": {"unplaced"}, "user_mobility": {"unplaced"}}
+    stay["user_tags"] = {"unlabelled"}
     stay["user_slot_places"] = {"unplaced"}
     stay["user_slot_affinity"] = {"unplaced"}
     for name, without in stay.items():

@@ -1,0 +1,347 @@
+"""Tags of items and users: by definition on random days, planted changes, and nights as a bootstrap."""
+
+import hashlib
+import math
+import random
+from datetime import date, datetime, timedelta
+
+import pytest
+from deltalake import QueryBuilder
+
+from conf.tables import TABLES
+from jobs import tags
+from jobs.lake.compare import compare
+from jobs.lake.schema import spark_schema
+from jobs.lake.store import Days
+
+FIRST, LAST = date(2024, 1, 29), date(2024, 2, 4)  # over the first of a month, a keyframe
+DAYS = list(Days(first=FIRST, last=LAST))
+ITEM = {"item_id": "cup", "category": "Coffee Shop", "gone": False}
+RELATION = {"subject": "cup", "relation": "is", "object": "Vegan", "weight": 1.0, "gone": False}
+EVENT = {"user_id": "u", "item_id": "cup", "event_type": "view", "row_hash": "r"}
+# Texts are of titles alone here, and keywords are what the title says behind a colon.
+KEYWORDS = {"Cup": [], "Cup: vegan": ["vegan"], "Cup: Tea": ["tea", "vegan"], "Mill": ["old mill"]}
+
+
+def table(spark, name, rows):
+    schema = spark_schema(TABLES[name])
+    return spark.createDataFrame([tuple(row.get(field.name) for field in schema) for row in rows], schema)
+
+
+def item(day, **more):
+    return {**ITEM, "changed_on": day, "day": day, **more}
+
+
+def relation(day, **more):
+    row = {**RELATION, "changed_on": day, "day": day, **more}
+    return {**row, "relation_id": f"{row['subject']} {row['relation']} {row['object']}"}
+
+
+def event(day, **more):
+    """Arrives on `day`; at noon of that day, if nothing else is said."""
+    moment = more.get("event_timestamp", datetime(day.year, day.month, day.day, 12))
+    return {**EVENT, "day": day, "event_timestamp": moment, "event_date": moment.date(), **more}
+
+
+def semantics(items):
+    """The rows of text_semantics of the items' texts."""
+    found = {}
+    for row in sorted(items, key=lambda row: row["day"]):
+        said = [part for part in (row.get("title"), row.get("category")) if part]
+        text = ". ".join(said)
+        if text and not row["gone"]:
+            found.setdefault(text, row["day"])
+    return [
+        {
+            "text_hash": hashlib.sha256(text.encode()).hexdigest(), "text": text, "encoder": "none",
+            "keywords": KEYWORDS.get(text.split(".")[0]), "gone": False, "changed_on": day, "day": day,
+        }
+        for text, day in found.items()
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def lake_of(make_context, make_settings, tmp_path, spark):
+    """lake_of(name, overrides, items=, item_relations=, events=): the settings of a lake with these rows."""
+
+    def make(name, *overrides, items=(), item_relations=(), events=()):
+        settings = make_settings("conf/local.yaml", f"lake={tmp_path / name}", *overrides)
+        context = make_context(FIRST, LAST, bootstrap=True, settings=settings)
+        events = [{"event_id": f"e{number}", **row} for number, row in enumerate(events)]
+        given = {"items": items, "item_relations": item_relations, "events": events, "text_semantics": semantics(items)}
+        for table_name, rows in given.items():
+            if rows:
+                context.write(table_name, table(spark, table_name, rows))
+        return settings
+
+    return make
+
+
+@pytest.fixture
+def at_once(make_context, lake_of):
+    """at_once(*overrides, **rows): the context of a bootstrap over a lake with these rows."""
+
+    def run(*overrides, **rows):
+        context = make_context(FIRST, LAST, bootstrap=True, settings=lake_of("bootstrap", *overrides, **rows))
+        tags.run(context)
+        return context
+
+    return run
+
+
+@pytest.fixture
+def both(make_context, lake_of, at_once):
+    """The same, where nights over an equal lake left equal tables."""
+
+    def run(*overrides, **rows):
+        whole, nights = at_once(*overrides, **rows), lake_of("nights", *overrides, **rows)
+        for day in DAYS:
+            night = make_context(day, first_day=FIRST, settings=nights)
+            tags.run(night)
+        for name in ("item_tags", "user_tags"):
+            found = compare(stored(night, name), stored(whole, name), TABLES[name])
+            assert found.equal, f"{name}: {found}"
+        return whole
+
+    return run
+
+
+def stored(context, name):
+    return context.lake.read(name, context.lake.version(name))
+
+
+def changed(context, name, *keys):
+    """{keys: {tag: row}} of the days of true changes; of an owner that is gone there is none."""
+    found = {}
+    for row in stored(context, name).where("changed_on = day").collect():
+        rows = found.setdefault(tuple(row[key] for key in keys), {})
+        if not row.gone:
+            rows[row.tag] = row
+    return found
+
+
+def test_an_items_tags_follow_the_item_its_text_and_relations(at_once):
+    items = [
+        item(DAYS[0], title="Cup: vegan", brand="Blue  Cup", tags=["Wi-Fi", "COFFEE shop"]),
+        item(DAYS[0], item_id="bare", category=None, title=None),
+        item(DAYS[0], item_id="coffee shop", category=None, title="Mill"),
+        item(DAYS[3], title="Cup: vegan", brand="Blue Cup", tags=["coffee shop"]),
+        item(DAYS[4], title="Cup: vegan", brand="blue cup", tags=["coffee shop"], price=2.0),
+        item(DAYS[6], gone=True),
+    ]
+    relations = [
+        relation(DAYS[1], object="Vegan", weight=0.9),
+        relation(DAYS[2], subject="Coffee  Shop", object="Drinks", weight=0.8),
+        relation(DAYS[2], subject="vegan", object="food", weight=0.8),
+        relation(DAYS[2], subject="drinks", object="never: no relation follows on another"),
+        relation(DAYS[2], subject="CUP", object="never: this is no item's id"),
+        relation(DAYS[5], object="Vegan", weight=0.0, gone=True),
+    ]
+    found = changed(at_once(items=items, item_relations=relations), "item_tags", "item_id", "day")
+    said = {key: {tag: (row.weight, row.sources) for tag, row in rows.items()} for key, rows in found.items()}
+    own = {"coffee shop": (1.0, ["category", "tag"]), "blue cup": (1.0, ["brand"])}
+    begun = {**own, "wi-fi": (1.0, ["tag"]), "vegan": (0.5, ["keyword"])}
+    related = {**begun, "vegan": (0.9, ["keyword", "relation"])}
+    followed = {"drinks": (0.8, ["relation"]), "food": (pytest.approx(0.4), ["relation"])}
+    without = {tag: one for tag, one in related.items() if tag != "wi-fi"}
+    assert said == {
+        ("cup", DAYS[0]): begun,
+        ("coffee shop", DAYS[0]): {"old mill": (0.5, ["keyword"])},
+        ("cup", DAYS[1]): related,
+        ("cup", DAYS[2]): {**related, **followed},
+        ("cup", DAYS[3]): {**without, **followed},
+        ("cup", DAYS[5]): {**own, "vegan": (0.5, ["keyword"]), **followed},
+        ("cup", DAYS[6]): {},
+    }, "a day on which the same is said again, of prices or in other letters, changes nothing"
+
+
+def test_own_tags_come_before_those_that_follow_and_there_are_64(at_once):
+    many = [f"tag {number:02}" for number in range(70)]
+    items = [item(DAYS[0], title="Cup: vegan", tags=many), item(DAYS[0], item_id="some", tags=many[:60])]
+    relations = [
+        relation(DAYS[0], subject=name, object=f"more {n:02}", weight=2.0 + n) for name in ("cup", "some") for n in range(9)
+    ]
+    found = changed(at_once(items=items, item_relations=relations), "item_tags", "item_id")
+    assert {len(rows) for rows in found.values()} == {64}
+    assert set(found["cup",]) == {"coffee shop", *many[:63]}, "the keyword is the lightest, the relations are not its own"
+    assert {tag for tag in found["some",] if "more" in tag} == {"more 06", "more 07", "more 08"}
+
+
+def random_world(seed):
+    rng = random.Random(seed)
+    items, relations = [], []
+    for day in DAYS:
+        for name in ("cup", "mill", "bare", "tea"):
+            if rng.random() < 0.4:
+                said = {"title": rng.choice([None, *KEYWORDS]), "category": rng.choice([None, "Coffee Shop", "tea"])}
+                said["tags"] = rng.choice([None, ["vegan"], ["Vegan", "late"]])
+                items.append(item(day, item_id=name, gone=rng.random() < 0.1, **said))
+        for subject in ("cup", "tea", "coffee shop", "vegan"):
+            for to in ("Vegan", "food"):
+                if rng.random() < 0.25:
+                    weight = rng.choice([0.25, 0.7, 2.0])
+                    relations.append(relation(day, subject=subject, object=to, weight=weight, gone=rng.random() < 0.3))
+    return {"items": items, "item_relations": relations}
+
+
+def as_of(rows, owner, day):
+    newest = {}
+    for row in sorted(rows, key=lambda row: row["day"]):
+        if row["day"] <= day:
+            newest[row[owner]] = row
+    return [row for row in newest.values() if not row["gone"]]
+
+
+def tags_by_definition(world, day):
+    """{item: {tag: weight}}, of items that have any."""
+    told, found = as_of(world["item_relations"], "relation_id", day), {}
+    for row in as_of(world["items"], "item_id", day):
+        own = {word.lower(): 0.5 for word in KEYWORDS.get(row.get("title") or "", [])}
+        own |= {word.lower(): 1.0 for word in (row.get("category"), *(row.get("tags") or ())) if word}
+        said = dict(own)
+        for one in told:
+            for share in [1.0] * (one["subject"] == row["item_id"]) + [own.get(one["subject"], 0.0)]:
+                said[one["object"].lower()] = max(said.get(one["object"].lower(), 0.0), share * one["weight"])
+        found[row["item_id"]] = {tag: weight for tag, weight in said.items() if weight}
+    return {name: said for name, said in found.items() if said}
+
+
+def test_an_items_tags_are_by_definition_on_every_day(both, make_context):
+    world = random_world(1)
+    whole = both(**world)
+    for day in DAYS:
+        state = make_context(day, first_day=FIRST, settings=whole.settings).state("item_tags")
+        found = {}
+        for row in state.collect():
+            found.setdefault(row.item_id, {})[row.tag] = row.weight
+        assert found == tags_by_definition(world, day), day
+
+
+def interests_by_definition(world, settings):
+    """{(user, day): {tag: (long, short, events, weeks, last day)}}, a day at a time, forgetting what is too light."""
+    found, known, half_lives = {}, {}, (settings.long_half_life_days, settings.short_half_life_days)
+    for day in DAYS:
+        end, carried = datetime(day.year, day.month, day.day) + timedelta(days=1), tags_by_definition(world, day)
+        for user in {row["user_id"] for row in world["events"]}:
+            aged = known.get(user, {})
+            for state in aged.values():
+                state["weight"] = [weight * 0.5 ** (1 / h) for weight, h in zip(state["weight"], half_lives, strict=True)]
+            arrived = False
+            for row in world["events"]:
+                factor = settings.event_weights.get(row["event_type"], 1.0)
+                if (row["user_id"], row["day"]) != (user, day) or not factor:
+                    continue
+                age = (end - row["event_timestamp"]) / timedelta(days=1)
+                for tag, weight in carried.get(row["item_id"], {}).items():
+                    arrived = True
+                    state = aged.setdefault(tag, {"weight": [0.0, 0.0], "events": 0, "days": set()})
+                    gained = [factor * weight * 0.5 ** (age / h) for h in half_lives]
+                    state["weight"] = [one + other for one, other in zip(state["weight"], gained, strict=True)]
+                    state["events"] += 1
+                    state["days"].add(day)
+            heavy = lambda tag: max(abs(w) / h for w, h in zip(aged[tag]["weight"], half_lives, strict=True))  # noqa: B023, E731
+            known[user] = {
+                tag: aged[tag] for tag in sorted(aged, key=lambda tag: (-round(heavy(tag), 9), tag))[: settings.tags]
+            }
+            if arrived:
+                found[user, day] = {
+                    tag: (*one["weight"], one["events"], len({d.isocalendar()[:2] for d in one["days"]}), max(one["days"]))
+                    for tag, one in known[user].items()
+                }
+    return found
+
+
+@pytest.mark.parametrize("most", [2, 50])
+def test_a_users_tags_are_by_definition_and_no_more_than_are_asked_for(at_once, both, most):
+    rng, world = random.Random(5), random_world(3)
+    world["events"] = [
+        event(
+            day,
+            user_id=user,
+            item_id=rng.choice(["cup", "mill", "bare", "tea", None]),
+            event_type=rng.choice(["view", "purchase", "dislike", "impression"]),
+            event_timestamp=datetime(day.year, day.month, day.day, rng.randrange(24)) - timedelta(days=rng.choice([0, 0, 3])),
+        )
+        for day in DAYS
+        for user in ("u", "v", "w")
+        for _ in range(rng.choice([0, 0, 1, 3]))
+    ]
+    weights = "label.event_weights={purchase: 3.5, impression: 0, dislike: -1.25}"
+    whole = (both if most == 2 else at_once)(weights, f"label.tags={most}", **world)
+    wanted = interests_by_definition(world, whole.settings.label)
+    rows = changed(whole, "user_tags", "user_id", "day")
+    found = {
+        key: {
+            tag: (row.long_weight, row.short_weight, row.events, row.active_weeks, row.day - timedelta(days=row.idle_days))
+            for tag, row in of_key.items()
+        }
+        for key, of_key in rows.items()
+    }
+    assert set(found) == set(wanted) and max(map(len, found.values())) == min(most, max(map(len, wanted.values())))
+    for key, of_tag in wanted.items():
+        assert {tag: pytest.approx(one[:2], rel=1e-9, abs=1e-12) for tag, one in of_tag.items()} == {
+            tag: one[:2] for tag, one in found[key].items()
+        }, key
+        assert {tag: one[2:] for tag, one in of_tag.items()} == {tag: one[2:] for tag, one in found[key].items()}, key
+
+
+def test_what_is_taken_weighs_by_the_tag_and_the_event_and_a_dislike_against(at_once):
+    items = [item(DAYS[0], title="Cup: vegan"), item(DAYS[0], item_id="pub", category="Pub")]
+    items.append(item(DAYS[0], item_id="zoo", category="Zoo"))
+    events = [
+        event(DAYS[0]), event(DAYS[0], user_id="buys", event_type="purchase"),
+        event(DAYS[0], item_id="pub", event_type="dislike"), event(DAYS[3], item_id="zoo"),
+        # Of whom only what does not count arrived.
+        event(DAYS[3], user_id="sees", event_type="impression"),
+        event(DAYS[3], user_id="strays", item_id="unheard of"),
+    ]  # fmt: skip
+    whole = at_once("label.event_weights={purchase: 4, dislike: -2, impression: 0}", items=items, events=events)
+    rows = changed(whole, "user_tags", "user_id", "day")
+    assert set(rows) == {("u", DAYS[0]), ("buys", DAYS[0]), ("u", DAYS[3])}
+    day = rows["u", DAYS[0]]
+    at_noon = 0.5 ** (0.5 / 60)
+    assert {tag: row.long_weight for tag, row in day.items()} == {
+        "coffee shop": pytest.approx(at_noon), "vegan": pytest.approx(at_noon / 2), "pub": pytest.approx(-2 * at_noon),
+    }  # fmt: skip
+    assert rows["buys", DAYS[0]]["coffee shop"].long_weight == pytest.approx(4 * at_noon)
+    assert (day["pub"].label, day["coffee shop"].label) == ("none", "short")
+    later = rows["u", DAYS[3]]
+    assert later["zoo"].known_days == later["coffee shop"].known_days == later["coffee shop"].idle_days == 3
+    assert day["coffee shop"].label_until == FIRST + timedelta(days=1 + int(7 * math.log2(0.5 ** (0.5 / 7) / 0.5)))
+
+
+def test_a_new_interest_is_not_kept_out_by_old_ones(at_once):
+    """Two tags are kept of a user who has taken two for long: a third, taken once, is nearer than what was long ago."""
+    items = [item(DAYS[0], item_id=name, category=name) for name in ("old", "older", "new")]
+    events = [event(DAYS[0], item_id=name, event_timestamp=datetime(2024, 1, 1)) for name in ("old", "old", "old", "older")]
+    rows = changed(at_once("label.tags=2", items=items, events=[*events, event(DAYS[2], item_id="new")]), "user_tags", "day")
+    assert set(rows[DAYS[0],]) == {"old", "older"} and set(rows[DAYS[2],]) == {"old", "new"}
+
+
+def test_an_idle_users_tags_fade_without_being_rewritten(make_context, lake_of):
+    """In Spark and without it alike."""
+    settings = lake_of("lake", items=[item(DAYS[0])], events=[event(DAYS[0])])
+    context = make_context(FIRST, LAST, bootstrap=True, settings=settings)
+    tags.run(context)
+    [row] = context.state("user_tags").collect()
+    assert row.changed_on == FIRST and row.label == "short"
+    [aged] = context.aged("user_tags").collect()
+    assert aged.long_weight == pytest.approx(row.long_weight * 0.5 ** (6 / 60)) and aged.idle_days == 6
+    columns = [one for one in TABLES["user_tags"].columns if one.aged]
+    days = (row.label_until - FIRST).days
+    query = ", ".join(f"{one.aged} AS {one.name}" for one in columns)
+    query = f"SELECT {query} FROM (SELECT *, {days} AS age_days FROM stored WHERE day = changed_on)"
+    result = QueryBuilder().register("stored", context.lake.delta("user_tags")).execute(query).read_all()
+    faded = {name: found.to_pylist()[0] for name, found in zip(result.schema.names, result.columns, strict=True)}
+    assert (faded["label"], faded["trend"], faded["label_until"]) == ("none", "stable", None)
+    assert faded["short_weight"] < settings.label.short_min_weight and faded["known_days"] == days
+
+
+def test_a_night_reads_a_users_own_tags_alone(make_context, lake_of):
+    """Who did nothing on a day has no row of it."""
+    settings = lake_of("lake", items=[item(DAYS[0])], events=[event(DAYS[0], user_id="idle"), event(DAYS[1])])
+    for day in DAYS[:2]:
+        context = make_context(day, first_day=FIRST, settings=settings)
+        tags.run(context)
+    assert {(row.user_id, row.day) for row in stored(context, "user_tags").collect()} == {("idle", DAYS[0]), ("u", DAYS[1])}
+    assert context.rows_out == {"item_tags": 0, "user_tags": 1}
