@@ -110,7 +110,7 @@ class Surroundings(Feed):
         return self
 
 
-FEEDS = ("items", "users", "consents", "context", "relations")
+FEEDS = ("items", "users", "consents", "context", "relations", "vectors")
 RELATION_COLUMNS = ("subject", "relation", "object", "weight")
 
 
@@ -132,6 +132,22 @@ class Relations(Feed):
         return self
 
 
+class Vectors(Feed):
+    """Vectors of items that others computed: of images, sounds, what you have.
+
+    columns.item_id is the item; attributes maps a kind (image, audio) to the column that holds its numbers, as a text or an
+    array. A row replaces all vectors of its item; one whose columns are blank takes them back.
+    """
+
+    @model_validator(mode="after")
+    def _says_whose_and_which(self) -> Vectors:
+        if set(self.columns) != {"item_id"}:
+            raise ValueError("columns: item_id must be mapped, and nothing else; the vectors go under attributes")
+        if not self.attributes:
+            raise ValueError("attributes: map at least one kind of vector, as in {image: embedding}")
+        return self
+
+
 class Mapping(Strict):
     """One log. All but the events are sought beside them where they have no path of their own.
 
@@ -148,6 +164,7 @@ class Mapping(Strict):
     consents: Consents | None = None
     context: Surroundings | None = None
     relations: Relations | None = None
+    vectors: Vectors | None = None
 
     @property
     def feeds(self) -> dict[str, Feed | None]:

@@ -205,7 +205,7 @@ _CHANGES_NO_ROW: dict[str, Any] = {
 
 class Settings(Section):
     lake: str = "lake"
-    sources: dict[Literal["events", "items", "users", "consents", "context", "relations"], Source]
+    sources: dict[Literal["events", "items", "users", "consents", "context", "relations", "vectors"], Source]
     spark: Spark = Spark()
     ingest: Ingest = Ingest()
     clean: Clean = Clean()

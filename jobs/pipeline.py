@@ -49,8 +49,8 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="ingest",
         does="reads what landed, replaces user ids by pseudonyms, keeps what is declared of items, users and surroundings",
-        reads=("raw_events@-1", "items@-1", "users@-1", "consents@-1", "context@-1", "item_relations@-1"),
-        writes=("raw_events", "items", "users", "consents", "context", "item_relations", "vault"),
+        reads=("raw_events@-1", "items@-1", "users@-1", "consents@-1", "context@-1", "item_relations@-1", "item_vectors@-1"),
+        writes=("raw_events", "items", "users", "consents", "context", "item_relations", "item_vectors", "vault"),
     ),
     Step(
         name="clean",

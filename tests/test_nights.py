@@ -52,8 +52,15 @@ def assert_equal(spark, one: Settings, other: Settings, where: str | None = None
         rows = [lake.read(name, lake.version(name), where) for lake in lakes]
         comparison = compare(rows[0], rows[1], TABLES[name])
         # So few people leave no hotspot that is beyond chance; test_spatial compares those of more, test_consent consents,
-        # test_surroundings context, test_relations relations.
-        is_compared = comparison.rows > 0 or name in ("hotspots", "hotspot_trends", "consents", "context", "item_relations")
+        # test_surroundings context, test_relations relations, test_vectors vectors.
+        is_compared = comparison.rows > 0 or name in (
+            "hotspots",
+            "hotspot_trends",
+            "consents",
+            "context",
+            "item_relations",
+            "item_vectors",
+        )
         assert is_compared, f"{name} is empty: nothing was compared"
         if not comparison.equal:
             found[name] = str(comparison)

@@ -93,6 +93,14 @@ ARRIVED = (
         owner="relation_id",
         key=("relation_id",),
     ),
+    state(
+        "item_vectors",
+        "Vectors of items that others computed: of images, sounds.",
+        item(),
+        column("vectors", "map<string,array<float>>", "kind, as the mapping names it, to its numbers"),
+        owner="item_id",
+        key=("item_id",),
+    ),
     log(
         "vault",
         "Maps pseudonyms back to the caller's ids; the ids are encrypted under the lake's key.",

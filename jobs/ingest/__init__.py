@@ -26,6 +26,7 @@ from jobs.ingest.relations import ITEM_RELATIONS, RELATIONS, related, relations_
 from jobs.ingest.sources import EVENTS, Feeding, feedings, first_day, with_day
 from jobs.ingest.surroundings import CONTEXT, context_by_day, refused, told
 from jobs.ingest.survey import ERASED, NOTHING, Past, as_details, marked, refuse_changed, survey
+from jobs.ingest.vectors import ITEM_VECTORS, VECTORS, vectored, vectors_by_day
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, pseudonym_column, sealed_column
 from jobs.lake.tombstones import tombstones
@@ -80,6 +81,8 @@ def run(context: Context) -> None:
         _write_told(context, CONTEXT, told(of_days[CONTEXT], sources[CONTEXT].feed), context_by_day)
     if RELATIONS in of_days:
         _write_told(context, ITEM_RELATIONS, related(of_days[RELATIONS]), relations_by_day)
+    if VECTORS in of_days:
+        _write_told(context, ITEM_VECTORS, vectored(of_days[VECTORS]), vectors_by_day)
     if statements is not None:
         hidden = statements.withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         from_events = "consent" in context.mapping.events.columns

@@ -24,6 +24,7 @@ WITHOUT_PERSONS = {
     "items": "describes items; one that the person alone named stays, with no word of who named it",
     "context": "what holds at a time and place for everybody there",
     "item_relations": "what items and tags have to do with tags, as a feed or rules have it",
+    "item_vectors": "vectors of items, as a feed has them",
     "item_texts": "texts of items by hash",
     "item_tags": "words under which items go",
     "item_positions": "means over the events of an item, the person's among them; they name nobody",
