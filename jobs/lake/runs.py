@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from conf.tables import TABLES
 from jobs.lake import logs
 
 NIGHT, ERASE = "night", "erase"
@@ -55,10 +56,15 @@ def newest_night(root: str) -> Night | None:
 def pins(root: str) -> dict[str, int]:
     """Table -> version of its last committed write: that of the newest `done` row that names it.
 
-    What a killed step wrote without reaching its `done` row is on disk but in no pin.
+    What a killed step wrote without reaching its `done` row is on disk but in no pin. To a log several steps may add rows,
+    also side by side: of its versions, which only grow, the highest holds what each of them added.
     """
     done = sorted(logs.read(root, "runs", f"status = 'done' AND step <> '{NIGHT}'"), key=lambda row: row["finished_at"])
-    return {table: version for row in done for table, version in row["outputs"].items()}
+    found: dict[str, int] = {}
+    for table, version in (output for row in done for output in row["outputs"].items()):
+        is_log = table in TABLES and TABLES[table].kind == "log"
+        found[table] = max(version, found.get(table, version)) if is_log else version
+    return found
 
 
 def row(run_id: str, step: str, day: date, **more: Any) -> logs.Row:
