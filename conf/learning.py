@@ -84,6 +84,11 @@ class Evaluate(Section):
     bootstrap_samples: int = Field(200, ge=20)
 
 
+class Labeller(Section):
+    by: Literal["learned", "rule"] = "learned"
+    max_moments: int = Field(500_000, ge=10_000)
+
+
 class Gate(Section):
     margin: float = Field(0.01, ge=0)
     days: int = Field(14, ge=1)

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from conf.baselines import Baselines
 from conf.contracts import SERIES_DAYS
-from conf.learning import Evaluate, Gate, Model, Train, Tune
+from conf.learning import Evaluate, Gate, Labeller, Model, Train, Tune
 from conf.mapping import Mapping, load_mapping
 from conf.section import Section
 from conf.tables import TABLES
@@ -214,6 +214,7 @@ class Settings(Section):
     sequences: Sequences = Sequences()
     text: Text = Text()
     label: Label = Label()
+    labeller: Labeller = Labeller()
     time_series: TimeSeries = TimeSeries()
     forecast: Forecast = Forecast()
     spatial: Spatial = Spatial()

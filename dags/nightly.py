@@ -160,7 +160,7 @@ with DAG(
             task_id=step.name,
             step=step.name,
             execution_timeout=timedelta(minutes=step.minutes),
-            doc_md=f"{step.does}\n\nreads {', '.join(step.reads)}\n\nwrites {', '.join(step.writes) or 'a page'}",
+            doc_md=f"{step.does}\n\nreads {', '.join(step.reads)}\n\nwrites {', '.join(step.tables_written) or 'a page'}",
         )
         for step in pipeline.order()
     }

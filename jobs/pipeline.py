@@ -20,6 +20,7 @@ class Step:
     """One job, `jobs/<name>.py`.
 
     `after`: steps whose tables it may read, by the settings, and so waits for.
+    `appends`: logs to which it adds rows of a kind of its own, beside the step that writes them; nobody waits for these.
     `purposes`: what a user must have allowed for the step to see the user's events (see `jobs.lake.consent`).
     `minutes` is a generous limit for a scheduler's time-out; `torch`: Spark's workers run models in it.
     """
@@ -29,6 +30,7 @@ class Step:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     after: tuple[str, ...] = ()
+    appends: tuple[str, ...] = ()
     purposes: tuple[str, ...] = ()
     minutes: int = 60
     gpu: bool = False
@@ -38,6 +40,11 @@ class Step:
     def edges(self) -> tuple[str, ...]:
         """The tables of this very day that the step waits for."""
         return tuple(name for name in self.reads if not name.endswith((BEFORE, AS_IT_STANDS)))
+
+    @property
+    def tables_written(self) -> tuple[str, ...]:
+        """What it makes, and where it adds rows."""
+        return (*self.writes, *self.appends)
 
     @property
     def tables_read(self) -> frozenset[str]:
@@ -122,6 +129,14 @@ STEPS: tuple[Step, ...] = (
         purposes=("location",),
     ),
     Step(
+        name="labeller",
+        does="learns weekly which interests last, from users who allow training too; says it of the day's, if it beat the rule",
+        reads=("event_labels", "user_interests", "consents", "model_versions?", "publications?"),
+        writes=("learned_labels",),
+        appends=("model_versions", "publications"),
+        purposes=("labels",),
+    ),
+    Step(
         name="train",
         does="cuts windows from events before the day and trains a candidate model on them",
         reads=("events@-1", "consents", "user_sequences@-1", "items@-1", "model_versions?", "publications?"),
@@ -153,7 +168,7 @@ STEPS: tuple[Step, ...] = (
         does="delivers recommendations, other tables and segments to the sinks",
         reads=("recommendations", "consents", "vault"),
         writes=("export_log",),
-        after=("tags", "label", "forecast", "interaction"),
+        after=("tags", "labeller", "forecast", "interaction"),
         purposes=("export",),
     ),
     Step(
@@ -178,7 +193,7 @@ def order(steps: Iterable[Step] = STEPS) -> tuple[Step, ...]:
     """The steps so that every reader comes after the writer; ties keep the given order.
 
     Raises:
-        ValueError: the steps form a cycle, two write one table, or one reads what none writes.
+        ValueError: the steps form a cycle, two write one table, or one reads or appends to what none writes.
     """
     steps = tuple(steps)
     upstream = dependencies(steps)
@@ -212,6 +227,9 @@ def dependencies(steps: Iterable[Step] = STEPS) -> dict[str, set[str]]:
         for table in step.reads:
             if table.removesuffix(BEFORE).removesuffix(AS_IT_STANDS) not in writer:
                 raise ValueError(f"{step.name} reads {table}, which no step writes")
+        for table in step.appends:
+            if table not in writer:
+                raise ValueError(f"{step.name} appends to {table}, which no step writes")
     return {step.name: {*(writer[table] for table in step.edges), *step.after} for step in steps}
 
 
@@ -269,5 +287,5 @@ def picture(steps: Iterable[Step] = STEPS) -> str:
 def outline(steps: Iterable[Step] = STEPS) -> str:
     """The steps, what they do and what they write, as a Markdown table."""
     lines = ["| step | does | writes |", "|---|---|---|"]
-    lines += [f"| {step.name} | {step.does} | {', '.join(step.writes) or 'a page'} |" for step in order(steps)]
+    lines += [f"| {step.name} | {step.does} | {', '.join(step.tables_written) or 'a page'} |" for step in order(steps)]
     return "\n".join(lines)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 _USER = "user_id"
 # What single events say is for their own purposes: where a log asks for consent only what steps made of them is asked.
-_OF_EVENTS = ("raw_events", "events", "events_quarantine", "event_labels", "user_sequences", "training_windows")
+_OF_EVENTS = (
+    "raw_events", "events", "events_quarantine", "event_labels", "learned_labels", "user_sequences",
+    "training_windows",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

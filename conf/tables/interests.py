@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conf.contracts import column, fact, state
-from conf.tables.columns import item, user
+from conf.tables.columns import UNIT_INTERVAL, item, user
 
 TEXT = (
     state(
@@ -167,6 +167,29 @@ LABEL = (
         column("short_weight", "double", "the short-term weight before that day", nullable=False),
         key=("event_id",),
         checks={"label_known": "label IN ('long', 'short', 'none')"},
+        personal=True,
+    ),
+    fact(
+        "learned_labels",
+        "Of the day's events, per user and category, what a learned labeller says of the interest; no rows while none serves.",
+        user(),
+        column("category", "string", "category of which the user had events (but those of weight 0)", nullable=False),
+        column(
+            "lasting_probability",
+            "double",
+            "how likely the user has events of it in two or more distinct weeks of the eight after the day",
+            nullable=False,
+        ),
+        column("label", "string", "long: that is likelier than not; else short, or none if the rule says so", nullable=False),
+        column("rule_label", "string", "the label that the rule gave it, as in event_labels", nullable=False),
+        column("model_version", "string", "the labeller", nullable=False),
+        key=("user_id", "category"),
+        checks={
+            "label_known": "label IN ('long', 'short', 'none')",
+            "rule_label_known": "rule_label IN ('long', 'short', 'none')",
+            "probability": UNIT_INTERVAL.format("lasting_probability"),
+        },
+        newest_only=True,
         personal=True,
     ),
     state(

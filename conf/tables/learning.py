@@ -112,7 +112,7 @@ LEARNING = (
         column("reason", "string", "why, in words", nullable=False),
         column("run_id", "string", "the run that decided", nullable=False),
         column("decided_at", "timestamp", "when", nullable=False),
-        key=("day", "run_id"),
+        key=("day", "kind", "run_id"),
         unequal=("decided_at",),
     ),
 )

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from conf.tables import TABLES
 from models.labeller import Past
-from models.lasting import OF_USER, OWN, STATE, Clock, Moments
+from models.lasting import OF_USER, OWN, STATE, Clock, Ints, Moments
 
 _THRESHOLDS = ("long_min_weeks", "long_min_weight", "short_min_weight")
 READ = (
@@ -18,7 +18,7 @@ READ = (
 
 
 def moments(states: DataFrame) -> DataFrame:
-    """`user_id, category, n` (days since 1970), `passed`, those of `STATE`, and `is_long` by the rule; a row per moment.
+    """`user_id, category, n` (days since 1970), `passed`, those of `STATE`, the rule's `label`, `is_long`; a row per moment.
 
     `states`: rows of user_interests as written, `READ`. A row whose `last_on` is its `day` is a moment. Of that the row
     itself says nothing: what is known is from the user's rows of the newest day before, on which all of them were written.
@@ -43,14 +43,15 @@ def moments(states: DataFrame) -> DataFrame:
             "user_id", "category", "age_days", F.unix_date("day").alias("n"), "own.*", *[f"of_user.{name}" for name in OF_USER]
         )
     )
-    is_long = F.expr(str(TABLES["user_interests"].column("label").aged)) == "long"
+    label = F.when(F.col("events") > 0, F.expr(str(TABLES["user_interests"].column("label").aged))).otherwise("none")
     return known.select(
         "user_id",
         "category",
         F.col("n").cast("bigint").alias("n"),
         F.col("age_days").cast("double").alias("passed"),
         *[F.col(name).cast("double").alias(name) for name in STATE],
-        F.coalesce(is_long, F.lit(False)).alias("is_long"),
+        label.alias("label"),
+        (label == "long").alias("is_long"),
     )
 
 
@@ -65,13 +66,20 @@ def past(rows: pa.Table, clock: Clock, until: int) -> Past:
     `until`: days since 1970.
     """
     rows = rows.sort_by([(name, "ascending") for name in ("user", "category", "n")])
-    names, category = np.unique(rows["category"].to_numpy(), return_inverse=True)
+    found, categories = moments_of(rows, user_M=rows["user"].to_numpy())
+    return Past(moments=found, categories=categories, clock=clock, until=until)
+
+
+def moments_of(rows: pa.Table | pa.RecordBatch, user_M: Ints) -> tuple[Moments, list[str]]:
+    """Rows of `moments` in their order, and the categories by number."""
+    column = {name: np.asarray(rows[name]) for name in ("category", "n", "passed", "is_long", *STATE)}
+    names, category = np.unique(column["category"], return_inverse=True)
     found = Moments(
-        user_M=rows["user"].to_numpy(),
+        user_M=user_M,
         category_M=category.astype(np.int64),
-        day_M=rows["n"].to_numpy(),
-        passed_M=rows["passed"].to_numpy(),
-        state_MS=np.stack([rows[name].to_numpy() for name in STATE], axis=1),
-        ruled_M=rows["is_long"].to_numpy(),
+        day_M=column["n"],
+        passed_M=column["passed"],
+        state_MS=np.stack([column[name] for name in STATE], axis=1),
+        ruled_M=column["is_long"],
     )
-    return Past(moments=found, categories=names.tolist(), clock=clock, until=until)
+    return found, names.tolist()

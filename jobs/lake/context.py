@@ -81,11 +81,11 @@ class Context:
         allowed = F.forall(F.array(*map(F.lit, self.purposes)), lambda purpose: F.array_contains("consents", purpose))
         return rows.where(F.coalesce(allowed, F.lit(False)))
 
-    def rows_by_day(self, name: str) -> dict[date, int]:
-        """How many rows of a fact arrived on each of the run's days that has any, as its files say; no Spark job."""
+    def rows_by_day(self, name: str, days: Days | None = None) -> dict[date, int]:
+        """How many rows of a fact arrived on each of the days (the run's) that has any, as its files say; no Spark job."""
         version = self.pins.get(name)
         self._read_from(name, version)
-        return self.lake.rows_by_day(name, version, self.days)
+        return self.lake.rows_by_day(name, version, days or self.days)
 
     def before(self, name: str, lookback_days: int | None = None) -> DataFrame:
         """`name@-1`: a state before the first day (without `gone` and `day`), or a fact's earlier partitions.

@@ -4,8 +4,8 @@ from conf.tables import TABLES
 from jobs.pipeline import STEPS, Step, choose, dependencies, downstream, order
 
 
-def step(name, reads=(), writes=()):
-    return Step(name=name, does="", reads=reads, writes=writes)
+def step(name, reads=(), writes=(), appends=()):
+    return Step(name=name, does="", reads=reads, writes=writes, appends=appends)
 
 
 def test_order_follows_reads_and_writes_whatever_the_listing():
@@ -31,6 +31,23 @@ def test_reading_the_state_before_makes_no_edge():
     assert [one.name for one in order(steps)] == ["a", "b"]
 
 
+def test_nobody_waits_for_a_step_that_adds_rows_to_a_log_of_another():
+    steps = [
+        step("a", writes=("log",)), step("b", reads=("log?",), writes=("x",), appends=("log",)),
+        step("c", reads=("log",), writes=("y",)),
+    ]  # fmt: skip
+    assert dependencies(steps) == {"a": set(), "b": set(), "c": {"a"}}
+    assert [one.name for one in downstream("b", steps)] == ["b"], "c is not made again for what b adds"
+    assert steps[1].tables_written == ("x", "log")
+    with pytest.raises(ValueError, match="b appends to log, which no step writes"):
+        order([step("b", writes=("x",), appends=("log",))])
+
+
+def test_only_to_logs_rows_are_added():
+    assert {table for one in STEPS for table in one.appends} == {"model_versions", "publications"}
+    assert all(TABLES[table].kind == "log" for one in STEPS for table in one.appends)
+
+
 def test_two_writers_and_unknown_tables_are_errors():
     with pytest.raises(ValueError, match="x is written by both a and b"):
         order([step("a", writes=("x",)), step("b", writes=("x",))])
@@ -44,7 +61,7 @@ def test_downstream_follows_what_is_read_of_the_day_and_of_days_before():
         step("d", reads=("z?",), writes=("w",)),
     ]  # fmt: skip
     assert [one.name for one in downstream("a", steps)] == ["a", "b", "c"], "what stands in a registry is not made again"
-    assert [one.name for one in downstream("label")] == ["label"]
+    assert [one.name for one in downstream("label")] == ["label", "labeller"]
     assert [one.name for one in downstream("ingest")] == [one.name for one in STEPS]
 
 
