@@ -73,9 +73,9 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="text",
-        does="reads each distinct text once: sentence vector, keywords, sentiment",
-        reads=("items", "events", "text_semantics@-1", "item_texts@-1"),
-        writes=("text_semantics", "item_texts"),
+        does="reads each distinct text once: sentence vector, keywords, sentiment, topic",
+        reads=("items", "events", "text_semantics@-1", "item_texts@-1", "text_topics@-1"),
+        writes=("text_semantics", "item_texts", "text_topics"),
         gpu=True,
         torch=True,
     ),

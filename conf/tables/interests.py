@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conf.contracts import column, fact, state
+from conf.contracts import column, fact, snapshot, state
 from conf.tables.columns import UNIT_INTERVAL, item, user
 
 TEXT = (
@@ -37,9 +37,31 @@ TEXT = (
             "-1 (bad) to 1 (good), by VADER, in Chinese by a small lexicon; null: no word of feeling, or language other",
         ),
         column("sentiment_confidence", "double", "how likely that side is right, were bad texts as many as good"),
+        column("topic", "string", "name of the nearest of text_topics, as of changed_on; null: no vector, or no topics yet"),
+        column(
+            "topic_confidence",
+            "double",
+            "the nearest topic's share of the likelihood of all: softmax of cosines over 0.05",
+            tolerance=1e-3,
+        ),
         owner="text_hash",
         key=("text_hash",),
         personal=True,
+    ),
+    snapshot(
+        "text_topics",
+        "What items' texts are about, in few names: made monthly, and when the encoder changes.",
+        column("encoder", "string", "whose vectors: as in text_semantics", nullable=False),
+        column("topic", "int", "number, 1 has the most texts", nullable=False),
+        column(
+            "name",
+            "string",
+            "its most telling keywords, from items' texts alone; no two of a day are equal",
+            nullable=False,
+        ),
+        column("centroid", "array<float>", "mean of its texts' vectors, of unit length", nullable=False, tolerance=1e-4),
+        column("texts", "bigint", "texts of items that it was made of", nullable=False),
+        key=("encoder", "topic"),
     ),
     state(
         "item_texts",

@@ -27,6 +27,7 @@ WITHOUT_PERSONS = {
     "item_vectors": "vectors of items, as a feed has them",
     "item_texts": "texts of items by hash",
     "item_tags": "words under which items go",
+    "text_topics": "clusters of items' texts, under keywords of items' texts",
     "item_positions": "means over the events of an item, the person's among them; they name nobody",
     "cell_daily": "counts of events and users per cell and slot, the person counted among them; they name nobody",
     "hotspots": "counts per cell, as above",

@@ -1,12 +1,17 @@
-"""text: reads each distinct text once, into a sentence vector, keywords and sentiment; says which text describes which item."""
+"""text: reads each distinct text once (sentence vector, keywords, sentiment, topic); says which text describes which item."""
 
 from __future__ import annotations
 
+from datetime import date
+
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake.context import Context
+from jobs.lake.store import keyframes
 from jobs.text.describing import describe_items, distinct_texts, item_texts, written_texts
 from jobs.text.encoding import ENCODED, encoding, ngrams_version, text_semantics, unknown_texts
+from jobs.text.topics import TOLD, Fit, fits_of, newest_fits, telling, text_topics
 from models import encoder
 
 TEXTS_WORTH_A_WORKER = 256
@@ -26,14 +31,45 @@ def run(context: Context) -> None:
     context.note(texts_encoded=count)
     # Loading the model takes a worker seconds, as long as some hundred texts do: few texts stay together.
     parts = min(max(1, count // TEXTS_WORTH_A_WORKER), context.spark.sparkContext.defaultParallelism)
-    vectors = new.repartition(parts, "text_hash").mapInArrow(encoding(settings, version), ENCODED)
-    # Kept, since it is read again, and encoding is what costs here.
-    semantics = text_semantics(vectors).persist()
-    context.write("text_semantics", semantics)
-    if count and (strange := semantics.where(F.col("encoder") == ngrams_version(version)).count()):
+    # Kept, since they are read again, and encoding is what costs here.
+    vectors = new.repartition(parts, "text_hash").mapInArrow(encoding(settings, version), ENCODED).persist()
+    told = vectors.mapInArrow(telling(_topics(context, vectors, version)), f"{ENCODED}, {TOLD}")
+    context.write("text_semantics", text_semantics(told))
+    if count and (strange := vectors.where(F.col("encoder") == ngrams_version(version)).count()):
         context.note(texts_by_ngrams=strange)
         context.log.warning(
             "  %s of %s new texts are in words that %s does not know: their vectors are of characters only; "
             "set text.encoder to the folder of a multilingual encoder",
             f"{strange:,}", f"{count:,}", version.partition("@")[0],
         )  # fmt: skip
+
+
+def _topics(context: Context, vectors: DataFrame, version: str) -> list[Fit]:
+    """The topics that the run's texts are told by: of the newest fit before it, and of those that are due within it.
+
+    A fit is made on the first day and on the first of a month, of what describes items at the end of that day, and holds
+    from that day on, its own texts included: else no item of a catalogue that is there from the start had a topic. With
+    another encoder, which reads all texts again, it is made anew.
+    """
+    encoders = (version, ngrams_version(version))
+    known = fits_of(newest_fits(context.before("text_topics")).collect())
+    due = _fit_days(context)
+    if known and not any(fit.encoder in encoders for fit in known):
+        due = due or [context.days.last]
+    if not due:
+        context.clear("text_topics")
+        return known
+    if context.bootstrap:
+        described = context.arrivals("item_texts").where(F.col("day").isin(due) & ~F.col("gone"))
+    else:
+        described = context.state("item_texts").withColumn("day", F.lit(context.days.last))
+    read = ("text_hash", "vector", "encoder", "keywords")
+    earlier = context.before("text_semantics").where(F.col("encoder").isin(*encoders)).select(*read)
+    made = text_topics(described.select("day", "text_hash"), earlier.unionByName(vectors.select(*read)))
+    context.write("text_topics", made)
+    return known + fits_of(context.arrivals("text_topics").collect())
+
+
+def _fit_days(context: Context) -> list[date]:
+    """The first day, and each first of a month: on these the states hold every owner."""
+    return [day for day in context.days if day == context.first_day] + keyframes(context.days, context.first_day)

@@ -75,13 +75,15 @@ def _lists(vectors: np.ndarray) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(vectors[worded].ravel()))
 
 
-def text_semantics(vectors: DataFrame) -> DataFrame:
-    return vectors.select(
+def text_semantics(told: DataFrame) -> DataFrame:
+    return told.select(
         "text_hash",
         "text",
         "vector",
         "encoder",
         *_READ_NAMES,
+        "topic",
+        "topic_confidence",
         F.lit(False).alias("gone"),
         F.col("day").alias("changed_on"),
         "day",
