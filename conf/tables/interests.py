@@ -63,6 +63,42 @@ TEXT = (
         column("texts", "bigint", "texts of items that it was made of", nullable=False),
         key=("encoder", "topic"),
     ),
+    snapshot(
+        "item_names",
+        "Names by which texts name brands and items: those of the catalogue, at most 50,000, collected monthly.",
+        column("kind", "string", "brand or product", nullable=False),
+        column(
+            "words",
+            "string",
+            "the name as texts are searched for it: without case, accents and what is in brackets",
+            nullable=False,
+        ),
+        column("name", "string", "the name as the catalogue writes it most often", nullable=False),
+        column("item_id", "string", "the item of that title; null for a brand, or where several items share the title"),
+        column("items", "bigint", "items of that brand or title", nullable=False),
+        column(
+            "ordinary", "double", "share of the word's uses in the catalogue that name nothing: in lower case", nullable=False
+        ),
+        key=("kind", "words"),
+        checks={"kind_known": "kind IN ('brand', 'product')"},
+    ),
+    state(
+        "text_mentions",
+        "Which brands and products a text names: reviews, searches, and items' texts beside their own title and brand.",
+        column("text_hash", "string", "the text, as in text_semantics", nullable=False),
+        column("kind", "string", "brand or product", nullable=False),
+        column("name", "string", "what is named, as the catalogue writes it", nullable=False, personal=True),
+        column(
+            "item_id",
+            "string",
+            "the item of that title; null for a brand, or where several items share the title",
+            personal=True,
+        ),
+        column("confidence", "double", "how likely the words mean it: from how they are used in the catalogue, and their case"),
+        owner="text_hash",
+        key=("text_hash", "kind", "name"),
+        personal=True,
+    ),
     state(
         "item_texts",
         "Which texts describe an item.",

@@ -25,7 +25,8 @@ from jobs.lake.files import File
 from jobs.lake.logs import table_path
 from jobs.lake.person import Person, identifying, owned
 
-_TEXTS = "text_semantics"
+# Whose rows are found by the texts that the person alone wrote.
+OF_TEXTS = ("text_semantics", "text_mentions")
 
 
 class Removal(Protocol):
@@ -117,7 +118,7 @@ def erase_rows(root: str, visible: Visible, person: Person, hashes: frozenset[st
     """
     changes = {}
     # Texts first: which of them are the person's own is known from the events.
-    for name in sorted(TABLES, key=lambda name: name != _TEXTS):
+    for name in sorted(TABLES, key=lambda name: name not in OF_TEXTS):
         removal = removal_of(TABLES[name], person, hashes)
         table = stored(root, name)
         if removal is not None and table is not None:

@@ -27,6 +27,7 @@ WITHOUT_PERSONS = {
     "item_vectors": "vectors of items, as a feed has them",
     "item_texts": "texts of items by hash",
     "item_tags": "words under which items go",
+    "item_names": "brands and titles of items",
     "text_topics": "clusters of items' texts, under keywords of items' texts",
     "item_positions": "means over the events of an item, the person's among them; they name nobody",
     "cell_daily": "counts of events and users per cell and slot, the person counted among them; they name nobody",
@@ -128,8 +129,9 @@ def identifying(contract: Table) -> tuple[str, ...]:
     """The columns that say whose a row is; none where a table holds nobody's rows."""
     if contract.name in WITHOUT_PERSONS:
         return ()
-    names = [name for name in ("user_id", "entity_type", "entity_id", "broken", "row") if name in contract.names]
-    return ("text_hash",) if contract.name == "text_semantics" else tuple(names)
+    return tuple(
+        name for name in ("user_id", "entity_type", "entity_id", "broken", "row", "text_hash") if name in contract.names
+    )
 
 
 def owned(

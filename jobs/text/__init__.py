@@ -8,9 +8,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake.context import Context
-from jobs.lake.store import keyframes
+from jobs.lake.store import keyframe_before, keyframes
 from jobs.text.describing import describe_items, distinct_texts, item_texts, written_texts
 from jobs.text.encoding import ENCODED, encoding, ngrams_version, text_semantics, unknown_texts
+from jobs.text.mentions import own_names, text_mentions
+from jobs.text.names import item_names
 from jobs.text.topics import TOLD, Fit, fits_of, newest_fits, telling, text_topics
 from models import encoder
 
@@ -32,9 +34,10 @@ def run(context: Context) -> None:
     # Loading the model takes a worker seconds, as long as some hundred texts do: few texts stay together.
     parts = min(max(1, count // TEXTS_WORTH_A_WORKER), context.spark.sparkContext.defaultParallelism)
     # Kept, since they are read again, and encoding is what costs here.
-    vectors = new.repartition(parts, "text_hash").mapInArrow(encoding(settings, version), ENCODED).persist()
+    vectors = new.drop("again").repartition(parts, "text_hash").mapInArrow(encoding(settings, version), ENCODED).persist()
     told = vectors.mapInArrow(telling(_topics(context, vectors, version)), f"{ENCODED}, {TOLD}")
     context.write("text_semantics", text_semantics(told))
+    _write_mentions(context, new.where(~F.col("again")), count)
     if count and (strange := vectors.where(F.col("encoder") == ngrams_version(version)).count()):
         context.note(texts_by_ngrams=strange)
         context.log.warning(
@@ -73,3 +76,16 @@ def _topics(context: Context, vectors: DataFrame, version: str) -> list[Fit]:
 def _fit_days(context: Context) -> list[date]:
     """The first day, and each first of a month: on these the states hold every owner."""
     return [day for day in context.days if day == context.first_day] + keyframes(context.days, context.first_day)
+
+
+def _write_mentions(context: Context, fresh: DataFrame, count: int) -> None:
+    """What new texts name, by the catalogue's names as of the month's first day, or the first of all."""
+    before, due = context.before("item_names", lookback_days=31), _fit_days(context)
+    if due:
+        context.write("item_names", item_names(context.arrivals("items").where(F.col("day").isin(due) & ~F.col("gone"))))
+        before = before.unionByName(context.arrivals("item_names"))
+    fit = F.greatest(F.trunc("day", "month"), F.lit(context.first_day))
+    names = before.where(F.col("day") >= F.lit(keyframe_before(context.days.first, context.first_day)))
+    own = own_names(context.changed("items"))
+    each = count // max(1, len(due))
+    context.write("text_mentions", text_mentions(fresh.withColumn("fit", fit), names, own, each))

@@ -24,18 +24,19 @@ def ngrams_version(version: str) -> str:
 
 
 def unknown_texts(seen: DataFrame, known: DataFrame, version: str, first_day: date) -> DataFrame:
-    """The texts to encode: those seen and not yet known, and those known from another encoder.
+    """The texts to encode: those seen and not yet known, and those known from another encoder (`again`).
 
     Vectors of two encoders cannot be compared; so a new one encodes all known texts again on its
     first day, and from then on only new ones.
     """
     is_current = F.col("encoder").isin(version, ngrams_version(version))
-    outdated = known.where(~is_current).select("text_hash", "text", F.lit(first_day).alias("day"))
+    outdated = known.where(~is_current).select("text_hash", "text", F.lit(first_day).alias("day"), F.lit(True).alias("again"))
     return (
         seen.join(known.where(is_current).select("text_hash"), on="text_hash", how="left_anti")
+        .withColumn("again", F.lit(False))
         .unionByName(outdated)
         .groupBy("text_hash", "text")
-        .agg(F.min("day").alias("day"))
+        .agg(F.min("day").alias("day"), F.bool_or("again").alias("again"))
     )
 
 

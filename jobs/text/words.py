@@ -19,7 +19,7 @@ IS_KANA = re.compile(r"[\u3041-\u30ff]")
 _LETTER = re.compile(r"[^\W\d_]")
 _IS_LATIN = re.compile(r"[a-z\u00df-\u024f\u1e00-\u1eff]")
 # Words of letters and digits, with inner apostrophes and hyphens; each Han character by itself.
-_WORD = re.compile(rf"[{_HAN}]|(?:(?![{_HAN}])[^\W_])+(?:['\u2019-](?:(?![{_HAN}])[^\W_])+)*")
+WORD = re.compile(rf"[{_HAN}]|(?:(?![{_HAN}])[^\W_])+(?:['\u2019-](?:(?![{_HAN}])[^\W_])+)*")
 # From so many words on a text in Latin letters can be told from its little words.
 _TELLING = 4
 # One Han character says as much as some Latin letters.
@@ -46,7 +46,7 @@ def folded(text: str) -> str:
 
 def tokens(text: str) -> list[str]:
     """The words of a folded text in order; each Han character is one."""
-    return _WORD.findall(text)
+    return WORD.findall(text)
 
 
 def language(text: str) -> str | None:

@@ -171,6 +171,10 @@ def _plant_texts(lake: Planted, night: dict[str, int]) -> None:
     ]
     night["text_semantics"] = lake.commit("text_semantics", rows, replace=True)
     lake.rows["text_semantics"], lake.mine["text_semantics"] = sorted(rows[1:], key=repr), 1
+    mentions = TABLES["text_mentions"]
+    rows = [row(mentions, n, DAYS[1]) | {"text_hash": hashes[n // 2]} for n in range(6)]
+    night["text_mentions"] = lake.commit("text_mentions", rows, replace=True)
+    lake.rows["text_mentions"], lake.mine["text_mentions"] = sorted(rows[2:], key=repr), 2
     items = TABLES["item_texts"]
     rows = [row(items, 1, DAYS[0]) | {"text_hash": hashes[2]}]
     night["item_texts"] = lake.commit("item_texts", rows)

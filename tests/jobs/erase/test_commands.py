@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from jobs.lake import logs
+from jobs.lake.erasure import OF_TEXTS
 
 
 def command(lake, *words, **environment):
@@ -21,11 +22,13 @@ def test_what_is_handed_out_is_what_is_removed(plant, tmp_path):
     told = command(lake, "subject", "--user", lake.user)
     held = json.loads(told.stdout)
     assert told.returncode == 0 and lake.pseudonym not in told.stdout and "sealed" not in held["tables"]["vault"][0]
-    assert {name: len(rows) for name, rows in held["tables"].items() if name != "text_semantics"} == {
-        name: count for name, count in lake.mine.items() if count and name != "text_semantics"
+    assert {name: len(rows) for name, rows in held["tables"].items() if name not in OF_TEXTS} == {
+        name: count for name, count in lake.mine.items() if count and name not in OF_TEXTS
     }
     assert {row["user_id"] for row in held["tables"]["events"]} == {lake.user}
     assert {row["text"] for row in held["tables"]["text_semantics"]} == {"mine only", "both of us", "the item's"}
+    hashes = {row["text_hash"] for row in held["tables"]["text_semantics"]}
+    assert {row["text_hash"] for row in held["tables"]["text_mentions"]} == hashes and len(hashes) == 3
 
     erased = command(lake, "erase", "--user", lake.user, "--output", str(tmp_path / "cert.json"))
     assert (erased.returncode, erased.stdout) == (0, f"{tmp_path / 'cert.json'}\n"), erased.stderr

@@ -22,6 +22,7 @@ from jobs.erase import erase
 from jobs.export import export
 from jobs.lake import files, logs, runs
 from jobs.lake.context import Refused
+from jobs.lake.erasure import OF_TEXTS
 from jobs.lake.identities import load_key, pseudonym
 from jobs.lake.person import Person, owned
 from jobs.lake.runs import newest_night
@@ -104,18 +105,18 @@ def test_one_of_many_goes_and_does_not_come_back(spark, world, server, tmp_path)
     [(busiest, _)] = Counter(user for user in users if user not in {None, *bots(landed)}).most_common(1)
     person = Person.of(busiest)
     said = subject(world, person.raw_id)
-    held = {name: len(rows) for name, rows in said["tables"].items() if name != "text_semantics"}
+    held = {name: len(rows) for name, rows in said["tables"].items() if name not in OF_TEXTS}
     assert {"raw_events", "events", "users", "vault", "user_sequences", "recommendations", "training_windows"} <= set(held)
     assert set(said["sinks"]) == set(world.sinks) and person.pseudonym not in json.dumps(said)
     write_folder(said, tmp_path / "subject")
     assert len((tmp_path / "subject" / "table-events.jsonl").read_text().splitlines()) == held["events"]
-    expected = {name: rows_seen(world, name, person) for name in newest_night(world.lake).versions if name != "text_semantics"}
+    expected = {name: rows_seen(world, name, person) for name in newest_night(world.lake).versions if name not in OF_TEXTS}
     assert sum(map(bool, expected.values())) > 20
     assert person.pseudonym[:8] in Path(world.report.path).read_text()
 
     certificate = json.loads(erase(world, person.raw_id, tmp_path / "certificate.json").certificate.read_text())
     removed = certificate["rows_removed"]
-    assert {name: count for name, count in removed.items() if count and name != "text_semantics"} == held
+    assert {name: count for name, count in removed.items() if count and name not in OF_TEXTS} == held
     assert certificate["sinks"] == {name: len(rows) for name, rows in said["sinks"].items()}
     assert certificate["scan"]["hits"] == 0 and certificate["scan"]["mentions"] == []
     assert certificate["models_trained_on_the_person"] == said["models_trained_on_the_person"] != []
