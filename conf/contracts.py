@@ -35,7 +35,8 @@ class Column:
     `type` is a Spark SQL type. `aged`, where given, is the SQL expression (run by Spark and by
     DataFusion alike) that brings the stored value, true at the end of `changed_on`, to the end of
     a later day; it may name any column of the row and `age_days`, the days between the two.
-    `tolerance` is how far equal floats may lie apart: relative, of the elements of an array absolute.
+    `tolerance` is how far equal floats may lie apart: relative, of the elements of an array absolute;
+    `margin` is how far equal floats may besides, absolute: of a value that comes of vectors as near to 0 as it may be.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Column:
     personal: bool = False
     aged: str | None = None
     tolerance: float = 1e-9
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

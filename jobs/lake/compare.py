@@ -54,7 +54,7 @@ def compare(one: DataFrame, other: DataFrame, contract: contracts.Table) -> Comp
         F.count_if(F.col("other._n").isNull()).alias("_missing"),
         F.count_if(F.col("one._n").isNull()).alias("_added"),
         F.count(F.lit(1)).alias("_rows"),
-        *[F.count_if(both & ~_equal(name, types[name], contract.column(name).tolerance)).alias(name) for name in compared],
+        *[F.count_if(both & ~_equal(contract.column(name), types[name])).alias(name) for name in compared],
     ]
     found = pairs.agg(*counts).first()
     assert found is not None
@@ -83,16 +83,17 @@ def _is_float(kind: DataType) -> bool:
     return isinstance(element, DoubleType | FloatType)
 
 
-def _equal(name: str, kind: DataType, tolerance: float) -> Column:
-    one, other = F.col(f"one.{name}"), F.col(f"other.{name}")
+def _equal(column: contracts.Column, kind: DataType) -> Column:
+    one, other = F.col(f"one.{column.name}"), F.col(f"other.{column.name}")
     if not _is_float(kind):
         return one.eqNullSafe(other)
     if isinstance(kind, ArrayType):
         near = F.forall(
             # Not-a-number is no distance away from itself, but equal to it.
-            F.zip_with(one, other, lambda a, b: a.eqNullSafe(b) | F.coalesce(F.abs(a - b) <= tolerance, F.lit(False))),
+            F.zip_with(one, other, lambda a, b: a.eqNullSafe(b) | F.coalesce(F.abs(a - b) <= column.tolerance, F.lit(False))),
             lambda ok: ok,
         )
         return F.coalesce(near, one.isNull() & other.isNull())
-    near = F.abs(one - other) <= tolerance * F.greatest(F.abs(one), F.abs(other))
+    allowed = F.greatest(column.tolerance * F.greatest(F.abs(one), F.abs(other)), F.lit(column.margin))
+    near = F.abs(one - other) <= allowed
     return one.eqNullSafe(other) | F.coalesce(near, F.lit(False))
