@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from conf.contracts import PURPOSES
 
@@ -44,6 +44,7 @@ class Events(Feed):
     seen: the event type that every wide row is besides (a zero flag means seen, not taken).
     time_format: iso, epoch_seconds, epoch_millis, position (an order, no times), or a Spark pattern.
     place_gazetteer: a CSV (place,latitude,longitude) for logs with names in place of coordinates.
+    rating_scale: the worst and the best value of a review or a rating, as [1, 5]: from rated texts sentiment is learnt.
     columns.consent: the purposes that the user allows from this event on (`labels|training`; blank: none).
     """
 
@@ -54,6 +55,7 @@ class Events(Feed):
     time_format: str = "iso"
     time_zone: str = "UTC"
     place_gazetteer: str | None = None
+    rating_scale: tuple[FiniteFloat, FiniteFloat] | None = None
 
     @model_validator(mode="after")
     def _one_way_to_a_type(self) -> Events:
@@ -66,6 +68,11 @@ class Events(Feed):
         missing = sorted({"user_id", "item_id", "event_time"} - set(self.columns))
         if missing:
             raise ValueError(f"columns: {', '.join(missing)} must be mapped")
+        if self.rating_scale is not None:
+            if self.rating_scale[0] >= self.rating_scale[1]:
+                raise ValueError("rating_scale: the worst value comes first and is the lower one, as in [1, 5]")
+            if "value" not in self.columns:
+                raise ValueError("rating_scale: columns.value must be mapped")
         return self
 
 

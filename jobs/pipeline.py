@@ -74,8 +74,11 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="text",
         does="reads each distinct text once: sentence vector, keywords, sentiment, topic, brands and items that it names",
-        reads=("items", "events", "text_semantics@-1", "item_texts@-1", "text_topics@-1", "item_names@-1", "text_mentions@-1"),
-        writes=("text_semantics", "item_texts", "text_topics", "item_names", "text_mentions"),
+        reads=(
+            "items", "events", "consents", "text_semantics@-1", "item_texts@-1", "text_topics@-1", "item_names@-1",
+            "text_mentions@-1", "sentiment_models@-1",
+        ),
+        writes=("text_semantics", "item_texts", "text_topics", "item_names", "text_mentions", "sentiment_models"),
         gpu=True,
         torch=True,
     ),

@@ -63,9 +63,13 @@ class Sentiment:
 
 @dataclass(frozen=True, kw_only=True)
 class Learnt:
-    """`sentiment`, the strength that was chosen, and how it and the lexicon alone (`peer`) did on the same texts."""
+    """`sentiment`, the strength that was chosen, and how it and the lexicon alone (`peer`) did on the same texts.
+
+    cut: what has this value or a higher one is called good for the best macro F1 where bad texts are as many as here.
+    """
 
     sentiment: Sentiment
+    cut: float
     strength: float
     measured: Measures
     peer: Measures
@@ -93,6 +97,7 @@ def learn(texts: Texts, is_good_N: Flags, user_N: Ints) -> Learnt | None:
     weights_F, bias = _fitted(scaled_NF, is_good_N, strength)
     return Learnt(
         sentiment=Sentiment(weights_F=slope * weights_F * scales_F, bias=float(slope * bias + shift)),
+        cut=float(np.tanh((slope * best_cut(odds_N, is_good_N) + shift) / 2)),
         strength=strength,
         measured=judged(odds_N, is_good_N, folds),
         peer=judged(texts.lexicon_NL[:, 0], is_good_N, folds),

@@ -34,9 +34,15 @@ TEXT = (
         column(
             "sentiment",
             "double",
-            "-1 (bad) to 1 (good), by VADER, in Chinese by a small lexicon; null: no word of feeling, or language other",
+            "-1 (bad) to 1 (good); null: no word of feeling, or language other, and no fit that knows better",
+            margin=2e-3,
         ),
-        column("sentiment_confidence", "double", "how likely that side is right, were bad texts as many as good"),
+        column("sentiment_confidence", "double", "how likely that side is right, were bad texts as many as good", margin=1e-3),
+        column(
+            "sentiment_by",
+            "string",
+            "vader; lexicon (a small one of Chinese); learned@DAY: the fit of that day in sentiment_models",
+        ),
         column("topic", "string", "name of the nearest of text_topics, as of changed_on; null: no vector, or no topics yet"),
         column(
             "topic_confidence",
@@ -98,6 +104,33 @@ TEXT = (
         owner="text_hash",
         key=("text_hash", "kind", "name"),
         personal=True,
+    ),
+    snapshot(
+        "sentiment_models",
+        "Sentiment as learnt from the log's rated texts: made when a month begins, of all that had arrived; for later days.",
+        column("encoder", "string", "whose vectors it reads, as in text_semantics", nullable=False),
+        column("languages", "array<string>", "languages of 100 rated texts or more: of others it says nothing", nullable=False),
+        column("texts", "bigint", "rated texts that had arrived", nullable=False),
+        column("bad", "bigint", "of these with one of the lowest ratings", nullable=False),
+        column("learnt_from", "bigint", "of these the ones that it was learnt from: at most 10,000", nullable=False),
+        column("users", "bigint", "users who wrote them", nullable=False),
+        column(
+            "strength", "double", "inverse of the penalty on weights, as chosen on folds of users; null: nothing was learnt"
+        ),
+        column("weights", "array<double>", "one per dimension of a vector, then those of the lexicon", tolerance=1e-2),
+        column("bias", "double", "added to the weighted inputs; the sum is the log odds of a good text", margin=1e-2),
+        column(
+            "cut",
+            "double",
+            "sentiment from which on a text called good gives the best macro F1, bad ones being as few as here",
+            margin=1e-2,
+        ),
+        column("macro_f1", "double", "by such a cut, on texts of users that were not learnt from (folds)", margin=2e-3),
+        column("balanced_accuracy", "double", "on the same", margin=2e-3),
+        column("lexicon_macro_f1", "double", "of the lexicon alone, on the same"),
+        column("lexicon_balanced_accuracy", "double", "of the lexicon alone, on the same"),
+        column("serves", "boolean", "its macro F1 is above the lexicon's: later texts get its sentiment", nullable=False),
+        key=("encoder",),
     ),
     state(
         "item_texts",

@@ -63,6 +63,12 @@ class Context:
         seen.purposes, seen.writes = step.purposes, step.writes
         return seen
 
+    def used_for(self, *purposes: str) -> Context:
+        """The same, but of people's events only what may be used for these purposes too."""
+        seen = copy(self)
+        seen.purposes = (*self.purposes, *purposes)
+        return seen
+
     @property
     def mapping(self) -> Mapping:
         return self.settings.mapping
@@ -116,12 +122,12 @@ class Context:
         since = "" if lookback_days is None else f"day > '{self.days.last - timedelta(days=lookback_days)}' AND "
         return self._usable_facts(name, self._read(name, f"{since}day <= '{self.days.last}'"))
 
-    def events_until_withdrawn(self, lookback_days: int) -> DataFrame:
+    def events_until_withdrawn(self, lookback_days: int | None) -> DataFrame:
         """`history` of events for results of several days: with `allowed_until`, the day from which on a row may not be used.
 
         It is null where that day has not come.
         """
-        since = f"day > '{self.days.last - timedelta(days=lookback_days)}' AND "
+        since = "" if lookback_days is None else f"day > '{self.days.last - timedelta(days=lookback_days)}' AND "
         rows = self._read(_EVENTS, f"{since}day <= '{self.days.last}'")
         if not self._limited:
             return rows.withColumn("allowed_until", F.lit(None).cast("date"))

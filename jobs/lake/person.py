@@ -29,6 +29,7 @@ WITHOUT_PERSONS = {
     "item_tags": "words under which items go",
     "item_names": "brands and titles of items",
     "text_topics": "clusters of items' texts, under keywords of items' texts",
+    "sentiment_models": "weights learnt from the rated texts of many, the person's among them; a rebuild learns without",
     "item_positions": "means over the events of an item, the person's among them; they name nobody",
     "cell_daily": "counts of events and users per cell and slot, the person counted among them; they name nobody",
     "hotspots": "counts per cell, as above",

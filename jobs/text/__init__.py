@@ -13,6 +13,7 @@ from jobs.text.describing import describe_items, distinct_texts, item_texts, wri
 from jobs.text.encoding import ENCODED, encoding, ngrams_version, text_semantics, unknown_texts
 from jobs.text.mentions import own_names, text_mentions
 from jobs.text.names import item_names
+from jobs.text.sentiment import with_learnt_sentiment
 from jobs.text.topics import TOLD, Fit, fits_of, newest_fits, telling, text_topics
 from models import encoder
 
@@ -35,7 +36,8 @@ def run(context: Context) -> None:
     parts = min(max(1, count // TEXTS_WORTH_A_WORKER), context.spark.sparkContext.defaultParallelism)
     # Kept, since they are read again, and encoding is what costs here.
     vectors = new.drop("again").repartition(parts, "text_hash").mapInArrow(encoding(settings, version), ENCODED).persist()
-    told = vectors.mapInArrow(telling(_topics(context, vectors, version)), f"{ENCODED}, {TOLD}")
+    felt = with_learnt_sentiment(context, vectors, version)
+    told = felt.mapInArrow(telling(_topics(context, vectors, version)), f"{ENCODED}, {TOLD}")
     context.write("text_semantics", text_semantics(told))
     _write_mentions(context, new.where(~F.col("again")), count)
     if count and (strange := vectors.where(F.col("encoder") == ngrams_version(version)).count()):

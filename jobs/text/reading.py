@@ -15,8 +15,9 @@ from models import vader
 
 # What `language` holds of a text without letters, such as an empty one, a number or an emoji.
 WORDLESS = "none"
-READ = "language string, keywords array<string>, sentiment double, sentiment_confidence double"
-_TYPES = (pa.string(), pa.list_(pa.string()), pa.float64(), pa.float64())
+READ = "language string, keywords array<string>, sentiment double, sentiment_confidence double, sentiment_by string"
+_TYPES = (pa.string(), pa.list_(pa.string()), pa.float64(), pa.float64(), pa.string())
+VADER, LEXICON = "vader", "lexicon"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Reading:
     keywords: list[str] | None
     sentiment: float | None
     sentiment_confidence: float | None
+    sentiment_by: str | None
 
 
 def read(text: str) -> Reading:
@@ -34,7 +36,8 @@ def read(text: str) -> Reading:
     kept = text[:KEPT_CHARACTERS]
     spoken = language(folded(kept)) or WORDLESS
     value, confidence = feeling(kept, spoken)
-    return Reading(language=spoken, keywords=keywords(kept), sentiment=value, sentiment_confidence=confidence)
+    by = None if value is None else LEXICON if spoken == CHINESE else VADER
+    return Reading(language=spoken, keywords=keywords(kept), sentiment=value, sentiment_confidence=confidence, sentiment_by=by)
 
 
 def feeling(text: str, spoken: str) -> tuple[float, float] | tuple[None, None]:
@@ -59,5 +62,6 @@ def readings(texts: Sequence[str]) -> list[pa.Array]:
         [row.keywords for row in rows],
         [row.sentiment for row in rows],
         [row.sentiment_confidence for row in rows],
+        [row.sentiment_by for row in rows],
     )
     return [pa.array(column, kind) for column, kind in zip(columns, _TYPES, strict=True)]

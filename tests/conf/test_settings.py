@@ -64,6 +64,26 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("scale", "more", "said"),
+    [
+        ("[5, 1]", ", value: v", "rating_scale: the worst value comes first"),
+        ("[1, 1]", ", value: v", "rating_scale: the worst value comes first"),
+        ("[1, 5]", "", "rating_scale: columns.value must be mapped"),
+        ("[1, .inf]", ", value: v", "finite number"),
+        ("[1]", ", value: v", "rating_scale"),
+    ],
+)
+def test_a_rating_scale_that_cannot_be_is_refused(tmp_path, scale, more, said):
+    mapping = tmp_path / "m.yaml"
+    columns = f"columns: {{user_id: u, item_id: i, event_time: t{more}}}"
+    mapping.write_text(
+        f"description: d\ntarget_events: [review]\nevents: {{event_type: review, rating_scale: {scale}, {columns}}}"
+    )
+    with pytest.raises(SettingsError, match=said):
+        load_settings(overrides=[f"sources.events.mapping={mapping}"])
+
+
 def test_a_mapping_with_two_ways_to_a_type_is_refused(tmp_path):
     mapping = tmp_path / "m.yaml"
     mapping.write_text(

@@ -189,4 +189,4 @@ def test_any_string_has_a_reading_and_soon(text):
 
 
 def test_no_texts_have_no_readings():
-    assert [len(column) for column in readings([])] == [0, 0, 0, 0]
+    assert [len(column) for column in readings([])] == [0, 0, 0, 0, 0]
