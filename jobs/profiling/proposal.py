@@ -25,6 +25,7 @@ _TARGETS = (
     ("click",),
     ("view",),
 )
+_RATING = {"rating", "stars", "score"}
 _BY_SQL = {"epoch_micros": 1_000, "epoch_nanos": 1_000_000}
 # Users who take one thing in a hundred again do take things again.
 _REPEATS = 0.01
@@ -78,6 +79,7 @@ def propose(sample: Sample, columns: Sequence[Column], now: datetime) -> Proposa
         events["options"] = dict(sample.options)
     types = _types(sample, columns, roles, flags, events, comments)
     _times(roles, events, comments)
+    _ratings(roles, events, comments)
     events["columns"] = {name: role.column.name for name, role in roles.items()}
     if (at := roles.get("event_time")) is not None and at.column.moments is not None and at.column.moments.format in _BY_SQL:
         divided = f"cast(`{at.column.name}` as bigint) div {_BY_SQL[at.column.moments.format]}"
@@ -151,7 +153,7 @@ def _only_type(sample: Sample, roles: dict[str, Role]) -> tuple[str, str]:
         return "review", "guess: rows hold text; every row is one"
     words = {word for role in roles.values() for word in words_of(role.column.name)}
     value = roles.get("value")
-    if value is not None and ({"rating", "stars", "score"} & {*words_of(value.column.name)} or value.guess):
+    if value is not None and (_RATING & {*words_of(value.column.name)} or value.guess):
         return "rating", "guess: rows hold a rating; every row is one"
     if words & {"price", "amount", "quantity", "qty", "spend", "revenue", "total"}:
         return "purchase", "guess: rows hold a price or an amount; every row is one"
@@ -171,6 +173,17 @@ def _times(roles: dict[str, Role], events: dict[str, Any], comments: dict[tuple[
     if not moments.offsets and not moments.is_date:
         events["time_zone"] = "UTC"
         comments["events", "time_zone"] = "guess: the times say no offset"
+
+
+def _ratings(roles: dict[str, Role], events: dict[str, Any], comments: dict[tuple[str, ...], str]) -> None:
+    """Say what ratings mean, where texts come with some and these are on a scale that many use."""
+    if not {"text", "value"} <= set(roles):
+        return
+    value = roles["value"].column
+    best = next((best for best in (5, 10) if 2 < value.distinct <= 10 and value.within(1, best)), None)
+    if best is not None and _RATING & {*words_of(value.name)}:
+        events["rating_scale"] = [1, best]
+        comments["events", "rating_scale"] = f"guess: 1 is the worst, {best} the best"
 
 
 def _repeats(sample: Sample, roles: dict[str, Role]) -> bool:
@@ -205,6 +218,8 @@ def _scalar(value: Any) -> str:
         return "{}"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w ./*-]*\w|[A-Za-z_*]+", value, re.ASCII)
     if plain and isinstance(yaml.safe_load(value), str):
         return value

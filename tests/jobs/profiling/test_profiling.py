@@ -237,6 +237,22 @@ def test_users_are_not_shown(tmp_path):
     assert masked("u000123") == "u… (7)" and masked("470") == "… (3)"
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "scale"),
+    [
+        ("rating", "12345", (1, 5)),
+        ("score", ("1", "4", "10"), (1, 10)),
+        ("rating", ("0", "50", "99"), None),
+        ("price", "12345", None),
+    ],
+)
+def test_a_rating_beside_a_text_gets_its_scale(tmp_path, name, values, scale):
+    rows = [f"{row},{values[n % len(values)]},a word or two about thing {n}" for n, row in enumerate(ROWS)]
+    found = proposed(file(tmp_path, "log.csv", "\n".join([f"user,item,at,{name},review_text", *rows]) + "\n"))
+    assert "text" in found.roles and found.mapping().events.rating_scale == scale
+    assert (("events", "rating_scale") in found.comments) == (scale is not None)
+
+
 EXPECTED = {
     "foursquare": ("foursquare_nyc/checkins.csv.gz", {}),
     # What users did with films no column says.
