@@ -82,11 +82,11 @@ def _fitted(texts: pa.Table) -> pa.Table:
 
 
 def clusters(vectors_ND: np.ndarray) -> np.ndarray:
-    """The cluster of each text, from 0 without gaps: k-means of unit vectors, as many as `sqrt(N)`."""
+    """The cluster of each text, from 0 without gaps: k-means of unit vectors, as many as `sqrt(2 N)`."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    wanted = min(MOST_TOPICS, max(2, round(math.sqrt(len(vectors_ND)))))
+    wanted = min(MOST_TOPICS, max(2, round(math.sqrt(2 * len(vectors_ND)))))
     with warnings.catch_warnings():
         # Fewer different vectors than clusters: then some stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)

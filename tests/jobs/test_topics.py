@@ -60,8 +60,8 @@ def test_confidence_is_shared_by_what_is_as_near():
 
 def test_planted_groups_are_found_in_any_order_and_equal_vectors_do_no_harm():
     rng = np.random.default_rng(0)
-    planted = np.repeat(np.arange(7), 7)
-    vectors = np.eye(16)[planted] + rng.normal(0, 0.05, (49, 16))
+    planted = np.repeat(np.arange(6), 3)
+    vectors = np.eye(16)[planted] + rng.normal(0, 0.05, (18, 16))
     assert normalized_mutual_info_score(planted, clusters(vectors)) == 1
     assert set(clusters(np.ones((40, 4)))) == {0}
 
@@ -81,11 +81,11 @@ def texts_table(words, rng=None):
 
 
 def test_a_fit_does_not_depend_on_the_order_of_texts_and_needs_enough_of_them():
-    words = [[f"noun{n % 8}", "shop"] if n % 5 else None for n in range(64)]
+    words = [[f"noun{n % 8}", "shop"] if n % 5 else None for n in range(32)]
     made = [topics._fitted(texts_table(words, rng)).to_pylist() for rng in (None, np.random.default_rng(1))]
     assert made[0] == made[1] and len(made[0]) == 8
     assert {row["name"].split(", ")[0] for row in made[0]} == {f"noun{n}" for n in range(8)}
-    assert [row["topic"] for row in made[0]] == list(range(1, 9)) and sum(row["texts"] for row in made[0]) == 64
+    assert [row["topic"] for row in made[0]] == list(range(1, 9)) and sum(row["texts"] for row in made[0]) == 32
     assert topics._fitted(texts_table(words[: LEAST_TEXTS - 1])).num_rows == 0
 
 
@@ -118,9 +118,9 @@ def rows(spark, name, row, changes):
 @pytest.fixture
 def lake_of(make_context, make_settings, tmp_path, spark):
     """The settings of a lake with a simulated catalogue, half of it from the first day on, and reviews in it."""
-    catalogue = rows_of_day(catalogue_of(World(users=1, items=120, days=1, end_day=FIRST, seed=7)), 0)
+    catalogue = rows_of_day(catalogue_of(World(users=1, items=240, days=1, end_day=FIRST, seed=7)), 0)
     items = catalogue[["item_id", "title", "description", "category", "brand"]].to_dict("records")
-    changed = [{**item, "day": DAYS[n % 4 if n % 2 else 0]} for n, item in enumerate(items)]
+    changed = [{**item, "day": DAYS[1 + n % 3 if n // 24 % 2 else 0]} for n, item in enumerate(items)]
     gone = [{"item_id": items[0]["item_id"], "gone": True, "day": DAYS[2]}]
     written = [{"day": day, "event_id": words[:9], "text": words} for day, texts in REVIEWS.items() for words in texts]
 
@@ -165,7 +165,6 @@ def test_planted_categories_are_found_again_by_nights_and_bootstrap_alike(make_c
     for words, row in read.items():
         if words not in untold:
             assert row.topic in of_fit[DAYS[0] if row.day < DAYS[2] else DAYS[2]] and 0 < row.topic_confidence <= 1, words
-    assert "coffee" in read["The espresso was excellent"].topic or "espresso" in read["The espresso was excellent"].topic
     assert "novel" in read["A novel that I could not put down"].topic
     assert "music" in read["They play loud live music on the stage"].topic
 
@@ -175,7 +174,7 @@ def test_planted_categories_are_found_again_by_nights_and_bootstrap_alike(make_c
         .join(stored(at_once, "text_semantics").where("changed_on = day").select("text_hash", "topic"), on="text_hash")
         .where(F.col("day") == F.lit(FIRST)).collect()
     )  # fmt: skip
-    assert len(told) >= 60
+    assert len(told) >= 100
     likeness = normalized_mutual_info_score([row.category for row in told], [row.topic for row in told])
     by_topic = [Counter(row.category for row in told if row.topic == topic) for topic in {row.topic for row in told}]
     purity = sum(max(found.values()) for found in by_topic) / len(told)
