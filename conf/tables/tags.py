@@ -17,11 +17,13 @@ TAGS = (
         column(
             "weight",
             "double",
-            "category, brand and declared tag 1, keyword of the text 0.5, of a relation its own (times that of the tag "
-            "by which it follows); the greatest of them",
+            "category, brand and declared tag 1, keyword and topic of the text 0.5, of a relation its own (times that of the "
+            "tag by which it follows); the greatest of them",
             nullable=False,
         ),
-        column("sources", "array<string>", "who says so: brand, category, keyword, relation, tag; sorted", nullable=False),
+        column(
+            "sources", "array<string>", "who says so: brand, category, keyword, relation, tag, topic; sorted", nullable=False
+        ),
         owner="item_id",
         key=("item_id", "tag"),
     ),

@@ -1,4 +1,4 @@
-"""An item's tags, day by day: its own (category, brand, declared tags, keywords of its text), and what follows by relations.
+"""An item's tags, day by day: its own (what is declared, keywords and topic of its text), and what follows by relations.
 
 What says that an item carries a tag is a claim: `item_id, day, until, tag, weight, source`, holding from the end of `day`
 to before `until` (null: to this day). An item's tags are looked at on the days on which a claim of it may begin or end,
@@ -17,8 +17,8 @@ from jobs.text.describing import item_text, text_hash
 
 KEPT = 64
 LONGEST = 100
-KEYWORD_WEIGHT = 0.5
-BRAND, CATEGORY, DECLARED, KEYWORD, RELATION = "brand", "category", "tag", "keyword", "relation"
+TEXT_WEIGHT = 0.5
+BRAND, CATEGORY, DECLARED, KEYWORD, RELATION, TOPIC = "brand", "category", "tag", "keyword", "relation", "topic"
 _KNOWN = "array<struct<tag:string,weight:double,sources:array<string>>>"
 _WORDS = "array<string>"
 
@@ -42,13 +42,14 @@ def in_force(changed: DataFrame, before: DataFrame | None, owner: str) -> DataFr
 def own_claims(items: DataFrame, semantics: DataFrame) -> DataFrame:
     """Claims of the items themselves. `items`: `in_force`; `semantics`: the state of text_semantics."""
     text = item_text(F.col("title"), F.col("category"), F.col("description"))
-    read = semantics.select(F.col("text_hash").alias("_hash"), "keywords")
+    read = semantics.select(F.col("text_hash").alias("_hash"), "keywords", "topic")
     texts = items.where(~F.col("gone")).withColumn("_hash", text_hash(text)).join(read, on="_hash", how="left")
     given = {
         (CATEGORY, 1.0): F.array("category"),
         (BRAND, 1.0): F.array("brand"),
         (DECLARED, 1.0): F.slice("tags", 1, KEPT),
-        (KEYWORD, KEYWORD_WEIGHT): F.col("keywords"),
+        (KEYWORD, TEXT_WEIGHT): F.col("keywords"),
+        (TOPIC, TEXT_WEIGHT): F.array("topic"),
     }
     words = [
         F.transform(F.coalesce(said, F.array().cast(_WORDS)), _claim(source, weight))

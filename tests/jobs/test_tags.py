@@ -21,6 +21,7 @@ RELATION = {"subject": "cup", "relation": "is", "object": "Vegan", "weight": 1.0
 EVENT = {"user_id": "u", "item_id": "cup", "event_type": "view", "row_hash": "r"}
 # Texts are of titles alone here, and keywords are what the title says behind a colon.
 KEYWORDS = {"Cup": [], "Cup: vegan": ["vegan"], "Cup: Tea": ["tea", "vegan"], "Mill": ["old mill"]}
+TOPICS = {"Mill": "Mills, grinders"}
 
 
 def table(spark, name, rows):
@@ -54,7 +55,8 @@ def semantics(items):
     return [
         {
             "text_hash": hashlib.sha256(text.encode()).hexdigest(), "text": text, "encoder": "none",
-            "keywords": KEYWORDS.get(text.split(".")[0]), "gone": False, "changed_on": day, "day": day,
+            "keywords": KEYWORDS.get(text.split(".")[0]), "topic": TOPICS.get(text.split(".")[0]),
+            "gone": False, "changed_on": day, "day": day,
         }
         for text, day in found.items()
     ]  # fmt: skip
@@ -146,7 +148,7 @@ def test_an_items_tags_follow_the_item_its_text_and_relations(at_once):
     without = {tag: one for tag, one in related.items() if tag != "wi-fi"}
     assert said == {
         ("cup", DAYS[0]): begun,
-        ("coffee shop", DAYS[0]): {"old mill": (0.5, ["keyword"])},
+        ("coffee shop", DAYS[0]): {"old mill": (0.5, ["keyword"]), "mills, grinders": (0.5, ["topic"])},
         ("cup", DAYS[1]): related,
         ("cup", DAYS[2]): {**related, **followed},
         ("cup", DAYS[3]): {**without, **followed},
@@ -197,6 +199,7 @@ def tags_by_definition(world, day):
     told, found = as_of(world["item_relations"], "relation_id", day), {}
     for row in as_of(world["items"], "item_id", day):
         own = {word.lower(): 0.5 for word in KEYWORDS.get(row.get("title") or "", [])}
+        own |= {TOPICS[title].lower(): 0.5 for title in TOPICS if title == row.get("title")}
         own |= {word.lower(): 1.0 for word in (row.get("category"), *(row.get("tags") or ())) if word}
         said = dict(own)
         for one in told:
