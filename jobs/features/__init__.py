@@ -26,8 +26,10 @@ log = logging.getLogger("wherewhen")
 
 FEATURE_TABLES = (
     "items", "users", "user_interests", "time_series_features", "user_places", "user_slot_places", "user_mobility",
-    "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift", "item_tags", "user_tags", "context",
+    "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift", "item_tags", "user_tags", "item_vectors", "context",
 )  # fmt: skip
+# Of feeds that few logs have: the section of the mapping that they come by.
+_OF_FEEDS = {CONTEXT: "context", "item_vectors": "vectors"}
 _SERIES = "time_series_features"
 
 
@@ -74,9 +76,10 @@ def joined(context: Context, entities: DataFrame, tables: Sequence[str] | None =
         raise ValueError("the log has no times, so there is no moment as of which its features could be read")
     if MOMENT not in entities.columns:
         raise ValueError(f"the entities have no column {MOMENT}: name the moment of each row in it, in UTC")
-    if CONTEXT not in context.pins and CONTEXT in (tables or ()):
-        raise ValueError("the lake has no context: its log's mapping has no section `context:`, or nothing of it arrived")
-    there = [name for name in FEATURE_TABLES if name != CONTEXT or name in context.pins]
+    for name, section in _OF_FEEDS.items():
+        if name not in context.pins and name in (tables or ()):
+            raise ValueError(f"the lake has no {name}: its log's mapping has no section `{section}:`, or nothing of it arrived")
+    there = [name for name in FEATURE_TABLES if name not in _OF_FEEDS or name in context.pins]
     chosen = _chosen(tables, entities.columns, there)
     asked = entities.withColumn(MOMENT, F.col(MOMENT).cast("timestamp"))
     if "user_id" in entities.columns:

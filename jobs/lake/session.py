@@ -27,7 +27,9 @@ from jobs.lake.java import java_problem
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_LARGE_FUNCTIONS_TOO = "-XX:-DontCompileHugeMethods"
+# Large functions: a row of a wide table is made in one, which Java would else interpret for ever. The default room for
+# compiled code, 240 MiB, is less than the plans of many nights in one process fill, and what is thrown away is compiled again.
+_JAVA_OPTIONS = "-XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=512m"
 JAR_DIR = Path(sys.prefix) / "share" / "wherewhen" / "jars"
 DELTA = "io.delta:delta-spark_4.0_2.13:4.4.0"
 # Only Maven Central, asked once: without this file Ivy also searches a repository that is gone.
@@ -195,9 +197,8 @@ def _options(settings: Settings, master: str) -> dict[str, str]:
         "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
         # Reading a table lists its files one by one; below so many a Spark job for it costs more.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",
-        # A row of a wide table is made in one large function, which Java would else interpret for ever.
-        "spark.driver.defaultJavaOptions": _LARGE_FUNCTIONS_TOO,
-        "spark.executor.defaultJavaOptions": _LARGE_FUNCTIONS_TOO,
+        "spark.driver.defaultJavaOptions": _JAVA_OPTIONS,
+        "spark.executor.defaultJavaOptions": _JAVA_OPTIONS,
         # The default holds fewer classes than a bootstrap and a night need: each plan would be compiled again and again.
         "spark.sql.codegen.cache.maxEntries": "10000",
         # Of each Column that Python makes the JVM would be told the line of code, in five calls more.

@@ -163,13 +163,12 @@ def test_a_task_that_must_stop_leaves_no_process(airflow, tmp_path):
 
 
 def settings_of(folder, *more):
-    """Overrides of a lake in the folder, whose log lands beside it; each task's JVM starts quickly."""
+    """Overrides of a lake in the folder, whose log lands beside it."""
     return [
         f"lake={folder / 'lake'}",
         f"sources.events.path={folder / 'landing'}",
         f"report.path={folder / 'report.html'}",
         "spark.driver_memory=1g",
-        "spark.conf={spark.driver.extraJavaOptions: -XX:TieredStopAtLevel=1 -XX:+UseSerialGC}",
         *more,
     ]
 

@@ -43,7 +43,7 @@ class Cluster:
         """The command with the same arguments as ever, started by spark-submit."""
         command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", self.master, "--driver-memory", "512m"]
         command += ["--conf", "spark.executor.memory=512m", "--conf", "spark.driver.host=127.0.0.1"]
-        command += ["--driver-java-options", QUICK, "--conf", f"spark.executor.extraJavaOptions={QUICK}"]
+        command += ["--conf", f"spark.executor.extraJavaOptions={QUICK}"]
         return started([*command, "jobs/cli.py"], settings, *words, env=self.environment)
 
 
@@ -73,6 +73,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_DAEMON_JAVA_OPTS": QUICK,
+        "SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"],
     }
     daemon = [str(SPARK_HOME / "bin" / "spark-class"), "org.apache.spark.deploy"]
     commands = {
@@ -118,8 +119,7 @@ def lakes(cluster, tmp_path_factory) -> tuple[Settings, Settings]:
         for name in ("here", "there")
     )
     words = ("run", "--day", str(DAY), "--bootstrap", "--only", "ingest,clean,sequences")
-    local = [sys.executable, "-m", "jobs.cli", "--set", f"spark.conf={{spark.driver.extraJavaOptions: {QUICK}}}"]
-    running = [started(local, here, *words, env=dict(os.environ)), cluster.submit(there, *words)]
+    running = [started([sys.executable, "-m", "jobs.cli"], here, *words, env=dict(os.environ)), cluster.submit(there, *words)]
     for process in running:
         said = process.communicate(timeout=900)
         assert process.returncode == 0, said[1][-4000:]

@@ -1,7 +1,7 @@
 """The feed of `vectors`: changed rows, rows taken back, bad rows counted; nights leave what a bootstrap leaves."""
 
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +10,7 @@ import pytest
 from conf.mapping import Mapping
 from conf.settings import load_settings
 from conf.tables import TABLES
+from jobs.features import joined
 from jobs.ingest.vectors import MOST_NUMBERS, vectored
 from jobs.lake import logs
 from jobs.lake.compare import compare
@@ -134,3 +135,17 @@ def test_a_vector_without_end_is_refused(spark):
 def test_a_mapping_without_vectors_is_refused(changed, said):
     with pytest.raises(ValueError, match=said):
         Mapping.model_validate({**MAPPING, "vectors": {**FEED, **changed}})
+
+
+def test_features_join_what_was_known_of_an_item_before_the_day(spark, bootstrapped, make_context, make_settings):
+    context = make_context(DAYS[-1], first_day=DAYS[0], settings=bootstrapped)
+    asked = [
+        (item, datetime.combine(DAYS[0] + timedelta(days=n), datetime.min.time()))
+        for item, n in [("i2", 0), ("i2", 2), ("i2", 3), ("i9", 3)]
+    ]
+    entities = spark.createDataFrame(asked, "item_id string, event_timestamp timestamp")
+    rows = joined(context, entities, ["item_vectors"]).collect()
+    assert [row.item_vectors__vectors for row in rows] == [None, {"image": [1.0, 0.0]}, None, None]
+    without = make_context(DAYS[-1], first_day=DAYS[0], settings=make_settings())
+    with pytest.raises(ValueError, match="the lake has no item_vectors: its log's mapping has no section `vectors:`"):
+        joined(without, entities, ["item_vectors"])

@@ -27,8 +27,7 @@ from tests.stored import rows_of
 
 ROOT = Path(__file__).parents[2]
 DAY = NEXT
-QUICK = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
-OF_ITS_OWN = ("spark.driver_memory=1g", f"spark.conf={QUICK}")  # of a process that starts a JVM
+OF_ITS_OWN = ("spark.driver_memory=1g",)  # of a process that starts a JVM
 
 
 @dataclass(frozen=True, kw_only=True)
