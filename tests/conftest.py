@@ -25,9 +25,12 @@ __all__ = ["begun"]
 
 os.environ["WHEREWHEN_KEY"] = "0f" * 32
 os.environ["WHEREWHEN_TOMBSTONE_KEY"] = "f0" * 32
-# Of every JVM that tests start. The optimising compiler costs more than what it makes quicker while plans are new; without
-# it Java would keep 48 MiB of machine code, and compile what it threw away again and again.
-os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m -XX:+UseSerialGC"
+# Of every JVM that tests start. What Spark generates for each new plan sees few rows here: to compile it to machine code,
+# which takes half of a run's processor time, never pays. Our own default has Java compile even the largest of it.
+os.environ["SPARK_SUBMIT_OPTS"] = (
+    "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m -XX:CompileCommand=quiet "
+    "-XX:CompileCommand=exclude,org/apache/spark/sql/catalyst/expressions/GeneratedClass*.*"
+)
 # A first call imports or starts what later ones find there: times say nothing about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
