@@ -26,11 +26,12 @@ __all__ = ["begun"]
 os.environ["WHEREWHEN_KEY"] = "0f" * 32
 os.environ["WHEREWHEN_TOMBSTONE_KEY"] = "f0" * 32
 # Of every JVM that tests start. What Spark generates for each new plan sees few rows here: to compile it to machine code,
-# which takes half of a run's processor time, never pays. Our own default has Java compile even the largest of it.
+# which takes half of a run's processor time, never pays. The optimising compiler pays for Spark itself, in a long session.
 os.environ["SPARK_SUBMIT_OPTS"] = (
-    "-XX:+UseSerialGC -XX:ReservedCodeCacheSize=512m -XX:CompileCommand=quiet "
+    "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:CompileCommand=quiet "
     "-XX:CompileCommand=exclude,org/apache/spark/sql/catalyst/expressions/GeneratedClass*.*"
 )
+_OPTIMISED = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"}
 # A first call imports or starts what later ones find there: times say nothing about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -48,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     # With Delta's own reader and writer, to hold ours against them.
-    overrides = ["spark.driver_memory=2g", "spark.master=local[2]", f"spark.conf={session.DELTA_OPTIONS}"]
+    overrides = ["spark.driver_memory=2g", "spark.master=local[2]", f"spark.conf={_OPTIMISED | session.DELTA_OPTIONS}"]
     spark = session.start(load_settings(overrides=overrides), torch=True)
     yield spark
     spark.stop()

@@ -26,7 +26,7 @@ SPARK_HOME = Path(pyspark.__file__).parent
 DAY = date(2024, 6, 16)
 
 pytestmark = pytest.mark.timeout(1800)  # each step starts a JVM
-QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+QUICK = os.environ["SPARK_SUBMIT_OPTS"]  # for executors too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_DAEMON_JAVA_OPTS": QUICK,
-        "SPARK_SUBMIT_OPTS": os.environ["SPARK_SUBMIT_OPTS"],
+        "SPARK_SUBMIT_OPTS": QUICK,
     }
     daemon = [str(SPARK_HOME / "bin" / "spark-class"), "org.apache.spark.deploy"]
     commands = {
