@@ -7,6 +7,8 @@ PEERS := .venv-bench
 BIN := $(VENV)/bin
 # The machine's own certificates, as pip uses them.
 export UV_SYSTEM_CERTS := 1
+# Where it is set, as in many images, each process would compile torch and all else anew, for half a minute.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-spark test-rest soak bench lint lock clean
 

@@ -23,6 +23,7 @@ from conf.settings import Settings
 from jobs import provenance
 from jobs.lake import lock, logs, runs
 from jobs.lake.context import NO_TIMES_DAY, Context, Refused, Skipped
+from jobs.lake.plans import suit
 from jobs.lake.runs import NIGHT, pins
 from jobs.lake.store import Days, Lake
 from jobs.pipeline import STEPS, Step, dependencies, order
@@ -100,6 +101,7 @@ def run(
                 bootstrap=bootstrap,
                 pins=pins(settings.lake),
             ).seen_by(step)
+            suit(spark, 0)
             report = _run_step(step, context)
             watch(step.name, report)
             reports.append(report)

@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings, load_settings
-from jobs.lake import session
+from jobs.lake import plans, session
 from jobs.lake.context import Context
 from jobs.lake.runs import pins
 from jobs.lake.store import Days, Lake
@@ -26,12 +26,16 @@ __all__ = ["begun"]
 os.environ["WHEREWHEN_KEY"] = "0f" * 32
 os.environ["WHEREWHEN_TOMBSTONE_KEY"] = "f0" * 32
 # Of every JVM that tests start. What Spark generates for each new plan sees few rows here: to compile it to machine code,
-# which takes half of a run's processor time, never pays. The optimising compiler pays for Spark itself, in a long session.
+# which takes half of a run's processor time, never pays. The optimising compiler pays for Spark itself, in a long session, and
+# there for what is called very often.
 os.environ["SPARK_SUBMIT_OPTS"] = (
     "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:CompileCommand=quiet "
     "-XX:CompileCommand=exclude,org/apache/spark/sql/catalyst/expressions/GeneratedClass*.*"
 )
-_OPTIMISED = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"}
+_OPTIMISED = {
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4 -XX:Tier4InvocationThreshold=20000 "
+    "-XX:Tier4MinInvocationThreshold=3000 -XX:Tier4CompileThreshold=40000 -XX:Tier4BackEdgeThreshold=200000",
+}
 # A first call imports or starts what later ones find there: times say nothing about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -51,6 +55,7 @@ def spark() -> Iterator[SparkSession]:
     # With Delta's own reader and writer, to hold ours against them.
     overrides = ["spark.driver_memory=2g", "spark.master=local[2]", f"spark.conf={_OPTIMISED | session.DELTA_OPTIONS}"]
     spark = session.start(load_settings(overrides=overrides), torch=True)
+    plans.suit(spark, 0)  # as a run does for steps that read so little
     yield spark
     spark.stop()
 

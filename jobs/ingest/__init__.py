@@ -47,6 +47,7 @@ def run(context: Context) -> None:
     refuse_missing(context, sources.values())
     past = Past.of(context, dated=sources[EVENTS].dated)
     files = {name: _files(landing, source, [*past.days, *context.days], context) for name, source in sources.items()}
+    context.lake.reads(sum(file.size for found in files.values() for file in found))
     if context.bootstrap and sources[EVENTS].dated and not files[EVENTS]:
         raise ValueError(f"{sources[EVENTS].path}: no landing folder holds a file named {sources[EVENTS].pattern}")
     folders = {day: listing([f for one in files.values() for f in one if f.day == day]) for day in (*past.days, *context.days)}

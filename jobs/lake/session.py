@@ -99,10 +99,17 @@ def start(settings: Settings, *, torch: bool = False) -> SparkSession:
     with _jvm_chatter_kept_back():
         session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")
+    _classes_kept(session)
     if torch:
         # The imports take seconds; meanwhile the driver has plans to make.
         threading.Thread(target=_first_worker, args=(session,), daemon=True).start()
     return session
+
+
+def _classes_kept(session: SparkSession) -> None:
+    """PySpark asks the JVM for these by name for every Column that it makes; kept here they are asked for once."""
+    for name in ("functions", "org.apache.spark.sql.functions", "PythonUtils", "PythonSQLUtils"):
+        setattr(session._jvm, name, getattr(session._jvm, name))
 
 
 def _first_worker(session: SparkSession) -> None:

@@ -17,6 +17,7 @@ from conf.tables import TABLES
 from jobs.lake import commits, files
 from jobs.lake.disk import named_when_full
 from jobs.lake.logs import table_path
+from jobs.lake.plans import LITTLE, suit
 from jobs.lake.schema import create, differences, gained, migrate, spark_schema
 
 
@@ -56,6 +57,7 @@ class Lake:
     def __init__(self, spark: SparkSession, root: str) -> None:
         self.spark = spark
         self.root = root.rstrip("/") or "/"
+        self._bytes = 0
 
     def path(self, name: str) -> str:
         return table_path(self.root, name)
@@ -106,10 +108,18 @@ class Lake:
         paths = files.paths(table, where)
         if not paths:
             return self._nothing(name)
+        listed = files.listed(table)
+        self.reads(sum(listed[path].size for path in paths))
         root = self.path(name)
         reader = self.spark.read.schema(spark_schema(TABLES[name])).options(basePath=root, __globPaths__="false")
         rows = reader.parquet(*[f"{root}/{path}" for path in paths]).select(*TABLES[name].names)
         return rows if where is None else rows.where(where)
+
+    def reads(self, size: int) -> None:
+        """So many bytes more are read: plans from here on suit all that was."""
+        self._bytes += size
+        if self._bytes >= LITTLE > self._bytes - size:
+            suit(self.spark, self._bytes)
 
     def rows_by_day(self, name: str, version: int | None, days: Days) -> dict[date, int]:
         """Day -> rows of a version, of the days that have any; from its log, without Spark."""
