@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pyspark.sql import SparkSession
 
-# A step that reads fewer bytes loses more time on compiling code for its plans than the code saves. Beside it what Spark does
-# by itself. (Adaptive plans cost as well, but of those that are not Spark ignores into how few files to write.)
+# A step that reads fewer bytes loses more time on compiling code for its plans than the code saves: of about so many a session
+# that has run the same before takes as long either way, a fresh one far longer. Beside it what Spark does by itself.
+# (Adaptive plans cost as well, but without them Spark ignores into how few files to write.)
 LITTLE = 4 << 20
 _BY_SIZE = {
     "spark.sql.codegen.wholeStage": ("false", "true"),
