@@ -47,7 +47,6 @@ def run(context: Context) -> None:
     refuse_missing(context, sources.values())
     past = Past.of(context, dated=sources[EVENTS].dated)
     files = {name: _files(landing, source, [*past.days, *context.days], context) for name, source in sources.items()}
-    context.lake.reads(sum(file.size for found in files.values() for file in found))
     if context.bootstrap and sources[EVENTS].dated and not files[EVENTS]:
         raise ValueError(f"{sources[EVENTS].path}: no landing folder holds a file named {sources[EVENTS].pattern}")
     folders = {day: listing([f for one in files.values() for f in one if f.day == day]) for day in (*past.days, *context.days)}
@@ -132,6 +131,7 @@ def _rows(
     """The source's rows that arrived on these days, with `day`, user ids still the caller's; and what was read."""
     has_days = context.mapping.has_times
     chosen = tuple(file for file in files if file.day is None or file.day in wanted or not has_days)
+    context.lake.reads(sum(file.size for file in chosen))
     known = past.columns.get(feeding.where, {})
     source = replace(feeding.source(chosen), known=known, accept=context.settings.completeness.accept)
     rows = with_day(
