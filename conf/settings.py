@@ -103,6 +103,7 @@ class Label(Section):
     short_min_weight: float = Field(0.5, ge=0)
     event_weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
     tags: int = Field(50, ge=1)
+    synonym_likeness: float = Field(0.88, gt=0, le=1)
 
 
 class TimeSeries(Section):

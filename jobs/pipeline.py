@@ -86,11 +86,12 @@ STEPS: tuple[Step, ...] = (
         name="tags",
         does="says under which words each item goes, and weighs each user's over long and short times",
         reads=(
-            "items", "items@-1", "item_relations", "item_relations@-1", "text_semantics", "item_tags@-1", "events", "consents",
-            "user_tags@-1",
+            "items", "items@-1", "item_relations", "item_relations@-1", "text_semantics", "item_tags@-1", "tag_synonyms@-1",
+            "events", "consents", "user_tags@-1",
         ),
-        writes=("item_tags", "user_tags"),
+        writes=("item_tags", "tag_synonyms", "user_tags"),
         purposes=("labels",),
+        torch=True,
     ),
     Step(
         name="label",

@@ -52,7 +52,8 @@ def assert_equal(spark, one: Settings, other: Settings, where: str | None = None
         rows = [lake.read(name, lake.version(name), where) for lake in lakes]
         comparison = compare(rows[0], rows[1], TABLES[name])
         # So few people leave no hotspot that is beyond chance, and too few rated texts; test_spatial and test_sentiment compare
-        # those of more, test_consent consents, test_surroundings context, test_relations relations, test_vectors vectors.
+        # those of more, test_consent consents, test_surroundings context, test_relations relations, test_vectors vectors,
+        # test_tags tags that mean the same.
         is_compared = comparison.rows > 0 or name in (
             "hotspots",
             "hotspot_trends",
@@ -61,6 +62,7 @@ def assert_equal(spark, one: Settings, other: Settings, where: str | None = None
             "context",
             "item_relations",
             "item_vectors",
+            "tag_synonyms",
         )
         assert is_compared, f"{name} is empty: nothing was compared"
         if not comparison.equal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conf.contracts import column, state
+from conf.contracts import column, snapshot, state
 from conf.tables.columns import item, user
 from conf.tables.interests import JUDGED, JUDGED_CHECKS, JUDGED_NOTHING, WEIGHTS
 
@@ -13,7 +13,7 @@ TAGS = (
         "item_tags",
         "Words under which an item goes, weighted; at most 64, its own before those that follow by relations.",
         item(),
-        column("tag", "string", _TAG, nullable=False),
+        column("tag", "string", f"{_TAG}; of tags that mean the same the commonest (tag_synonyms)", nullable=False),
         column(
             "weight",
             "double",
@@ -26,6 +26,14 @@ TAGS = (
         ),
         owner="item_id",
         key=("item_id", "tag"),
+    ),
+    snapshot(
+        "tag_synonyms",
+        "Which of the commonest tags of items go under another that means the same: made monthly.",
+        column("tag", "string", _TAG, nullable=False),
+        column("means", "string", "the commoner tag under which it goes; it goes under none itself", nullable=False),
+        column("likeness", "double", "1: another spelling; else the cosine of their vectors", nullable=False, tolerance=1e-3),
+        key=("tag",),
     ),
     state(
         "user_tags",

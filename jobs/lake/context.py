@@ -87,6 +87,13 @@ class Context:
         allowed = F.forall(F.array(*map(F.lit, self.purposes)), lambda purpose: F.array_contains("consents", purpose))
         return rows.where(F.coalesce(allowed, F.lit(False)))
 
+    def fit_days(self) -> list[date]:
+        """The run's days on which what is fitted over many owners is made anew: the first of all, and each first of a month.
+
+        On these the states hold every owner.
+        """
+        return [day for day in self.days if day == self.first_day] + keyframes(self.days, self.first_day)
+
     def rows_by_day(self, name: str, days: Days | None = None) -> dict[date, int]:
         """How many rows of a fact arrived on each of the days (the run's) that has any, as its files say; no Spark job."""
         version = self.pins.get(name)

@@ -27,6 +27,7 @@ WITHOUT_PERSONS = {
     "item_vectors": "vectors of items, as a feed has them",
     "item_texts": "texts of items by hash",
     "item_tags": "words under which items go",
+    "tag_synonyms": "which of the commonest of these mean the same",
     "item_names": "brands and titles of items",
     "text_topics": "clusters of items' texts, under keywords of items' texts",
     "sentiment_models": "weights learnt from the rated texts of many, the person's among them; a rebuild learns without",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake.context import Context
-from jobs.lake.store import keyframe_before, keyframes
+from jobs.lake.store import keyframe_before
 from jobs.text.describing import describe_items, distinct_texts, item_texts, written_texts
 from jobs.text.encoding import ENCODED, encoding, ngrams_version, text_semantics, unknown_texts
 from jobs.text.mentions import own_names, text_mentions
@@ -58,7 +56,7 @@ def _topics(context: Context, vectors: DataFrame, version: str) -> list[Fit]:
     """
     encoders = (version, ngrams_version(version))
     known = fits_of(newest_fits(context.before("text_topics")).collect())
-    due = _fit_days(context)
+    due = context.fit_days()
     if known and not any(fit.encoder in encoders for fit in known):
         due = due or [context.days.last]
     if not due:
@@ -75,14 +73,9 @@ def _topics(context: Context, vectors: DataFrame, version: str) -> list[Fit]:
     return known + fits_of(context.arrivals("text_topics").collect())
 
 
-def _fit_days(context: Context) -> list[date]:
-    """The first day, and each first of a month: on these the states hold every owner."""
-    return [day for day in context.days if day == context.first_day] + keyframes(context.days, context.first_day)
-
-
 def _write_mentions(context: Context, fresh: DataFrame, count: int) -> None:
     """What new texts name, by the catalogue's names as of the month's first day, or the first of all."""
-    before, due = context.before("item_names", lookback_days=31), _fit_days(context)
+    before, due = context.before("item_names", lookback_days=31), context.fit_days()
     if due:
         context.write("item_names", item_names(context.arrivals("items").where(F.col("day").isin(due) & ~F.col("gone"))))
         before = before.unionByName(context.arrivals("item_names"))

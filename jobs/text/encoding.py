@@ -50,13 +50,7 @@ def encoding(settings: Text, version: str) -> Callable[[Iterable[pa.RecordBatch]
         for batch in batches:
             if batch.num_rows == 0:
                 continue
-            model = encoder.load(
-                settings.encoder,
-                precision=settings.precision or "fp32",
-                max_tokens=settings.max_tokens,
-                batch_size=settings.batch_size,
-                threads=1,
-            )
+            model = loaded(settings)
             texts = batch.column("text").to_pylist()
             vectors_ND, by = model.encode(texts), np.full(len(texts), version, dtype=object)
             strange = np.flatnonzero(np.isnan(vectors_ND[:, 0]))
@@ -66,6 +60,17 @@ def encoding(settings: Text, version: str) -> Callable[[Iterable[pa.RecordBatch]
             yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names, "vector", "encoder", *_READ_NAMES])
 
     return encode
+
+
+def loaded(settings: Text) -> encoder.Encoder:
+    """The encoder of the settings in a Spark worker, which is one of many on its machine; fp32 where they name no precision."""
+    return encoder.load(
+        settings.encoder,
+        precision=settings.precision or "fp32",
+        max_tokens=settings.max_tokens,
+        batch_size=settings.batch_size,
+        threads=1,
+    )
 
 
 def _lists(vectors: np.ndarray) -> pa.Array:

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jobs.tags.synonyms import LIKENESS, merged, spelling
+from conf.settings import Label
+from jobs.tags.synonyms import merged, spelling
 from models import encoder
 
 
 def means(*tags):
     """{tag: what it means} by the packaged encoder; the first are the commonest."""
     model = encoder.load(None, precision="fp32", max_tokens=32, batch_size=64, threads=1)
-    return {tags[tag]: tags[other] for tag, other, _ in merged(tags, model.encode(list(tags)), LIKENESS)}
+    return {tags[tag]: tags[other] for tag, other, _ in merged(tags, model.encode(list(tags)), Label().synonym_likeness)}
 
 
 def test_words_that_mean_the_same_go_under_the_commoner():

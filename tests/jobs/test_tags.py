@@ -100,7 +100,7 @@ def both(make_context, lake_of, at_once):
         for day in DAYS:
             night = make_context(day, first_day=FIRST, settings=nights)
             tags.run(night)
-        for name in ("item_tags", "user_tags"):
+        for name in ("item_tags", "tag_synonyms", "user_tags"):
             found = compare(stored(night, name), stored(whole, name), TABLES[name])
             assert found.equal, f"{name}: {found}"
         return whole
@@ -347,4 +347,41 @@ def test_a_night_reads_a_users_own_tags_alone(make_context, lake_of):
         context = make_context(day, first_day=FIRST, settings=settings)
         tags.run(context)
     assert {(row.user_id, row.day) for row in stored(context, "user_tags").collect()} == {("idle", DAYS[0]), ("u", DAYS[1])}
-    assert context.rows_out == {"item_tags": 0, "user_tags": 1}
+    assert context.rows_out == {"item_tags": 0, "tag_synonyms": 0, "user_tags": 1}
+
+
+def test_tags_that_mean_the_same_go_under_the_commonest_until_it_is_asked_again(both):
+    """Of the first day `tv` is the commoner; of February 1st `television` is."""
+    named = {"big": ["TV"], "flat": ["tv", "Wi-Fi"], "old": ["television", "tv", "WiFi"], "nightly": ["television"]}
+    items = [item(DAYS[0], item_id=name, category=None, tags=tags) for name, tags in named.items() if name != "nightly"]
+    items += [item(DAYS[2], item_id=name, category=None, tags=named["nightly"]) for name in ("one", "two", "three")]
+    relations = [relation(DAYS[1], subject="television", object="screens")]
+    events = [event(day, item_id="old") for day in (DAYS[1], DAYS[4])]
+    whole = both(items=items, item_relations=relations, events=events)
+    found = stored(whole, "tag_synonyms").collect()
+    assert {(row.day, row.tag): row.means for row in found} == {
+        (DAYS[0], "television"): "tv", (DAYS[0], "wifi"): "wi-fi", (DAYS[3], "tv"): "television", (DAYS[3], "wifi"): "wi-fi",
+    }  # fmt: skip
+    assert {row.likeness == 1.0 for row in found if row.tag == "wifi"} == {True}
+    assert all(0.88 <= row.likeness < 1 for row in found if row.tag != "wifi")
+    rows = changed(whole, "item_tags", "item_id", "day")
+    tags_of = {key: sorted(of_key) for key, of_key in rows.items()}
+    assert tags_of == {
+        ("big", DAYS[0]): ["tv"], ("flat", DAYS[0]): ["tv", "wi-fi"], ("old", DAYS[0]): ["tv", "wi-fi"],
+        ("old", DAYS[1]): ["screens", "tv", "wi-fi"],  # what is told of a tag is of the word
+        **{(name, DAYS[2]): ["screens", "tv"] for name in ("one", "two", "three")},
+        ("big", DAYS[3]): ["television"], ("flat", DAYS[3]): ["television", "wi-fi"],
+        ("old", DAYS[3]): ["screens", "television", "wi-fi"],
+        **{(name, DAYS[3]): ["screens", "television"] for name in ("one", "two", "three")},
+    }  # fmt: skip
+    assert rows["old", DAYS[0]]["tv"].weight == 1.0 and rows["old", DAYS[0]]["tv"].sources == ["tag"]
+    of_user = changed(whole, "user_tags", "day")
+    assert set(of_user[DAYS[1],]) == {"tv", "screens", "wi-fi"}
+    assert of_user[DAYS[4],]["television"].events == 1 and of_user[DAYS[4],]["wi-fi"].events == 2, "what was, stays"
+
+
+def test_no_likeness_is_enough_where_1_is_asked(at_once):
+    items = [item(DAYS[0], item_id=name, category=name) for name in ("tv", "television", "T-shirt", "t shirts")]
+    found = changed(at_once("label.synonym_likeness=1", items=items), "item_tags", "item_id", "day")
+    assert {name: set(found[name, DAYS[0]]) for name in ("tv", "television")} == {"tv": {"tv"}, "television": {"television"}}
+    assert set(found["T-shirt", DAYS[0]]) == set(found["t shirts", DAYS[0]]) == {"t shirts"}
