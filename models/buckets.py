@@ -17,6 +17,8 @@ DISTANCE_BUCKETS = 20  # octaves of 50 m: up to the other side of the earth
 UNKNOWN_DISTANCE = DISTANCE_BUCKETS
 CLOCK_STEPS = 25  # half hours of distance on the clock, 0..12 h
 UNKNOWN_CLOCK = 3 * CLOCK_STEPS
+PACE_BUCKETS = 25  # half octaves of a ratio of gaps: 1/64 to 64
+UNKNOWN_PACE = PACE_BUCKETS
 ORDER_BUCKETS = 32  # events apart: each number up to 15, then quarters of an octave, up to 240
 _FIRST_OCTAVE_M = 50.0
 _METRES_PER_DEGREE = math.radians(6_371_000.0)
@@ -63,6 +65,16 @@ def clock_bucket(hour: Tensor, other: Tensor) -> Tensor:
     day, other_day = (hour / 24.0).floor(), (other / 24.0).floor()
     kind = torch.where(day == other_day, 0, torch.where((day >= 5) == (other_day >= 5), 1, 2))
     return torch.where((hour >= 0) & (other >= 0), kind * CLOCK_STEPS + steps, UNKNOWN_CLOCK)
+
+
+def pace_bucket(seconds: Tensor, others: Tensor) -> Tensor:
+    """How much longer one time gap is than another, in half octaves up to 64 times either way, int64 in 0..PACE_BUCKETS - 1.
+
+    A minute is added to both: logs tell times to the minute.
+    """
+    longer = 2.0 * (torch.log2(seconds.float() + 60.0) - torch.log2(others.float() + 60.0))
+    half = PACE_BUCKETS // 2
+    return longer.round().long().clamp(-half, half) + half
 
 
 class _Lookup(torch.autograd.Function):

@@ -21,15 +21,18 @@ from torch.nn import functional as F
 from conf.learning import Model
 from models.buckets import (
     DISTANCE_BUCKETS,
+    PACE_BUCKETS,
     TIME_BUCKETS,
     UNKNOWN_CLOCK,
     UNKNOWN_DISTANCE,
+    UNKNOWN_PACE,
     UNKNOWN_TIME,
     BucketBias,
     clock_bucket,
     distance_bucket,
     first_clock_bias,
     first_gap_bias,
+    pace_bucket,
     time_bucket,
 )
 from models.events import Events, Moments
@@ -97,8 +100,10 @@ class Network(nn.Module):
         if settings.times:
             self.past_gap = BucketBias(TIME_BUCKETS, 1, first_gap_bias())
             self.past_clock = BucketBias(UNKNOWN_CLOCK + 1, 1, first_clock_bias())
+            self.past_pace = BucketBias(PACE_BUCKETS + 1, 1)
         if settings.places:
             self.past_distance = BucketBias(DISTANCE_BUCKETS + 1, 1)
+            self.past_origin = BucketBias(DISTANCE_BUCKETS + 1, 1)
         if settings.repeats:
             self.past_order = BucketBias(6, 1)
             self.past_strength = nn.Parameter(torch.ones(()))
@@ -220,12 +225,23 @@ class Network(nn.Module):
             yield self.past_gap(gap_BTL).squeeze(-1)
             clock_BTL = clock_bucket(moments.hour_of_week_BT.unsqueeze(-1), events.hour_of_week_BL.unsqueeze(1))
             yield self.past_clock(clock_BTL).squeeze(-1)
+            gap_before_BL = events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1])
+            pace_BTL = pace_bucket((now_BT - newest_BT).unsqueeze(-1), gap_before_BL.unsqueeze(1))
+            told_BTL = (moments.hour_of_week_BT >= 0).unsqueeze(-1) & ~_is_first(events).unsqueeze(1)
+            yield self.past_pace(torch.where(told_BTL, pace_BTL, UNKNOWN_PACE)).squeeze(-1)
         if self.settings.places:
             distance_BTL = distance_bucket(
                 moments.latitude_BT.unsqueeze(-1), moments.longitude_BT.unsqueeze(-1),
                 events.latitude_BL.unsqueeze(1), events.longitude_BL.unsqueeze(1),
             )  # fmt: skip
             yield self.past_distance(distance_BTL).squeeze(-1)
+            # From where each past event was come to: whoever is there again may go on as then.
+            lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
+            origin_BTL = distance_bucket(
+                moments.latitude_BT.unsqueeze(-1), moments.longitude_BT.unsqueeze(-1),
+                _before(lat_BL).unsqueeze(1), _before(lon_BL).unsqueeze(1),
+            )  # fmt: skip
+            yield self.past_origin(origin_BTL).squeeze(-1)
         if self.settings.repeats:
             yield self.past_order(self._order(events, last_BT)).squeeze(-1)
 
@@ -240,6 +256,11 @@ class Network(nn.Module):
         after_category = category_before_BL.unsqueeze(1) == category_BT.unsqueeze(-1)
         itself = events.item_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
         return torch.where(after_item, 2, torch.where(after_category, 1, 0)) + 3 * itself
+
+
+def _before(values_BL: Tensor) -> Tensor:
+    """Of each event what the one before it has; NaN before the first."""
+    return F.pad(values_BL, (1, 0), value=torch.nan)[:, :-1]
 
 
 def _later(events: Events, moments: Moments) -> Moments:

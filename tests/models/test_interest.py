@@ -7,11 +7,13 @@ import torch
 from conf.learning import Model
 from models.buckets import (
     DISTANCE_BUCKETS,
+    PACE_BUCKETS,
     TIME_BUCKETS,
     UNKNOWN_CLOCK,
     UNKNOWN_DISTANCE,
     clock_bucket,
     distance_bucket,
+    pace_bucket,
     time_bucket,
 )
 from models.interest import InterestModel, grown, new_network
@@ -203,6 +205,51 @@ def test_a_saved_model_scores_the_same(tmp_path):
     np.testing.assert_array_equal(again.scores(past, asked), ranker.scores(past, asked))
 
 
+HOUR, STATION, PARK = 3600, (40.70, -74.0), (40.80, -73.9)
+
+
+def pulls(bias, bucket, asked_at, hour=12.0, place=STATION):
+    """What items 2 (an hour after the station), 3 (ten hours after it) and 4 (an hour after the park) gain in a network in
+    which the one bucket of the one bias counts, and all else is as it begins."""
+    torch.manual_seed(1)
+    network = new_network(SETTINGS, VOCABULARY)
+    with torch.no_grad():
+        network.past_gap.weight.zero_(), network.past_clock.weight.zero_()
+        getattr(network, bias).weight[bucket] = 5.0
+    stops = [(9, 0, STATION), (2, 1, PARK), (9, 50, STATION), (3, 60, PARK), (8, 90, PARK), (4, 91, PARK), (9, 120, STATION)]
+    row = Histories(
+        item_BL=np.array([[item for item, _, _ in stops]], np.int32),
+        category_BL=np.full((1, 7), 2, np.int32),
+        event_type_BL=np.full((1, 7), 2, np.int32),
+        timestamp_BL=np.array([[NOW + HOUR * (hours - 120) for _, hours, _ in stops]]),
+        hour_of_week_BL=np.full((1, 7), 12.0, np.float32),
+        latitude_BL=np.array([[place[0] for _, _, place in stops]], np.float32),
+        longitude_BL=np.array([[place[1] for _, _, place in stops]], np.float32),
+    )
+    given = {"timestamp_B": np.array([NOW + asked_at]), "hour_of_week_B": np.array([hour], np.float32)}
+    asked = queries(1, **given, latitude_B=np.array([place[0]], np.float32), longitude_B=np.array([place[1]], np.float32))
+    found = InterestModel(network, VOCABULARY).history_term(row, asked)
+    gained = dict(zip(found.places_P + 2, found.values_P, strict=True))
+    return [gained[item] for item in (2, 3, 4)]
+
+
+def test_what_followed_on_such_a_gap_counts_more():
+    alike = PACE_BUCKETS // 2
+    soon, ten_hours, slow = pulls("past_pace", alike, HOUR)
+    assert min(soon, slow) > ten_hours + 1
+    soon, ten_hours, slow = pulls("past_pace", alike, 10 * HOUR)
+    assert ten_hours > max(soon, slow) + 1
+    hidden = [pulls("past_pace", alike, gap, hour=-1.0) for gap in (HOUR, 10 * HOUR)]
+    assert hidden[0] == hidden[1] and max(hidden[0]) < 2, "who does not know the time does not know the gap"
+
+
+def test_what_was_gone_to_from_where_one_is_counts_more():
+    soon, ten_hours, from_the_park = pulls("past_origin", 0, HOUR)
+    assert min(soon, ten_hours) > from_the_park + 1
+    soon, ten_hours, from_the_park = pulls("past_origin", 0, HOUR, place=PARK)
+    assert from_the_park > max(soon, ten_hours) + 1
+
+
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match=r"model.width: 16 is not a multiple of model.heads \(3\)"):
         new_network(SETTINGS.model_copy(update={"heads": 3}), VOCABULARY)
@@ -217,6 +264,8 @@ def test_buckets():
     assert found[2] in (DISTANCE_BUCKETS - 2, DISTANCE_BUCKETS - 1) and found[3:] == [UNKNOWN_DISTANCE, 0], (
         "22 m over the date line"
     )
+    gaps = pace_bucket(torch.tensor([0.0, 540.0, 60.0, 1e9]), torch.tensor([0.0, 3540.0, 0.0, 0.0]))
+    assert gaps.tolist() == [12, 12 - 5, 12 + 2, PACE_BUCKETS - 1], "six times as long are five half octaves"
     hours, others = torch.tensor([9.0, 9.0, 9.0, 23.9, 9.0]), torch.tensor([9.0, 33.5, 129.0, 24.1, -1.0])
     assert clock_bucket(hours, others).tolist() == [0, 26, 50, 25, UNKNOWN_CLOCK]
 
