@@ -1,0 +1,209 @@
+"""Foursquare's next check-in, ranked over the whole catalogue: a learned order of candidates against what it stands on.
+
+Exact duplicates are removed; check-ins are cut 80/10/10 by time, trajectories at gaps over a day. Asked about is the last
+check-in of each trajectory of the part, of users and venues seen in training, with the time of the check-in and all of the
+user's earlier ones known. `validation` is the part to choose by; `test` asks what was chosen. Hidden time and frozen history
+are not asked here: `wherewhen evaluate --hide-time --freeze-history` does that. No Spark.
+
+The order is learnt on the newest eighth of the training part, from facts and a first ranker of the seven before it; facts and
+first ranker are then made of the whole part. Intervals by drawing users.
+
+Example: .venv/bin/python tests/benchmarks/checkins.py --part validation
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import harness
+import numpy as np
+import pandas as pd
+
+from conf.settings import load_settings
+from models.baselines import Baseline, baseline
+from models.candidates import candidates
+from models.counts import Counts, count
+from models.facts import Facts, facts
+from models.histories import (
+    EventColumns,
+    Moments,
+    event_columns,
+    first_of_owner,
+    histories_from_events,
+    queries_before,
+    stop_before,
+)
+from models.hybrid import Hybrid, examples, grow
+from models.queries import FIRST, Histories, Queries, Ranker, Vocabulary
+
+LOG = harness.ROOT.parent / "shared/data/foursquare_nyc/checkins.csv.gz"
+SETTINGS = load_settings("conf/foursquare.yaml").baselines
+PARTS = {"validation": (0.8, 0.9), "test": (0.9, 1.0)}
+LEARNT = 0.875
+TRAJECTORY_GAP_S, CHECK_IN = 86_400, "check-in"
+AT_ONCE, LENGTH, SAMPLES = 256, 400, 500
+MEASURES = ("accuracy@1", "accuracy@5", "accuracy@10", "mrr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """Check-ins by user and time. `taken_*`: what the event columns are made of."""
+
+    rows: pd.DataFrame
+
+    @property
+    def at_E(self) -> np.ndarray:  # noqa: N802
+        return self.rows["at"].to_numpy()
+
+    def before(self, until: int) -> Log:
+        return Log(rows=self.rows[self.rows["at"] < until].reset_index(drop=True))
+
+    def vocabulary(self) -> Vocabulary:
+        categories = self.rows.groupby("venue_id")["category"].last().fillna("")
+        names = tuple(sorted(set(categories) - {""}))
+        items = tuple(categories.index)
+        return Vocabulary(items=items, item_categories=tuple(categories), categories=names, event_types=(CHECK_IN,))
+
+    def events(self, vocabulary: Vocabulary) -> tuple[EventColumns, np.ndarray]:
+        """Columns, and the row at which the user of each begins."""
+        rows = self.rows
+        columns: dict[str, Any] = {name: rows[name].to_numpy() for name in ("latitude", "longitude")}
+        columns |= {"item_id": rows["venue_id"].tolist(), "category": [name or None for name in rows["category"].fillna("")]}
+        columns |= {"event_type": [CHECK_IN] * len(rows), "event_timestamp": self.at_E * 1_000_000}
+        local = rows["local"].to_numpy().astype("datetime64[us]").astype(np.int64)
+        made = event_columns(vocabulary, {**columns, "local_timestamp": local})
+        return made, first_of_owner(rows["user_id"].to_numpy())
+
+
+def check_ins() -> Log:
+    rows = pd.read_csv(LOG, dtype={"user_id": str, "venue_id": str}).drop_duplicates()
+    moment = pd.to_datetime(rows["utc_time"], utc=True)
+    at = moment.dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+    rows = rows.assign(at=at, local=moment.dt.tz_convert("America/New_York").dt.tz_localize(None))
+    return Log(rows=rows.sort_values(["user_id", "at"], kind="stable").reset_index(drop=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Moments of a log: rows of its events."""
+
+    events: EventColumns
+    first_E: np.ndarray
+    row_Q: np.ndarray
+
+    def batches(self) -> Iterator[tuple[np.ndarray, Histories, Queries]]:
+        stop_E = stop_before(self.first_E, self.events.timestamp_E)
+        for start in range(0, len(self.row_Q), AT_ONCE):
+            row_B = self.row_Q[start : start + AT_ONCE]
+            first_B, stop_B = self.first_E[row_B], stop_E[row_B]
+            length = max(1, min(LENGTH, int((stop_B - first_B).max())))
+            asked = Moments(first_B=first_B, stop_B=stop_B, timestamp_B=self.events.timestamp_E[row_B])
+            past = histories_from_events(self.events, first_B, stop_B, length)
+            yield row_B, past, queries_before(self.events, asked)
+
+
+def lasts(log: Log, first_E: np.ndarray) -> np.ndarray:
+    """Whether each check-in is the last of its trajectory."""
+    last_E = np.ones(len(log.rows), dtype=bool)
+    last_E[:-1] = (first_E[1:] != first_E[:-1]) | (np.diff(log.at_E) > TRAJECTORY_GAP_S)
+    return last_E
+
+
+def kernels(log: Log, vocabulary: Vocabulary) -> Baseline:
+    taken = log.rows["venue_id"].value_counts()
+    return baseline("kernels", _counts(vocabulary, taken), SETTINGS)
+
+
+def _counts(vocabulary: Vocabulary, taken: pd.Series) -> Counts:
+    items = (taken.index.tolist(), taken.to_numpy(), np.zeros(len(taken)))
+    return count(vocabulary, (CHECK_IN,), items, ([], [], []))
+
+
+def hybrid(log: Log, vocabulary: Vocabulary, until: int) -> Hybrid:
+    """Of all check-ins before `until`."""
+    border = int(np.quantile(np.sort(log.at_E), LEARNT, method="lower"))
+    known, first = _made(log.before(border), vocabulary, border)
+    events, first_E = log.events(vocabulary)
+    recent = np.flatnonzero((events.timestamp_E >= border) & (known.events_V[np.maximum(events.item_E - FIRST, 0)] > 0))
+    parts = []
+    for row_B, past, asked in Asked(events=events, first_E=first_E, row_Q=recent).batches():
+        found = candidates(known, past, asked, first.scores(past, asked))
+        parts.append(examples(found, events.item_E[row_B].astype(np.int64) - FIRST))
+    trees = grow(parts, threads=2)
+    known, first = _made(log, vocabulary, until)
+    return Hybrid(first=first, known=known, trees=trees)
+
+
+def _made(log: Log, vocabulary: Vocabulary, until: int) -> tuple[Facts, Baseline]:
+    events, first_E = log.events(vocabulary)
+    return facts(vocabulary, events, first_E, until), kernels(log, vocabulary)
+
+
+def ranks(ranker: Ranker, asked: Asked) -> np.ndarray:
+    found = []
+    for row_B, past, queries in asked.batches():
+        scores_BV, target_B = ranker.scores(past, queries), asked.events.item_E[row_B] - FIRST
+        found.append((scores_BV >= scores_BV[np.arange(len(row_B)), target_B][:, None]).sum(axis=1))
+    return np.concatenate(found)
+
+
+def values(rank_Q: np.ndarray) -> np.ndarray:
+    return np.stack([rank_Q <= 1, rank_Q <= 5, rank_Q <= 10, 1.0 / rank_Q], axis=1).astype(np.float64)
+
+
+def intervals(values_QM: np.ndarray, user_Q: np.ndarray) -> dict[str, list[float]]:
+    """Mean and 95% interval of each measure, by drawing users."""
+    user_Q = np.unique(user_Q, return_inverse=True)[1]
+    drawn_SU = np.random.default_rng(1).poisson(1.0, (SAMPLES, user_Q.max() + 1))
+    sums_UM = np.stack([np.bincount(user_Q, weights=column) for column in values_QM.T], axis=1)
+    means_SM = (drawn_SU @ sums_UM) / (drawn_SU @ np.bincount(user_Q))[:, None]
+    low_M, high_M = np.percentile(means_SM, [2.5, 97.5], axis=0)
+    told = zip(values_QM.mean(axis=0), low_M, high_M, strict=True)
+    return {name: [round(float(one), 4) for one in three] for name, three in zip(MEASURES, told, strict=True)}
+
+
+def main() -> None:
+    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given.add_argument("--part", choices=PARTS, default="validation")
+    part = PARTS[given.parse_args().part]
+    log = check_ins()
+    since, until = (int(np.sort(log.at_E)[min(int(share * len(log.rows)), len(log.rows) - 1)]) + (share == 1) for share in part)
+    training = log.before(since)
+    vocabulary = training.vocabulary()
+    events, first_E = log.events(vocabulary)
+    known_E = log.rows["user_id"].isin(training.rows["user_id"]).to_numpy() & (events.item_E >= FIRST)
+    in_part_E = (events.timestamp_E >= since) & (events.timestamp_E < until)
+    row_Q = np.flatnonzero(in_part_E & known_E & lasts(log, first_E))
+    asked = Asked(events=events, first_E=first_E, row_Q=row_Q)
+    user_Q = log.rows["user_id"].to_numpy()[row_Q]
+    item_Q, began_Q = events.item_E[row_Q], first_E[row_Q]
+    is_new_Q = np.array([item not in events.item_E[a:b] for item, a, b in zip(item_Q, began_Q, row_Q, strict=True)])
+    longer_Q = (row_Q > began_Q) & (events.timestamp_E[row_Q] - events.timestamp_E[row_Q - 1] <= TRAJECTORY_GAP_S)
+    harness.progress(f"{len(row_Q):,} check-ins asked, {is_new_Q.mean():.1%} at places new to the user")
+    for name, make in (
+        ("kernels", lambda: kernels(training, vocabulary)),
+        ("hybrid", lambda: hybrid(training, vocabulary, since)),
+    ):
+        began = time.monotonic()
+        ranker = make()
+        made = time.monotonic()
+        found = values(ranks(ranker, asked))
+        line = {"name": name, "asked": len(row_Q), "all": intervals(found, user_Q)}
+        line |= {
+            "two_or_more": intervals(found[longer_Q], user_Q[longer_Q]),
+            "new": intervals(found[is_new_Q], user_Q[is_new_Q]),
+        }
+        line |= {"known": intervals(found[~is_new_Q], user_Q[~is_new_Q])}
+        line |= {"made_s": round(made - began, 1), "asked_s": round(time.monotonic() - made, 1)}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
