@@ -87,7 +87,7 @@ def followed_claims(items: DataFrame, own: DataFrame, relations: DataFrame) -> D
         "object",
         F.col("weight").alias("_weight"),
     )
-    meets = (F.col("subject") == F.col("_subject")) & _overlap("day", "until", "_day", "_until")
+    meets = (F.col("subject") == F.col("_subject")) & overlap(*map(F.col, ("day", "until", "_day", "_until")))
     found = carried.join(told, on=meets, how="inner")
     return _worded(
         found.select(
@@ -106,9 +106,14 @@ def _subject(kind: str, name: Column) -> Column:
     return F.concat(F.lit(f"{kind} "), name)
 
 
-def _overlap(day: str, until: str, other_day: str, other_until: str) -> Column:
-    starts_in_time = F.col(other_until).isNull() | (F.col(day) < F.col(other_until))
-    return starts_in_time & (F.col(until).isNull() | (F.col(other_day) < F.col(until)))
+def holds(day: Column, until: Column, on: Column) -> Column:
+    """Whether what holds from the end of `day` to before `until` holds at the end of the day `on`."""
+    return (day <= on) & (until.isNull() | (on < until))
+
+
+def overlap(day: Column, until: Column, other_day: Column, other_until: Column) -> Column:
+    """Whether two such spans share a day."""
+    return (other_until.isNull() | (day < other_until)) & (until.isNull() | (other_day < until))
 
 
 def item_tags(items: DataFrame, claims: DataFrame, before: DataFrame, days: Days) -> DataFrame:
@@ -127,9 +132,7 @@ def item_tags(items: DataFrame, claims: DataFrame, before: DataFrame, days: Days
     )
     looked_at = of_item.select("item_id", F.explode("days").alias("day"), "claims")
     looked_at = looked_at.where(F.col("day").between(F.lit(days.first), F.lit(days.last)))
-    held = F.filter(
-        "claims", lambda one: (one["since"] <= F.col("day")) & (one["until"].isNull() | (F.col("day") < one["until"]))
-    )
+    held = F.filter("claims", lambda one: holds(one["since"], one["until"], F.col("day")))
     known = _heaviest(looked_at.select("item_id", "day", F.inline_outer(held)))
     old = before.groupBy("item_id").agg(F.array_sort(F.collect_list(F.struct("tag", "weight", "sources"))).alias("old"))
     states = known.join(old, on="item_id", how="left")

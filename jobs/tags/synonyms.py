@@ -16,10 +16,11 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf.settings import Text
+from jobs.tags.items import holds, overlap
 from jobs.text.encoding import loaded
 
 MOST = 2_000
@@ -36,16 +37,13 @@ def tag_synonyms(claims: DataFrame, days: Sequence[date], settings: Text, likene
 
     claims: of all items in force on these days.
     """
-    carried = claims.select("item_id", "tag", F.explode(F.filter(F.array(*map(F.lit, days)), _holds)).alias("day"))
+    held_on = F.filter(F.array(*map(F.lit, days)), lambda day: holds(F.col("day"), F.col("until"), day))
+    carried = claims.select("item_id", "tag", F.explode(held_on).alias("day"))
     counted = carried.groupBy("day", "tag").agg(F.count_distinct("item_id").alias("items"))
     place = F.row_number().over(Window.partitionBy("day").orderBy(F.desc("items"), "tag"))
     common = counted.withColumn("place", place).where(F.col("place") <= MOST)
     # So few rows are one task's work, which encodes a tag once for all days.
     return common.select("day", "place", "tag").coalesce(1).mapInArrow(_fitting(settings, likeness), SYNONYMS)
-
-
-def _holds(day: Column) -> Column:
-    return (F.col("day") <= day) & (F.col("until").isNull() | (day < F.col("until")))
 
 
 def _fitting(settings: Text, likeness: float) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -76,12 +74,7 @@ def with_meanings(claims: DataFrame, synonyms: DataFrame, starts: Sequence[date]
     """
     ends = [*map(F.lit, starts[1:]), F.lit(None).cast("date")]
     spans = F.array(*[F.struct(F.lit(start).alias("_from"), end.alias("_to")) for start, end in zip(starts, ends, strict=True)])
-    meets = F.filter(
-        spans,
-        lambda span: (
-            (F.col("until").isNull() | (span["_from"] < F.col("until"))) & (span["_to"].isNull() | (F.col("day") < span["_to"]))
-        ),
-    )
+    meets = F.filter(spans, lambda span: overlap(F.col("day"), F.col("until"), span["_from"], span["_to"]))
     meanings = synonyms.groupBy("tag").agg(F.map_from_entries(F.collect_list(F.struct("day", "means"))).alias("_means"))
     # Few tags ever mean another; the claims of all others stay whole.
     known = claims.join(F.broadcast(meanings), on="tag", how="left")
