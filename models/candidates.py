@@ -44,8 +44,11 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class _Views:
-    """The whole catalogue as each moment sees it, (B, V)."""
+    """The whole catalogue as each moment sees it, (B, V); and when the moments are: hour 0 of a weekday where it is hidden."""
 
+    told_B: np.ndarray
+    sort_B: np.ndarray
+    hour_B: np.ndarray
     distance: np.ndarray  # kilometres
     clock: np.ndarray
     nearby: np.ndarray
@@ -67,8 +70,8 @@ def candidates(known: Facts, histories: Histories, queries: Queries, scores_BV: 
 def _views(known: Facts, own: OwnPast, queries: Queries) -> _Views:
     size, moments = len(known.events_V), len(queries.timestamp_B)
     told_B = queries.hour_of_week_B >= 0
-    hour_B = np.where(told_B, queries.hour_of_week_B % HOURS, 0).astype(np.int64)
-    clock_BV = known.clock_VSH[:, sort_of_day(queries.hour_of_week_B), hour_B].T * told_B[:, None]
+    sort_B, hour_B = sort_of_day(queries.hour_of_week_B), np.where(told_B, queries.hour_of_week_B % HOURS, 0).astype(np.int64)
+    clock_BV = known.clock_VSH[:, sort_B, hour_B].T * told_B[:, None]
     here = queries.latitude_B[:, None].astype(np.float64), queries.longitude_B[:, None].astype(np.float64)
     distance_BV = kilometres(*here, known.latitude_V, known.longitude_V)
     away_BV = np.log(np.nan_to_num(distance_BV, nan=_FAR_KM) + _NEAREST_KM)
@@ -78,6 +81,9 @@ def _views(known: Facts, own: OwnPast, queries: Queries) -> _Views:
     moves_BV = np.zeros((moments, size))
     moves_BV[after_B] = known.moves_VV[own.last_B[after_B]].toarray()
     return _Views(
+        told_B=told_B,
+        sort_B=sort_B,
+        hour_B=hour_B,
         distance=distance_BV,
         clock=clock_BV,
         nearby=np.log(known.lately_V + 0.5) + clock_BV - _FADING * away_BV,
@@ -126,9 +132,6 @@ def _of_items(
     best_B = scores_BV.max(axis=1, initial=-np.inf)
     log_all_B = np.log(np.exp(scores_BV - best_B[:, None]).sum(axis=1))
     relative_C = scores_BV[row_C, item_C] - best_B[row_C]
-    told_B = queries.hour_of_week_B >= 0
-    sort_B, hour_B = sort_of_day(queries.hour_of_week_B), np.where(told_B, queries.hour_of_week_B % HOURS, 0).astype(np.int64)
-    leaving_V = np.asarray(known.moves_VV.sum(axis=1)).ravel()
     ever, season, now = (KERNELS.index(name) for name in ("ever", "season", "part_of_day"))
     likes_C, likes_now_C = (_likes(known, own, kernel, row_C, category_C, len(scores_BV)) for kernel in (season, now))
     around_C, around_now_C = _neighbourhood(known, own, (season, now), row_C, item_C)
@@ -144,13 +147,13 @@ def _of_items(
         known.users_V[item_C],
         known.events_V[item_C] / np.maximum(known.users_V[item_C], 1),
         views.clock[row_C, item_C],
-        np.where(told_B[row_C], known.category_clock_CSH[category_C, sort_B[row_C], hour_B[row_C]], 0.0),
+        np.where(views.told_B[row_C], known.category_clock_CSH[category_C, views.sort_B[row_C], views.hour_B[row_C]], 0.0),
         np.log(views.distance[row_C, item_C] + 0.03),
         views.nearby[row_C, item_C],
         likeness_C,
         likeness_C / (views.likeness.max(axis=1, initial=0.0)[row_C] + 1e-6),
         views.moves[row_C, item_C],
-        views.moves[row_C, item_C] / (leaving_V[last_C] + 5.0),
+        views.moves[row_C, item_C] / (known.leaving_V[last_C] + 5.0),
         np.where(after_C, known.category_moves_CC[known.vocabulary.category_of_item_V[last_C], category_C], 0.0),
         likes_C,
         likes_now_C,
@@ -159,8 +162,8 @@ def _of_items(
         around_now_C,
         taken_B[row_C],
         np.log(own.gap_B)[row_C],
-        np.where(told_B, queries.hour_of_week_B % HOURS, np.nan)[row_C],
-        sort_B[row_C],
+        np.where(views.told_B, queries.hour_of_week_B % HOURS, np.nan)[row_C],
+        views.sort_B[row_C],
         distinct_B[row_C],
         (distinct_B / np.maximum(taken_B, 1))[row_C],
     ]

@@ -7,6 +7,7 @@ Shape suffixes: E events of many owners, V items, C categories, S sorts of day (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -46,6 +47,11 @@ class Facts:
     category_moves_CC: np.ndarray
     moves_VV: sparse.csr_matrix
     likeness_VV: sparse.csr_matrix
+
+    @cached_property
+    def leaving_V(self) -> np.ndarray:  # noqa: N802
+        """How often another item followed on each."""
+        return np.asarray(self.moves_VV.sum(axis=1)).ravel()
 
 
 def facts(vocabulary: Vocabulary, events: EventColumns, first_E: np.ndarray, until: int) -> Facts:

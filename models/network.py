@@ -132,8 +132,7 @@ class Network(nn.Module):
         """Each event as read alone and as read after those before it, both (B, L, D)."""
         x_BLD = self.item(events.item_BL) + self.category(events.category_BL) + self.event_type(events.event_type_BL)
         if self.settings.times:
-            gap_BL = time_bucket(events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1]))
-            gap_BL = torch.where(_is_first(events), UNKNOWN_TIME, gap_BL)
+            gap_BL = torch.where(_is_first(events), UNKNOWN_TIME, time_bucket(_gap_before(events)))
             x_BLD = x_BLD + self.hour(events.hour_of_week_BL) + self.gap(gap_BL)
         if self.settings.places:
             lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
@@ -225,8 +224,7 @@ class Network(nn.Module):
             yield self.past_gap(gap_BTL).squeeze(-1)
             clock_BTL = clock_bucket(moments.hour_of_week_BT.unsqueeze(-1), events.hour_of_week_BL.unsqueeze(1))
             yield self.past_clock(clock_BTL).squeeze(-1)
-            gap_before_BL = events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1])
-            pace_BTL = pace_bucket((now_BT - newest_BT).unsqueeze(-1), gap_before_BL.unsqueeze(1))
+            pace_BTL = pace_bucket((now_BT - newest_BT).unsqueeze(-1), _gap_before(events).unsqueeze(1))
             told_BTL = (moments.hour_of_week_BT >= 0).unsqueeze(-1) & ~_is_first(events).unsqueeze(1)
             yield self.past_pace(torch.where(told_BTL, pace_BTL, UNKNOWN_PACE)).squeeze(-1)
         if self.settings.places:
@@ -239,7 +237,7 @@ class Network(nn.Module):
             lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
             origin_BTL = distance_bucket(
                 moments.latitude_BT.unsqueeze(-1), moments.longitude_BT.unsqueeze(-1),
-                _before(lat_BL).unsqueeze(1), _before(lon_BL).unsqueeze(1),
+                _before(lat_BL, torch.nan).unsqueeze(1), _before(lon_BL, torch.nan).unsqueeze(1),
             )  # fmt: skip
             yield self.past_origin(origin_BTL).squeeze(-1)
         if self.settings.repeats:
@@ -250,17 +248,21 @@ class Network(nn.Module):
         """What stands before each past event: the newest event's item, its category, neither; x is it that item itself."""
         item_BT = events.item_BL.gather(1, last_BT)
         category_BT = events.category_BL.gather(1, last_BT)
-        item_before_BL = F.pad(events.item_BL, (1, 0))[:, :-1]
-        category_before_BL = F.pad(events.category_BL, (1, 0))[:, :-1]
+        item_before_BL, category_before_BL = _before(events.item_BL, PADDING), _before(events.category_BL, PADDING)
         after_item = item_before_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
         after_category = category_before_BL.unsqueeze(1) == category_BT.unsqueeze(-1)
         itself = events.item_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
         return torch.where(after_item, 2, torch.where(after_category, 1, 0)) + 3 * itself
 
 
-def _before(values_BL: Tensor) -> Tensor:
-    """Of each event what the one before it has; NaN before the first."""
-    return F.pad(values_BL, (1, 0), value=torch.nan)[:, :-1]
+def _before(values_BL: Tensor, nothing: float) -> Tensor:
+    """Of each place in a row what the one before it has; of the first place `nothing`."""
+    return F.pad(values_BL, (1, 0), value=nothing)[:, :-1]
+
+
+def _gap_before(events: Events) -> Tensor:
+    """Seconds from the place before in the row, (B, L); of the first place 0, of the first event that since padding."""
+    return events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1])
 
 
 def _later(events: Events, moments: Moments) -> Moments:
@@ -278,7 +280,7 @@ def _unpulled(vector_BTD: Tensor) -> Reading:
 
 def _is_first(events: Events) -> Tensor:
     """(B, L): is nothing but padding before it?"""
-    return F.pad(events.item_BL, (1, 0))[:, :-1] == PADDING
+    return _before(events.item_BL, PADDING) == PADDING
 
 
 def first_places(item_BL: Tensor) -> Tensor:

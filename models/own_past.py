@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.facts import sort_of_day
 from models.queries import FIRST, PADDING, Histories, Queries
 
 _DAY, _MINUTE = 86_400.0, 60.0
@@ -105,7 +106,7 @@ def _weights(
     on_clock_T = np.minimum(apart_T % 24.0, 24.0 - apart_T % 24.0)
     hour_T_, part_T = (np.exp(-0.5 * (on_clock_T / width) ** 2) for width in (_HOUR, _PART_OF_DAY))
     of_week_T = np.exp(-0.5 * (np.minimum(apart_T, 168.0 - apart_T) / _HOUR_OF_WEEK) ** 2)
-    sort_T = np.where(told_T, (hour_T >= 120.0) == (now_T >= 120.0), True).astype(np.float64)
+    sort_T = np.where(told_T, sort_of_day(hour_T) == sort_of_day(now_T), True).astype(np.float64)
     part_T = part_T * sort_T
 
     # What came before each event, in its history; of the first one nothing.

@@ -26,9 +26,10 @@ import numpy as np
 import pandas as pd
 
 from conf.settings import load_settings
+from models import metrics
 from models.baselines import Baseline, baseline
 from models.candidates import candidates
-from models.counts import Counts, count
+from models.counts import count
 from models.facts import Facts, facts
 from models.histories import (
     EventColumns,
@@ -41,19 +42,20 @@ from models.histories import (
 )
 from models.hybrid import Hybrid, examples, grow
 from models.queries import FIRST, Histories, Queries, Ranker, Vocabulary
+from models.replay import TRAJECTORY_GAP_US
 
 LOG = harness.ROOT.parent / "shared/data/foursquare_nyc/checkins.csv.gz"
 SETTINGS = load_settings("conf/foursquare.yaml").baselines
 PARTS = {"validation": (0.8, 0.9), "test": (0.9, 1.0)}
 LEARNT = 0.875
-TRAJECTORY_GAP_S, CHECK_IN = 86_400, "check-in"
+TRAJECTORY_GAP_S, CHECK_IN = TRAJECTORY_GAP_US // 1_000_000, "check-in"
 AT_ONCE, LENGTH, SAMPLES = 256, 400, 500
-MEASURES = ("accuracy@1", "accuracy@5", "accuracy@10", "mrr")
+MEASURES = {"accuracy@1": ("hit", 1), "accuracy@5": ("hit", 5), "accuracy@10": ("hit", 10), "mrr": ("mrr", 0)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """Check-ins by user and time. `taken_*`: what the event columns are made of."""
+    """Check-ins by user and time."""
 
     rows: pd.DataFrame
 
@@ -117,12 +119,8 @@ def lasts(log: Log, first_E: np.ndarray) -> np.ndarray:
 
 def kernels(log: Log, vocabulary: Vocabulary) -> Baseline:
     taken = log.rows["venue_id"].value_counts()
-    return baseline("kernels", _counts(vocabulary, taken), SETTINGS)
-
-
-def _counts(vocabulary: Vocabulary, taken: pd.Series) -> Counts:
     items = (taken.index.tolist(), taken.to_numpy(), np.zeros(len(taken)))
-    return count(vocabulary, (CHECK_IN,), items, ([], [], []))
+    return baseline("kernels", count(vocabulary, (CHECK_IN,), items, ([], [], [])), SETTINGS)
 
 
 def hybrid(log: Log, vocabulary: Vocabulary, until: int) -> Hybrid:
@@ -148,24 +146,16 @@ def _made(log: Log, vocabulary: Vocabulary, until: int) -> tuple[Facts, Baseline
 def ranks(ranker: Ranker, asked: Asked) -> np.ndarray:
     found = []
     for row_B, past, queries in asked.batches():
-        scores_BV, target_B = ranker.scores(past, queries), asked.events.item_E[row_B] - FIRST
-        found.append((scores_BV >= scores_BV[np.arange(len(row_B)), target_B][:, None]).sum(axis=1))
+        found.append(metrics.ranks(ranker.scores(past, queries), asked.events.item_E[row_B] - FIRST))
     return np.concatenate(found)
-
-
-def values(rank_Q: np.ndarray) -> np.ndarray:
-    return np.stack([rank_Q <= 1, rank_Q <= 5, rank_Q <= 10, 1.0 / rank_Q], axis=1).astype(np.float64)
 
 
 def intervals(values_QM: np.ndarray, user_Q: np.ndarray) -> dict[str, list[float]]:
     """Mean and 95% interval of each measure, by drawing users."""
-    user_Q = np.unique(user_Q, return_inverse=True)[1]
-    drawn_SU = np.random.default_rng(1).poisson(1.0, (SAMPLES, user_Q.max() + 1))
-    sums_UM = np.stack([np.bincount(user_Q, weights=column) for column in values_QM.T], axis=1)
-    means_SM = (drawn_SU @ sums_UM) / (drawn_SU @ np.bincount(user_Q))[:, None]
-    low_M, high_M = np.percentile(means_SM, [2.5, 97.5], axis=0)
-    told = zip(values_QM.mean(axis=0), low_M, high_M, strict=True)
-    return {name: [round(float(one), 4) for one in three] for name, three in zip(MEASURES, told, strict=True)}
+    told = metrics.intervals(metrics.tally(values_QM, user_Q, SAMPLES))
+    return {
+        name: [round(bound, 4) for bound in (one.mean, one.lower, one.upper)] for name, one in zip(MEASURES, told, strict=True)
+    }
 
 
 def main() -> None:
@@ -193,7 +183,7 @@ def main() -> None:
         began = time.monotonic()
         ranker = make()
         made = time.monotonic()
-        found = values(ranks(ranker, asked))
+        found = metrics.values(ranks(ranker, asked), list(MEASURES.values()))
         line = {"name": name, "asked": len(row_Q), "all": intervals(found, user_Q)}
         line |= {
             "two_or_more": intervals(found[longer_Q], user_Q[longer_Q]),
