@@ -10,6 +10,7 @@ from conf.section import Section
 
 Encoder = Literal["transformer", "lstm", "gru", "rnn"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
+HYBRID = "hybrid"  # the method of what orders candidates by trees
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: tuple[str, ...] = get_args(Weekday)
 
@@ -87,6 +88,11 @@ class Evaluate(Section):
 class Labeller(Section):
     by: Literal["learned", "rule"] = "learned"
     max_moments: int = Field(500_000, ge=10_000)
+
+
+class Ranker(Section):
+    by: Literal["trees", "network"] = "trees"
+    max_moments: int = Field(20_000, ge=100)
 
 
 class Gate(Section):

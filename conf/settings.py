@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from conf.baselines import Baselines
 from conf.contracts import SERIES_DAYS
-from conf.learning import Evaluate, Gate, Labeller, Model, Train, Tune
+from conf.learning import Evaluate, Gate, Labeller, Model, Ranker, Train, Tune
 from conf.mapping import Mapping, load_mapping
 from conf.section import Section
 from conf.tables import TABLES
@@ -223,6 +223,7 @@ class Settings(Section):
     model: Model = Model()
     train: Train = Train()
     tune: Tune = Tune()
+    ranker: Ranker = Ranker()
     evaluate: Evaluate = Evaluate()
     baselines: Baselines = Baselines()
     gate: Gate = Gate()

@@ -42,6 +42,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield _python()
     yield _packages()
     yield _java()
+    yield _lightgbm(settings)
     yield _jars(settings)
     yield _memory(settings)
     yield _disk("disk: lake", _nearest(settings.lake))
@@ -89,6 +90,18 @@ def _packages() -> Check:
 
 def _java() -> Check:
     return Check(name="Java", found="17", problem=java_problem())
+
+
+def _lightgbm(settings: Settings) -> Check:
+    """Its wheel leaves OpenMP to the system."""
+    if settings.ranker.by != "trees":
+        return Check(name="LightGBM", found="not needed: ranker.by is network")
+    try:
+        import lightgbm
+    except (ImportError, OSError) as error:
+        how = "install OpenMP (Debian: apt-get install libgomp1), or do without: ranker.by: network"
+        return Check(name="LightGBM", problem=f"step ranker cannot load it ({error}): {how}")
+    return Check(name="LightGBM", found=lightgbm.__version__)
 
 
 def _jars(settings: Settings) -> Check:

@@ -7,7 +7,7 @@ order of (moment, item), F features, P pairs of a moment and an item of its hist
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -24,7 +24,7 @@ _LIKED = 2.0
 OF_ITEM = (
     "is_newest", "first_score", "first_log_share", "events", "lately", "users", "per_user", "clock", "category_clock",
     "distance", "nearby", "likeness", "likeness_share", "moves", "moves_share", "category_moves", "likes_category",
-    "likes_category_now", "category", "own_neighbourhood", "own_neighbourhood_now", "taken", "gap", "hour", "sort_of_day",
+    "likes_category_now", "own_neighbourhood", "own_neighbourhood_now", "taken", "gap", "hour", "sort_of_day",
     "distinct", "novelty",
 )  # fmt: skip
 FEATURES = (*[f"share_{name}" for name in KERNELS], *[f"sum_{name}" for name in KERNELS], *OF_PAIR, *OF_ITEM)
@@ -58,7 +58,8 @@ class _Views:
 
 def candidates(known: Facts, histories: Histories, queries: Queries, scores_BV: np.ndarray) -> Candidates:
     """scores_BV: of the first ranker, over the catalogue of the facts."""
-    own = own_past(histories, queries, known.vocabulary.category_of_item_V)
+    taken = replace(histories, item_BL=known.taken(histories))
+    own = own_past(taken, queries, known.vocabulary.category_of_item_V)
     views = _views(known, own, queries)
     row_C, item_C = _chosen(own, views, scores_BV)
     pair_C, is_own_C = _found(own, row_C, item_C, scores_BV.shape[1])
@@ -157,7 +158,6 @@ def _of_items(
         np.where(after_C, known.category_moves_CC[known.vocabulary.category_of_item_V[last_C], category_C], 0.0),
         likes_C,
         likes_now_C,
-        category_C,
         around_C,
         around_now_C,
         taken_B[row_C],

@@ -1,20 +1,36 @@
-"""A first ranker and a learned one: the first orders the catalogue, gradient-boosted trees the few candidates of a moment.
+"""A first ranker and a learned one: personal kernels order the catalogue, boosted trees the few candidates of a moment.
 
 Trees are LambdaMART (Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82) as LightGBM grows them.
-Shape suffixes: B moments, V items, C candidates.
+Shape suffixes: B moments, V items, C candidates, F features, G moments that are learnt from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-import lightgbm
 import numpy as np
+import torch
 
+from conf.baselines import Baselines, Kernels
+from conf.learning import HYBRID
+from models.baselines import Baseline, baseline
 from models.candidates import FEATURES, Candidates, candidates
-from models.facts import Facts
-from models.queries import Histories, Queries, Ranker, Vocabulary
+from models.counts import count
+from models.facts import KINDS, Facts, facts
+from models.histories import name_indices
+from models.queries import FIRST, Histories, Queries, Vocabulary
+from models.replay import Log, Options, batches
+
+try:
+    import lightgbm
+except OSError as wrong:
+    remedy = "install OpenMP (Debian: apt-get install libgomp1), or do without: ranker.by: network"
+    raise ValueError(f"LightGBM cannot be loaded ({wrong}): {remedy}") from None
 
 _ROUNDS = 150
 _GROWN_AS = {
@@ -26,32 +42,48 @@ _GROWN_AS = {
 _BEST_KEPT, _OTHERS_KEPT = 30, 0.25
 # Candidates with equal trees stand as the first ranker has them.
 _TIE = 1e-3
+# Of moments and items together: what is known of each pair fills some arrays.
+_PAIRS_AT_ONCE = 2_000_000
+_DETAILS, _VOCABULARY, _TALLIES, _TREES = "version.json", "vocabulary.json", "tallies.npz", "trees.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hybrid:
-    """A `Ranker` over the catalogue of the first one. What is no candidate comes after all that are, in the first's order."""
+    """A `Ranker`. What is no candidate comes after all that are, in the order of the first.
 
-    first: Ranker
+    `details`: what else its folder is to say.
+    """
+
     known: Facts
     trees: lightgbm.Booster
+    kernels: Kernels = field(default_factory=Kernels)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
-        return "hybrid"
+        return HYBRID
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return self.first.vocabulary
+        return self.known.vocabulary
+
+    @cached_property
+    def first(self) -> Baseline:
+        return first_ranker(self.known, self.kernels)
 
     def scores(self, histories: Histories, queries: Queries) -> np.ndarray:
         """Scores of all items, (B, V) float32."""
+        scores_BV = np.zeros((len(queries.timestamp_B), len(self.vocabulary.items)), np.float32)
+        for part in _parts(*scores_BV.shape):
+            scores_BV[part] = self._scores(histories.part(part), queries.part(part))
+        return scores_BV
+
+    def _scores(self, histories: Histories, queries: Queries) -> np.ndarray:
         first_BV = self.first.scores(histories, queries)
-        if not first_BV.size:
-            return first_BV
         found = candidates(self.known, histories, queries, first_BV)
         below_BV = first_BV - first_BV.max(axis=1, keepdims=True)
-        score_C = self.trees.predict(found.features_CF)
+        # As many threads as torch is allowed here.
+        score_C = self.trees.predict(found.features_CF, num_threads=torch.get_num_threads())
         below_C = below_BV[found.row_C, found.item_C]
         score_C = score_C + _TIE * below_C / (1.0 - below_C)
         least_B = np.full(len(first_BV), np.inf)
@@ -60,18 +92,69 @@ class Hybrid:
         scores_BV[found.row_C, found.item_C] = score_C
         return scores_BV
 
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {f"{kind}_{part}": self.known.tallies[kind][part] for kind in KINDS for part in range(3)}
+        np.savez_compressed(folder / _TALLIES, **arrays)
+        self.vocabulary.save(folder / _VOCABULARY)
+        self.trees.save_model(folder / _TREES)
+        details = {"method": HYBRID, "target_types": self.known.target_types, "kernels": self.kernels.model_dump(mode="json")}
+        (folder / _DETAILS).write_text(json.dumps({**self.details, **details}))
+
+    @staticmethod
+    def load(folder: Path) -> Hybrid:
+        """
+        Raises:
+            ValueError: the folder is damaged, or its trees are of another release's features.
+        """
+        details = json.loads((folder / _DETAILS).read_text())
+        trees = load_trees(folder)
+        vocabulary = Vocabulary.load(folder / _VOCABULARY)
+        with np.load(folder / _TALLIES, allow_pickle=False) as held:
+            tallies = {kind: (held[f"{kind}_0"], held[f"{kind}_1"], held[f"{kind}_2"]) for kind in KINDS}
+        target_types, kernels = tuple(details.pop("target_types")), Kernels.model_validate(details.pop("kernels"))
+        return Hybrid(known=facts(vocabulary, target_types, tallies), trees=trees, kernels=kernels, details=details)
+
+
+def load_trees(folder: Path) -> lightgbm.Booster:
+    """
+    Raises:
+        ValueError: there are none, or they were grown on other features.
+    """
+    try:
+        trees = lightgbm.Booster(model_file=folder / _TREES)
+    except lightgbm.basic.LightGBMError as error:
+        raise ValueError(f"{folder} holds no trees that can be read ({error}): publish another version") from None
+    if tuple(trees.feature_name()) != FEATURES:
+        raise ValueError(f"{folder} was learnt by another release, from other features: publish another version")
+    return trees
+
+
+def first_ranker(known: Facts, settings: Kernels) -> Baseline:
+    """The user's own past under kernels, which needs of everybody only how often each item was taken."""
+    items = known.vocabulary.items
+    counts = count(known.vocabulary, known.target_types, (items, known.events_V, np.zeros(len(items))), ([], [], []))
+    return baseline("kernels", counts, Baselines(kernels=settings))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Candidates of moments, and which of them was taken; moments of which none was say nothing and are left out."""
+    """Candidates of moments, and which of them was taken; moments of which none was say nothing and are left out.
 
-    features_CF: np.ndarray
-    is_taken_C: np.ndarray
-    size_B: np.ndarray
+    `moment_G`: what tells moments apart, int64; `size_G`: how many candidates of each.
+    """
+
+    features_CF: np.ndarray  # float32
+    is_taken_C: np.ndarray  # bool
+    size_G: np.ndarray  # int64
+    moment_G: np.ndarray
 
 
-def examples(found: Candidates, target_B: np.ndarray) -> Examples:
-    """target_B: the catalogue place that was taken at each moment, -1 where it is not in the catalogue."""
+def examples(found: Candidates, target_B: np.ndarray, moment_B: np.ndarray) -> Examples:
+    """target_B: the catalogue place that was taken at each moment, -1 where it is not in the catalogue.
+
+    Which candidates are kept depends on the moment and the item alone.
+    """
     is_taken_C = found.item_C == target_B[found.row_C]
     told_B = np.bincount(found.row_C, weights=is_taken_C, minlength=len(target_B)) > 0
     score_C = found.features_CF[:, FEATURES.index("first_score")]
@@ -79,25 +162,63 @@ def examples(found: Candidates, target_B: np.ndarray) -> Examples:
     size_B = np.bincount(found.row_C, minlength=len(target_B))
     place_C = np.empty(len(order), np.int64)
     place_C[order] = np.arange(len(order)) - np.repeat(np.cumsum(size_B) - size_B, size_B)
-    drawn_C = np.random.default_rng(0).random(len(order)) < _OTHERS_KEPT
+    drawn_C = _drawn(moment_B[found.row_C], found.item_C) < _OTHERS_KEPT
     kept = np.flatnonzero(told_B[found.row_C] & (is_taken_C | (place_C < _BEST_KEPT) | drawn_C))
     size_B = np.bincount(found.row_C[kept], minlength=len(target_B))
-    return Examples(features_CF=found.features_CF[kept], is_taken_C=is_taken_C[kept], size_B=size_B[size_B > 0])
+    return Examples(
+        features_CF=found.features_CF[kept],
+        is_taken_C=is_taken_C[kept],
+        size_G=size_B[size_B > 0],
+        moment_G=moment_B[size_B > 0].astype(np.int64),
+    )
 
 
-def grow(parts: Iterable[Examples], threads: int = 1) -> lightgbm.Booster:
-    """Trees that order the candidates of such moments.
+def lessons(log: Log, known: Facts, kernels: Kernels, options: Options) -> Iterator[Examples]:
+    """The moments of a log (see `models.replay`), asked as they are judged; told apart by the numbers of their rows."""
+    first = first_ranker(known, kernels)
+    items = known.vocabulary.items
+    target_Q = name_indices(log.item_Q, items) - FIRST
+    for chosen, histories, queries in batches(log, first, options):
+        target_B, moment_B = target_Q[chosen], log.row_Q[chosen]
+        for part in _parts(len(target_B), len(items)):
+            past, asked = histories.part(part), queries.part(part)
+            found = candidates(known, past, asked, first.scores(past, asked))
+            yield examples(found, target_B[part], moment_B[part])
+
+
+def _parts(moments: int, size: int) -> Iterator[slice]:
+    """Of so many moments as many at once as memory allows; none of an empty catalogue."""
+    at_once = max(1, _PAIRS_AT_ONCE // max(size, 1))
+    for start in range(0, moments if size else 0, at_once):
+        yield slice(start, start + at_once)
+
+
+def _drawn(moment_C: np.ndarray, item_C: np.ndarray) -> np.ndarray:
+    """A number in 0..1 of each pair, by the mixing of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    mixed = moment_C.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + item_C.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) / float(1 << 53)
+
+
+def grow(parts: Iterable[Examples]) -> lightgbm.Booster:
+    """Trees that order the candidates of such moments: the same for the same moments, in whatever parts and order.
 
     Raises:
         ValueError: there is no moment to learn from.
     """
     given = list(parts)
-    if not sum(len(part.size_B) for part in given):
+    if not sum(len(part.size_G) for part in given):
         raise ValueError("there is no moment whose item was among the candidates: nothing to learn an order from")
+    size_G, moment_G = (np.concatenate([getattr(part, name) for part in given]) for name in ("size_G", "moment_G"))
+    order = np.argsort(moment_G, kind="stable")
+    begin_G = np.cumsum(size_G) - size_G
+    size_G, begin_G = size_G[order], begin_G[order]
+    row_C = np.repeat(begin_G - np.cumsum(size_G) + size_G, size_G) + np.arange(size_G.sum())
     data = lightgbm.Dataset(
-        np.concatenate([part.features_CF for part in given]),
-        np.concatenate([part.is_taken_C for part in given]).astype(np.int32),
-        group=np.concatenate([part.size_B for part in given]),
+        np.concatenate([part.features_CF for part in given])[row_C],
+        np.concatenate([part.is_taken_C for part in given])[row_C].astype(np.int32),
+        group=size_G,
         feature_name=list(FEATURES),
     )
-    return lightgbm.train({**_GROWN_AS, "num_threads": threads}, data, num_boost_round=_ROUNDS)
+    return lightgbm.train({**_GROWN_AS, "num_threads": torch.get_num_threads()}, data, num_boost_round=_ROUNDS)

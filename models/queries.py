@@ -76,6 +76,10 @@ class Histories:
     longitude_BL: np.ndarray  # float32
     seen: list[np.ndarray] | None = None
 
+    def part(self, chosen: slice) -> Histories:
+        arrays = {name: values[chosen] for name, values in vars(self).items() if name != "seen"}
+        return Histories(**arrays, seen=None if self.seen is None else self.seen[chosen])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
@@ -85,6 +89,9 @@ class Queries:
     hour_of_week_B: np.ndarray  # float32
     latitude_B: np.ndarray  # float32
     longitude_B: np.ndarray  # float32
+
+    def part(self, chosen: slice) -> Queries:
+        return Queries(**{name: values[chosen] for name, values in vars(self).items()})
 
 
 class Ranker(Protocol):

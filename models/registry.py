@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
-from conf.learning import ENCODERS
+from conf.learning import ENCODERS, HYBRID
 from models.baselines import BASELINES, Baseline
 from models.interest import InterestModel
 from models.queries import Ranker
@@ -93,4 +93,8 @@ def load_ranker(folder: Path) -> Ranker:
         return InterestModel.load(folder)
     if method in BASELINES:
         return Baseline.load(folder)
-    raise ValueError(f"{folder}: unknown method {method}; known are {', '.join((*ENCODERS, *BASELINES))}")
+    if method == HYBRID:
+        from models.hybrid import Hybrid  # LightGBM needs a library of the system's, which the others do without
+
+        return Hybrid.load(folder)
+    raise ValueError(f"{folder}: unknown method {method}; known are {', '.join((*ENCODERS, *BASELINES, HYBRID))}")

@@ -1,5 +1,6 @@
-"""Judges the candidate on the day's events against the published version and baselines; decides what serves.
+"""Judges the day's candidates on its events against the published version and baselines; decides what serves.
 
+The network and the ranker are both judged; what is decided on is the one whose kind serves, at first the better one.
 Every target event that arrived on the day is ranked by all contenders as it would have been ranked when
 it happened: before anything was trained on it. A bootstrap judges a second version besides, trained
 until a cut, on all that came after the cut. A log without times is judged on each user's last event.
@@ -7,7 +8,7 @@ until a cut, on all that came after the cut. A log without times is judged on ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pyspark.sql import Window
@@ -20,46 +21,66 @@ from jobs.lake import logs
 from jobs.lake.context import Context
 from jobs.lake.publications import BASELINE, INTEREST, in_force, in_order
 from jobs.lake.schema import spark_schema
-from models.judging import Judged, Verdicts
+from models.judging import Judged, Terms, Verdicts
 from models.metrics import Tally
 
 __all__ = ["evaluate_file", "run"]
 
 
 def run(context: Context) -> None:
-    registry, day = context.log_rows("model_versions"), context.days.last
-    candidate = versions.candidate(registry, day, context.mapping.has_times)
+    registry, day, terms = context.log_rows("model_versions"), context.days.last, contest.terms(context)
     # A run of a day does not see what it decided itself.
     newest = in_force(context.log_rows("publications"), before=day)
     before = None if newest is None else newest["model_version"]
     published = None if before is None else versions.known(registry, before)
-    exam = exams.day_exam(context) if context.mapping.has_times else exams.last_events_exam(context)
-    fitted, terms = contest.fitted(context, exam, candidate or published), contest.terms(context)
-    both = [row for row in (candidate, published) if row is not None]
-    verdicts = contest.contest(context, exam, fitted, both, terms)
-    _tell(context, verdicts.judged, quality.DAY)
-    rows = contest.rows(context, verdicts.judged, quality.DAY)
+    cuts = versions.held_out(registry, day) if context.bootstrap and context.mapping.has_times else []
+    held = _held_out(context, cuts, terms)
+    rows = contest.rows(context, held, quality.HOLDOUT)
+    by_kind = {row["kind"]: held[row["model_version"]] for row in cuts if row["model_version"] in held}
 
-    cut = versions.holdout(registry, day) if context.bootstrap and context.mapping.has_times else None
+    made = versions.candidates(registry, day, context.mapping.has_times)
+    made = _in_turn(made, published, {kind: one.mean(context.settings.gate.measure) for kind, one in by_kind.items()})
+    candidate = made[0] if made else None
+    exam = exams.day_exam(context) if context.mapping.has_times else exams.last_events_exam(context)
+    fitted = contest.fitted(context, exam, candidate or published)
+    others = [] if published is None else [published]
+    verdicts = contest.contest(context, exam, fitted, [*made, *others], terms, against=before if made else None)
+    _tell(context, verdicts.judged, quality.DAY)
+    rows += contest.rows(context, verdicts.judged, quality.DAY)
     judged = verdicts.judged
-    if cut is not None:
-        later = exams.holdout_exam(context, cut["trained_until"].date())
-        held = contest.contest(context, later, contest.fitted(context, later, cut), [cut], terms).judged
-        _tell(context, held, quality.HOLDOUT)
-        rows += contest.rows(context, held, quality.HOLDOUT)
-        if candidate is not None and not judged:
-            # Nothing happened on the day: the version trained until the cut stands for the candidate.
-            judged = {candidate["model_version"] if name == cut["model_version"] else name: one for name, one in held.items()}
+    if candidate is not None and not judged:
+        # Nothing happened on the day: the versions trained until the cut stand for the candidates.
+        judged = {name: one for name, one in held.items() if name in fitted}
+        judged |= {row["model_version"]: by_kind[row["kind"]] for row in made if row["kind"] in by_kind}
 
     if candidate is not None and verdicts.paired is not None:
         rows += quality.paired_rows(candidate["model_version"], verdicts.paired, context.settings.gate, day)
     schema = spark_schema(TABLES["model_quality"])
     table = context.spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
     context.write("model_quality", table)
+    besides = {row["model_version"] for row in made[1:]} - {before}
+    judged = {name: one for name, one in judged.items() if name not in besides}
     decision = _decide(context, candidate, published, replace(verdicts, judged=judged))
     catalogue = fitted[gate.POPULARITY].vocabulary.items
     if decision is not None and (candidate is not None or before is not None or catalogue):
         _publish(context, decision, fitted, registry)
+
+
+def _held_out(context: Context, cuts: Sequence[logs.Row], terms: Terms) -> dict[str, Judged]:
+    """Versions that were trained until a cut, judged on what came after it; beside the baselines."""
+    if not cuts:
+        return {}
+    later = exams.holdout_exam(context, cuts[0]["trained_until"].date())
+    judged = contest.contest(context, later, contest.fitted(context, later, cuts[0]), cuts, terms).judged
+    _tell(context, judged, quality.HOLDOUT)
+    return judged
+
+
+def _in_turn(made: Sequence[logs.Row], published: logs.Row | None, held: Mapping[str, float]) -> list[logs.Row]:
+    """The day's candidates, first the one that is to be decided on: of the kind that serves; of kinds that do not yet, the one
+    that ranked best where its like was held out."""
+    serving = None if published is None else published["kind"]
+    return sorted(made, key=lambda row: (row["kind"] != serving, -held.get(row["kind"], 0.0)))
 
 
 def _tell(context: Context, judged: Mapping[str, Judged], evaluation: str) -> None:

@@ -23,22 +23,23 @@ COLUMNS = ("model_version", "segment", "metric", "k", "value", "lower", "upper",
 def compare(
     spark: SparkSession, settings: Settings, output: Path | None, *, hide_time: bool = False, freeze_history: bool = False
 ) -> list[str]:
-    """Lines to read; with `output` a CSV of `COLUMNS` besides. The version is the newest that was trained to be held out;
-    where a log has no times it is the newest at all, and the events are each user's last.
+    """Lines to read; with `output` a CSV of `COLUMNS` besides. The versions are the newest that were trained to be held
+    out; where a log has no times they are the newest at all, and the events are each user's last.
 
     Raises:
         ValueError: there is no finished day or no such version, or `output` cannot be written.
     """
     [step] = choose(only=("evaluate",))
     context = newest_state(spark, settings).seen_by(step)
-    version = held_out(context)
+    candidates = held_out(context)
+    version = candidates[0]
     if context.mapping.has_times:
         exam = exams.holdout_exam(context, version["trained_until"].date())
     else:
         exam = exams.last_events_exam(context)
     how = contest.terms(context, hide_time=hide_time, freeze_history=freeze_history)
     with nullcontext() if output is None else replaced(output) as scratch:
-        judged = contest.contest(context, exam, contest.fitted(context, exam, version), [version], how).judged
+        judged = contest.contest(context, exam, contest.fitted(context, exam, version), candidates, how).judged
         if scratch is not None:
             _write(contest.rows(context, judged, quality.HOLDOUT), scratch)
     asked = [name for name, is_so in (("time hidden", hide_time), ("history frozen", freeze_history)) if is_so]
@@ -53,17 +54,17 @@ def _write(rows: list[quality.Row], path: Path) -> None:
         writer.writerows(rows)
 
 
-def held_out(context: Context) -> logs.Row:
-    """The newest version that was trained until a cut; of a log without times the newest.
+def held_out(context: Context) -> list[logs.Row]:
+    """The newest versions that were trained until a cut; of a log without times the newest.
 
     Raises:
         ValueError: there is none.
     """
     made = context.log_rows("model_versions")
     days = sorted({row["day"] for row in made}, reverse=True)
-    choice = versions.holdout if context.mapping.has_times else lambda rows, day: versions.candidate(rows, day, False)
-    found = next((version for day in days if (version := choice(made, day)) is not None), None)
-    if found is None:
+    choice = versions.held_out if context.mapping.has_times else lambda rows, day: versions.candidates(rows, day, False)
+    found: list[logs.Row] = next((some for day in days if (some := choice(made, day))), [])
+    if not found:
         raise ValueError(
             f"{context.lake.root} has no version to judge: `run --bootstrap` trains one until a cut, on enough days"
         )

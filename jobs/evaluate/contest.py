@@ -49,13 +49,15 @@ def terms(context: Context, *, hide_time: bool = False, freeze_history: bool = F
     )
 
 
-def contest(context: Context, exam: Exam, others: Fitted, judged: Sequence[logs.Row], how: Terms) -> Verdicts:
-    """Baselines under their names and versions under theirs; the first version is held against all, the second above all."""
+def contest(
+    context: Context, exam: Exam, others: Fitted, judged: Sequence[logs.Row], how: Terms, *, against: str | None = None
+) -> Verdicts:
+    """Baselines under their names and versions under theirs; the first version is held against all, above all `against` one."""
     root, by_name = context.lake.root, {row["model_version"]: row for row in judged}
     contenders = [Contender(name=name, ranker=one) for name, one in others.items()]
     contenders += [Contender(name=name, folder=versions.folder(root, row)) for name, row in by_name.items()]
     names = tuple(by_name)
-    compared = (*names, context.settings.gate.measure) if len(names) == 2 else None
+    compared = (names[0], against, context.settings.gate.measure) if against is not None and against != names[0] else None
     how = replace(how, compared=compared, ahead=names[0] if names else None)
     rows = told_apart(context, exam.rows)
     return judge(moments.ordered(rows, context.settings.spark.shuffle_partitions), contenders, how)

@@ -42,14 +42,19 @@ def holdout_exam(context: Context, cut: date, until: date | None = None) -> Exam
 
     `until`: as if nothing had arrived from that day on.
     """
-    events, asks = context.history("events"), is_target(context)
+    events = context.history("events")
     if until is not None:
         events = events.where(F.col("day") < F.lit(until))
-    is_later = F.col("day") >= F.lit(cut)
+    return later_exam(context, events, cut, F.lit(0))
+
+
+def later_exam(context: Context, events: DataFrame, cut: date, row: Column) -> Exam:
+    """The same of given events; `row` names the moment of each."""
+    asks, is_later = is_target(context), F.col("day") >= F.lit(cut)
     users = events.where(is_later & asks).select("user_id").distinct()
     theirs = events.join(users, on="user_id", how="left_semi")
     known = _newest_rows(context, theirs.where(~is_later))
-    told = moments.new_rows(theirs.where(is_later), F.when(asks, F.lit(0)))
+    told = moments.new_rows(theirs.where(is_later), F.when(asks, row))
     return Exam(rows=moments.together(known, told), fitted_on=events.where(asks & ~is_later))
 
 

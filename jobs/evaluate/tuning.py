@@ -64,7 +64,7 @@ def tune_baselines(spark: SparkSession, settings: Settings, names: Sequence[str]
 def _exam(context: Context) -> exams.Exam:
     if not context.mapping.has_times:
         return exams.last_events_exam(context, before_last=1)
-    until = comparing.held_out(context)["trained_until"].date()
+    until = comparing.held_out(context)[0]["trained_until"].date()
     stored = context.history("events").where(F.col("day") < F.lit(until)).select("day").distinct()
     days = sorted(row["day"] for row in stored.collect())
     cut = held_out_from(days, context.settings.evaluate.holdout_share)

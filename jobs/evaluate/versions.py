@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 from jobs.lake import commits, logs
-from jobs.lake.publications import BASELINE, INTEREST, serves_as
+from jobs.lake.publications import BASELINE, INTEREST, RANKER, serves_as
 from models import registry
 from models.baselines import BASELINES, Baseline
 from models.queries import Vocabulary
@@ -22,20 +22,25 @@ def midnight(day: date) -> datetime:
     return datetime.combine(day, time(), tzinfo=UTC)
 
 
-def candidate(versions: Rows, day: date, has_times: bool) -> logs.Row | None:
-    """The newest version that was trained for the day on all that came before it."""
-    made = [row for row in versions if row["kind"] == INTEREST and row["day"] == day and row["method"] not in BASELINES]
-    return _newest([row for row in made if not has_times or row["trained_until"] == midnight(day)])
+def candidates(versions: Rows, day: date, has_times: bool) -> list[logs.Row]:
+    """Of each kind the newest version that was made for the day of all that came before it; a ranker first."""
+    return _newest_of_each([row for row in _learnt(versions, day) if not has_times or row["trained_until"] == midnight(day)])
 
 
-def holdout(versions: Rows, day: date) -> logs.Row | None:
-    """The newest version that was trained for the day on less, to be judged on more than a day."""
-    made = [row for row in versions if row["kind"] == INTEREST and row["day"] == day and row["method"] not in BASELINES]
-    return _newest([row for row in made if row["trained_until"] < midnight(day)])
+def held_out(versions: Rows, day: date) -> list[logs.Row]:
+    """Of each kind the newest version that was made for the day of less, to be judged on more than a day."""
+    return _newest_of_each([row for row in _learnt(versions, day) if row["trained_until"] < midnight(day)])
 
 
-def _newest(rows: Rows) -> logs.Row | None:
-    return max(rows, key=lambda row: row["created_at"], default=None)
+def _learnt(versions: Rows, day: date) -> list[logs.Row]:
+    return [
+        row for row in versions if row["kind"] in (INTEREST, RANKER) and row["day"] == day and row["method"] not in BASELINES
+    ]
+
+
+def _newest_of_each(rows: Rows) -> list[logs.Row]:
+    newest = {row["kind"]: row for row in sorted(rows, key=lambda row: row["created_at"])}
+    return [newest[kind] for kind in (RANKER, INTEREST) if kind in newest]
 
 
 def known(versions: Rows, version: str) -> logs.Row:

@@ -12,13 +12,13 @@ from jobs.lake import logs
 
 INTEREST, LABELLER = "interest", "labeller"
 KINDS = (INTEREST, LABELLER)
-BASELINE = "baseline"  # a kind of version, which serves in an interest model's place
+BASELINE, RANKER = "baseline", "ranker"  # kinds of versions, which serve in an interest model's place
 RULE = "rule"  # what serves where no labeller does; no version of the registry
 
 
 def serves_as(version: logs.Row) -> str:
     """The kind of decisions in which a version of the registry takes part."""
-    return INTEREST if version["kind"] == BASELINE else str(version["kind"])
+    return INTEREST if version["kind"] in (BASELINE, RANKER) else str(version["kind"])
 
 
 def in_order(publications: Iterable[logs.Row], *, kind: str = INTEREST) -> list[logs.Row]:

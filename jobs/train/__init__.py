@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from jobs.lake import commits, logs
 from jobs.lake.context import Context
 from jobs.lake.publications import INTEREST
 from jobs.train import cutting, lineage, tracking
-from jobs.train.catalogue import Catalogue, catalogues
+from jobs.train.catalogue import Catalogue, catalogues, declared
 from jobs.train.cutting import EVENT, Plan, Sizes, midnight
 from jobs.train.launch import launch
 from models import registry
@@ -42,7 +42,7 @@ def run(context: Context) -> None:
     if context.mapping.has_times and parent is None:
         plans = cutting.with_validation(events, plans, targets, settings.train.validation_share)
     before = None if parent is None else Vocabulary.load(parent.folder / registry.VOCABULARY)
-    known = catalogues(events, _items(context), plans, targets, before)
+    known = catalogues(events, declared(context), plans, targets, before)
     vocabularies = {plan.until: one.vocabulary for plan, one in zip(plans, known, strict=True)}
     folded = cutting.folded(events, plans, targets, context.mapping.has_times)
     made = cutting.windows(folded, plans, vocabularies, settings.model.window + 1)
@@ -89,13 +89,8 @@ def _plans(context: Context, parent: lineage.Parent | None) -> list[Plan]:
     if not context.mapping.has_times:
         # All events are of the one day; each user's last is left out instead.
         return [Plan(name="candidate", until=midnight(day + timedelta(days=1)))]
-    plans = [Plan(name="candidate", until=midnight(day), since=None if parent is None else parent.day)]
-    if context.bootstrap:
-        cut = cutting.held_out_from(list(context.days), context.settings.evaluate.holdout_share)
-        # Without a day between them the candidate itself has seen no more.
-        if cut is not None and cut < day:
-            plans.append(Plan(name="hold-out", until=midnight(cut)))
-    return plans
+    candidate, *besides = cutting.whole_plans(list(context.days), context.bootstrap, context.settings.evaluate.holdout_share)
+    return [replace(candidate, since=None if parent is None else parent.day), *besides]
 
 
 def _events(context: Context, parent: lineage.Parent | None) -> DataFrame:
@@ -115,21 +110,12 @@ def _events(context: Context, parent: lineage.Parent | None) -> DataFrame:
     return arrived.unionByName(known.where(F.col("day") < F.lit(parent.day)).select(*EVENT))
 
 
-def _items(context: Context) -> DataFrame:
-    """What was declared of items before the day: `item_id, category, gone, known_on`, a row per change."""
-    if not context.bootstrap:
-        state = context.before("items")
-        return state.select("item_id", "category", F.lit(False).alias("gone"), F.col("changed_on").alias("known_on"))
-    rows = context.earlier("items") if context.mapping.has_times else context.history("items")
-    return rows.where(F.col("day") == F.col("changed_on")).select("item_id", "category", "gone", F.col("day").alias("known_on"))
-
-
 def as_of(context: Context, day: date) -> tuple[DataFrame, Vocabulary]:
     """Windows and names of a whole training for an earlier `day`, cut from all that is stored, as for a hold-out."""
     targets, events = context.mapping.target_events, context.history("events").select(*EVENT)
     plans = [Plan(name="as of", until=midnight(day))]
     plans = cutting.with_validation(events, plans, targets, context.settings.train.validation_share)
-    [known] = catalogues(events, _items(context), plans, targets, None)
+    [known] = catalogues(events, declared(context), plans, targets, None)
     folded = cutting.folded(events, plans, targets, context.mapping.has_times)
     made = cutting.windows(folded, plans, {plans[0].until: known.vocabulary}, context.settings.model.window + 1)
     return made.withColumn("day", F.lit(day)), known.vocabulary

@@ -11,6 +11,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.lake.context import Context
 from jobs.train.cutting import Plan
 from models.queries import Vocabulary
 
@@ -24,6 +25,15 @@ class Catalogue:
 
     vocabulary: Vocabulary
     log_share_V: np.ndarray
+
+
+def declared(context: Context) -> DataFrame:
+    """What was declared of items before the day: `item_id, category, gone, known_on`, a row per change."""
+    if not context.bootstrap:
+        state = context.before("items")
+        return state.select("item_id", "category", F.lit(False).alias("gone"), F.col("changed_on").alias("known_on"))
+    rows = context.earlier("items") if context.mapping.has_times else context.history("items")
+    return rows.where(F.col("day") == F.col("changed_on")).select("item_id", "category", "gone", F.col("day").alias("known_on"))
 
 
 def catalogues(

@@ -53,6 +53,17 @@ class Plan:
         return learnt if self.since is None else learnt & (F.col("day") >= F.lit(self.since))
 
 
+def whole_plans(days: Sequence[date], bootstrap: bool, holdout_share: float) -> list[Plan]:
+    """The candidate of the last day, of all that arrived before it; in a bootstrap one besides, to be judged on the newest."""
+    day = days[-1]
+    plans = [Plan(name="candidate", until=midnight(day))]
+    cut = held_out_from(days, holdout_share) if bootstrap else None
+    # Without a day between them the candidate itself has seen no more.
+    if cut is not None and cut < day:
+        plans.append(Plan(name="hold-out", until=midnight(cut)))
+    return plans
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What was written for a plan: windows and targets per fold, and a hash of all that is in them."""

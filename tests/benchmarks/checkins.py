@@ -27,10 +27,9 @@ import pandas as pd
 
 from conf.settings import load_settings
 from models import metrics
-from models.baselines import Baseline, baseline
+from models.baselines import Baseline
 from models.candidates import candidates
-from models.counts import count
-from models.facts import Facts, facts
+from models.facts import Facts, facts, tallied
 from models.histories import (
     EventColumns,
     Moments,
@@ -40,12 +39,12 @@ from models.histories import (
     queries_before,
     stop_before,
 )
-from models.hybrid import Hybrid, examples, grow
+from models.hybrid import Hybrid, examples, first_ranker, grow
 from models.queries import FIRST, Histories, Queries, Ranker, Vocabulary
 from models.replay import TRAJECTORY_GAP_US
 
 LOG = harness.ROOT.parent / "shared/data/foursquare_nyc/checkins.csv.gz"
-SETTINGS = load_settings("conf/foursquare.yaml").baselines
+KERNELS = load_settings("conf/foursquare.yaml").baselines.kernels
 PARTS = {"validation": (0.8, 0.9), "test": (0.9, 1.0)}
 LEARNT = 0.875
 TRAJECTORY_GAP_S, CHECK_IN = TRAJECTORY_GAP_US // 1_000_000, "check-in"
@@ -117,30 +116,26 @@ def lasts(log: Log, first_E: np.ndarray) -> np.ndarray:
     return last_E
 
 
-def kernels(log: Log, vocabulary: Vocabulary) -> Baseline:
-    taken = log.rows["venue_id"].value_counts()
-    items = (taken.index.tolist(), taken.to_numpy(), np.zeros(len(taken)))
-    return baseline("kernels", count(vocabulary, (CHECK_IN,), items, ([], [], [])), SETTINGS)
+def kernels(log: Log, vocabulary: Vocabulary, until: int) -> Baseline:
+    return first_ranker(known(log, vocabulary, until), KERNELS)
+
+
+def known(log: Log, vocabulary: Vocabulary, until: int) -> Facts:
+    return facts(vocabulary, (CHECK_IN,), tallied(vocabulary, *log.events(vocabulary), until))
 
 
 def hybrid(log: Log, vocabulary: Vocabulary, until: int) -> Hybrid:
     """Of all check-ins before `until`."""
     border = int(np.quantile(np.sort(log.at_E), LEARNT, method="lower"))
-    known, first = _made(log.before(border), vocabulary, border)
+    then = known(log.before(border), vocabulary, border)
+    first = first_ranker(then, KERNELS)
     events, first_E = log.events(vocabulary)
-    recent = np.flatnonzero((events.timestamp_E >= border) & (known.events_V[np.maximum(events.item_E - FIRST, 0)] > 0))
+    recent = np.flatnonzero((events.timestamp_E >= border) & (then.events_V[np.maximum(events.item_E - FIRST, 0)] > 0))
     parts = []
     for row_B, past, asked in Asked(events=events, first_E=first_E, row_Q=recent).batches():
-        found = candidates(known, past, asked, first.scores(past, asked))
-        parts.append(examples(found, events.item_E[row_B].astype(np.int64) - FIRST))
-    trees = grow(parts, threads=2)
-    known, first = _made(log, vocabulary, until)
-    return Hybrid(first=first, known=known, trees=trees)
-
-
-def _made(log: Log, vocabulary: Vocabulary, until: int) -> tuple[Facts, Baseline]:
-    events, first_E = log.events(vocabulary)
-    return facts(vocabulary, events, first_E, until), kernels(log, vocabulary)
+        found = candidates(then, past, asked, first.scores(past, asked))
+        parts.append(examples(found, events.item_E[row_B].astype(np.int64) - FIRST, row_B))
+    return Hybrid(known=known(log, vocabulary, until), trees=grow(parts), kernels=KERNELS)
 
 
 def ranks(ranker: Ranker, asked: Asked) -> np.ndarray:
@@ -167,9 +162,9 @@ def main() -> None:
     training = log.before(since)
     vocabulary = training.vocabulary()
     events, first_E = log.events(vocabulary)
-    known_E = log.rows["user_id"].isin(training.rows["user_id"]).to_numpy() & (events.item_E >= FIRST)
+    is_known_E = log.rows["user_id"].isin(training.rows["user_id"]).to_numpy() & (events.item_E >= FIRST)
     in_part_E = (events.timestamp_E >= since) & (events.timestamp_E < until)
-    row_Q = np.flatnonzero(in_part_E & known_E & lasts(log, first_E))
+    row_Q = np.flatnonzero(in_part_E & is_known_E & lasts(log, first_E))
     asked = Asked(events=events, first_E=first_E, row_Q=row_Q)
     user_Q = log.rows["user_id"].to_numpy()[row_Q]
     item_Q, began_Q = events.item_E[row_Q], first_E[row_Q]
@@ -177,7 +172,7 @@ def main() -> None:
     longer_Q = (row_Q > began_Q) & (events.timestamp_E[row_Q] - events.timestamp_E[row_Q - 1] <= TRAJECTORY_GAP_S)
     harness.progress(f"{len(row_Q):,} check-ins asked, {is_new_Q.mean():.1%} at places new to the user")
     for name, make in (
-        ("kernels", lambda: kernels(training, vocabulary)),
+        ("kernels", lambda: kernels(training, vocabulary, since)),
         ("hybrid", lambda: hybrid(training, vocabulary, since)),
     ):
         began = time.monotonic()

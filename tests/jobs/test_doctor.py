@@ -58,6 +58,12 @@ def test_another_java_is_named(look, monkeypatch, tmp_path):
     assert "is Java 11" in look()["Java"].problem
 
 
+def test_without_openmp_the_way_to_it_and_the_way_without_are_named(look, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    assert "libgomp1" in look()["LightGBM"].problem and "ranker.by: network" in look()["LightGBM"].problem
+    assert look("ranker.by=network")["LightGBM"].problem is None
+
+
 def test_wrong_and_missing_packages_are_named_together(look, monkeypatch):
     true_version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: {"pyspark": "4.1.0"}.get(name) or true_version(name))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from models.facts import facts
+from models import facts as made_of
+from models.facts import KINDS, added, facts, tallied
 from models.histories import EventColumns
 from models.queries import FIRST, Vocabulary
 
@@ -34,16 +35,24 @@ def columns(events):
     return made, np.array([users.index(user) for user in users], np.int64)
 
 
+def known_of(events):
+    return facts(VOCABULARY, ("visit",), tallied(VOCABULARY, *columns(events), NOW))
+
+
+def equal(one, other):
+    return all(np.array_equal(*pair) for kind in KINDS for pair in zip(one[kind], other[kind], strict=True))
+
+
 def test_counts_and_positions():
-    known = facts(VOCABULARY, *columns(EVENTS), NOW)
+    known = known_of(EVENTS)
     assert known.events_V.tolist() == [4, 2, 1] and known.users_V.tolist() == [2, 2, 1]
     ages = np.array([300, 10, 100, 99]) / 24
-    assert known.lately_V[0] == pytest.approx(np.exp(-ages / 30).sum())
+    assert known.lately_V[0] == pytest.approx(np.exp(-ages / 30).sum(), abs=4e-6)
     np.testing.assert_allclose(known.latitude_V, [40.1, 41.0, np.nan], rtol=1e-6)
 
 
 def test_what_follows_within_half_a_day_of_the_same_user_leads_on():
-    known = facts(VOCABULARY, *columns(EVENTS), NOW)
+    known = known_of(EVENTS)
     # b to c took twenty hours, c to a ten days; from a to a is no move.
     assert known.moves_VV.toarray().tolist() == [[0, 2, 0], [0, 0, 0], [0, 0, 0]]
     bar, share = 2, known.category_share_C
@@ -52,13 +61,13 @@ def test_what_follows_within_half_a_day_of_the_same_user_leads_on():
 
 
 def test_items_are_alike_by_their_users():
-    likeness = facts(VOCABULARY, *columns(EVENTS), NOW).likeness_VV.toarray()
+    likeness = known_of(EVENTS).likeness_VV.toarray()
     assert likeness[0, 1] == likeness[1, 0] == pytest.approx(2 / 7)
     assert likeness[0, 2] == pytest.approx(1 / np.sqrt(7 * 6)) and not likeness.diagonal().any()
 
 
 def test_hours_are_the_items_own_as_far_as_it_has_any():
-    known = facts(VOCABULARY, *columns(EVENTS), NOW)
+    known = known_of(EVENTS)
     a, b, c = known.clock_VSH
     assert a[0, 9] > b[0, 9] and b[0, 20] > a[0, 20] and a[1, 9] > b[1, 9]
     assert a[0, 9] > a[0, 3] and known.category_clock_CSH[2, 0, 20] > known.category_clock_CSH[2, 1, 20]
@@ -66,9 +75,25 @@ def test_hours_are_the_items_own_as_far_as_it_has_any():
 
 
 def test_a_log_without_events_times_and_places():
-    known = facts(VOCABULARY, *columns([]), NOW)
+    known = known_of([])
     assert known.events_V.tolist() == [0, 0, 0] and not known.clock_VSH.any() and np.isnan(known.latitude_V).all()
     bare = [(user, hours, item, -1, np.nan) for user, hours, item, _, _ in EVENTS]
-    known = facts(VOCABULARY, *columns(bare), NOW)
+    known = known_of(bare)
     assert known.events_V.tolist() == [4, 2, 1] and known.moves_VV.sum() == 2
     np.testing.assert_allclose(known.clock_VSH, 0.0, atol=1e-12)
+
+
+def test_tallies_of_users_add_up_in_any_order():
+    whole = tallied(VOCABULARY, *columns(EVENTS), NOW)
+    parts = [tallied(VOCABULARY, *columns([one for one in EVENTS if one[0] == user]), NOW) for user in "uv"]
+    assert equal(added(parts), whole) and equal(added(parts[::-1]), whole) and equal(added([whole]), whole)
+    assert not any(len(one) for tally in added([]).values() for one in tally)
+
+
+def test_only_the_newest_of_a_user_are_taken_together_and_the_most_frequent_kept(monkeypatch):
+    monkeypatch.setattr(made_of, "_TOGETHER", 2)
+    one, other, times = tallied(VOCABULARY, *columns(EVENTS), NOW)["both"]
+    # The newest two of u are a and c, of v b and a.
+    assert list(zip(one, other, times, strict=True)) == [(0, 1, 1), (0, 2, 1), (1, 0, 1), (2, 0, 1)]
+    monkeypatch.setattr(made_of, "MOST", {"both": 1})
+    assert known_of(EVENTS).likeness_VV.toarray()[0, 2] == 0, "ties by the catalogue's order"

@@ -1,0 +1,107 @@
+"""The trees of a hybrid, grown on the newest moments as they would have been asked then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import lightgbm
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.evaluate import contest, exams, moments
+from jobs.lake.context import Context
+from jobs.lake.store import Days
+from models.candidates import FEATURES
+from models.facts import Facts
+from models.hybrid import Examples, grow, lessons
+from models.judging import whole_users
+from models.replay import read_log
+
+# Of all events before the day the newest share, by whole days.
+_NEWEST = 0.125
+_PARTS = 1 << 20
+_LESSONS = "moments binary, sizes binary, taken binary, features binary"
+_KINDS = {"moments": np.int64, "sizes": np.int64, "taken": np.bool_, "features": np.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """Trees, and the day whose run grew them."""
+
+    trees: lightgbm.Booster
+    on: date
+
+
+def cut(context: Context, until: date) -> date | None:
+    """The day from which on moments are learnt from; None where nothing came before it."""
+    return newest(_by_day(context, until), _NEWEST)
+
+
+def newest(rows: Mapping[date, int], share: float) -> date | None:
+    """The first of the newest days that hold the share of all rows together; None where there would be none before it.
+
+    >>> newest({date(2024, 1, n): 10 for n in range(1, 11)}, 0.15)
+    datetime.date(2024, 1, 9)
+    >>> newest({date(2024, 1, 1): 10}, 0.15)
+    """
+    wanted, held = share * sum(rows.values()), 0
+    for day in sorted(rows, reverse=True)[:-1]:
+        held += rows[day]
+        if held >= wanted:
+            return day
+    return min(sorted(rows)[1:], default=None)
+
+
+def grown(context: Context, known: Facts, since: date, until: date) -> Grown | None:
+    """Of target events that arrived from `since` on and before `until`; None where there is nothing to learn from."""
+    events = _sampled(context, context.history("events").where(F.col("day") < F.lit(until)), since, until)
+    rows = exams.later_exam(context, events, since, F.xxhash64("event_id")).rows
+    kernels, options = context.settings.baselines.kernels, contest.options(context)
+    held = context.spark.sparkContext.broadcast((known, kernels, options))
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for users in whole_users(batches):
+            for learnt in lessons(read_log(users), *held.value):
+                yield _told(learnt)
+
+    ordered = moments.ordered(rows, context.settings.spark.shuffle_partitions)
+    given = [_read(row.asDict()) for row in ordered.mapInArrow(work, _LESSONS).toLocalIterator()]
+    held.destroy()
+    context.note(moments=sum(len(one.size_G) for one in given))
+    if not any(len(one.size_G) for one in given):
+        return None
+    return Grown(trees=grow(given), on=context.days.last)
+
+
+def _by_day(context: Context, until: date) -> dict[date, int]:
+    before = until - timedelta(days=1)
+    return context.rows_by_day("events", Days(first=context.first_day, last=before)) if before >= context.first_day else {}
+
+
+def _sampled(context: Context, events: DataFrame, since: date, until: date) -> DataFrame:
+    """Whole users, as many as have about `ranker.max_moments` events in the days."""
+    asked = sum(count for day, count in _by_day(context, until).items() if day >= since)
+    share = context.settings.ranker.max_moments / max(asked, 1)
+    if share >= 1:
+        return events
+    return events.where(F.pmod(F.xxhash64("user_id"), F.lit(_PARTS)) < F.lit(int(share * _PARTS)))
+
+
+def _told(learnt: Examples) -> pa.RecordBatch:
+    values = {
+        "moments": learnt.moment_G,
+        "sizes": learnt.size_G,
+        "taken": learnt.is_taken_C,
+        "features": np.ascontiguousarray(learnt.features_CF),
+    }
+    columns = [pa.array([values[name].astype(kind).tobytes()], pa.binary()) for name, kind in _KINDS.items()]
+    return pa.RecordBatch.from_arrays(columns, names=list(_KINDS))
+
+
+def _read(row: Mapping[str, bytes]) -> Examples:
+    moment_G, size_G, is_taken_C, features = (np.frombuffer(row[name], kind) for name, kind in _KINDS.items())
+    return Examples(features_CF=features.reshape(-1, len(FEATURES)), is_taken_C=is_taken_C, size_G=size_G, moment_G=moment_G)

@@ -1,0 +1,219 @@
+"""The step that learns to order candidates: counts by Spark against counts in memory, trees kept and grown, and what serves."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from conf.tables import TABLES
+from jobs import evaluate, ranker, sequences, train
+from jobs.evaluate import versions
+from jobs.lake import logs
+from jobs.lake.context import Skipped
+from jobs.lake.schema import spark_schema
+from jobs.ranker import counting, growing
+from jobs.ranker.counting import Asked
+from models.facts import KINDS, MOST, facts, tallied
+from models.histories import event_columns, first_of_owner
+from models.queries import Vocabulary
+from models.registry import load_ranker
+from tests.jobs.test_train import EVENT, SMALL
+
+FIRST = date(2024, 1, 2)
+DAYS = [FIRST + timedelta(days=number) for number in range(28)]
+LAST = DAYS[-1]  # a Monday
+ITEMS = [f"i{number:02}" for number in range(30)]
+TARGETS = ("check_in",)
+
+
+def habits(users=10, days=DAYS):
+    """Mornings at one item, evenings at another, at noon anywhere: the hour decides."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for user in range(users):
+        morning, evening = rng.choice(len(ITEMS), 2, replace=False)
+        for day in days:
+            for hour, item in ((8, int(morning)), (12, int(rng.integers(len(ITEMS)))), (18, int(evening))):
+                moment = datetime(day.year, day.month, day.day, hour + 5, int(rng.integers(60)), tzinfo=UTC)
+                name = f"{user}/{moment:%m%d%H%M}"
+                rows.append(
+                    {
+                        **EVENT, "event_id": name, "row_hash": name, "user_id": f"u{user:02}", "item_id": ITEMS[item],
+                        "event_timestamp": moment, "event_date": day, "day": day, "category": "xyz"[item % 3],
+                        "local_timestamp": moment - timedelta(hours=5), "latitude": 40 + item / 1000, "longitude": -74.0,
+                    }
+                )  # fmt: skip
+                rows.append({**rows[-1], "event_id": f"{name}v", "event_type": "view", "item_id": ITEMS[(item + 1) % 30]})
+    return rows
+
+
+def frame(spark, rows):
+    schema = spark_schema(TABLES["events"])
+    return spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return habits()
+
+
+@pytest.fixture
+def settings(make_settings):
+    return make_settings("conf/local.yaml", *SMALL, "evaluate.bootstrap_samples=50", "train.learning_rate=1e-6")
+
+
+@pytest.fixture
+def stored(make_context, spark, settings, rows):
+    """stored(last): a bootstrap's context up to a day, its events written."""
+
+    def store(last=LAST, rows=rows):
+        whole = make_context(FIRST, DAYS[-1], bootstrap=True, first_day=FIRST, settings=settings)
+        whole.write("events", frame(spark, rows))
+        return make_context(FIRST, last, bootstrap=True, first_day=FIRST, settings=settings)
+
+    return store
+
+
+def registry(settings):
+    return {row["model_version"]: row for row in logs.read(settings.lake, "model_versions") if row["kind"] == "ranker"}
+
+
+def details(settings, row):
+    with open(f"{settings.lake}/{row['folder']}/version.json") as file:
+        return json.load(file)
+
+
+def test_spark_counts_what_is_counted_in_memory(spark, rows):
+    vocabulary = Vocabulary(
+        items=tuple(ITEMS), item_categories=tuple("xyz"[n % 3] for n in range(30)), categories=tuple("xyz"), event_types=TARGETS
+    )
+    asked = [Asked(vocabulary=vocabulary, until=until) for until in (LAST, DAYS[9], FIRST)]
+    targets = frame(spark, rows).where(F.col("event_type") == "check_in").repartition(5)
+    found = counting.tallies(targets, asked)
+    for one, tallies in zip(asked, found, strict=True):
+        kept = sorted(
+            (row for row in rows if row["day"] < one.until and row["event_type"] == "check_in"),
+            key=lambda row: (row["user_id"], row["event_timestamp"], row["event_id"]),
+        )
+        columns = {name: [row[name] for row in kept] for name in counting._READ}
+        events = event_columns(vocabulary, columns)
+        until = int(datetime(one.until.year, one.until.month, one.until.day, tzinfo=UTC).timestamp())
+        wanted = facts(
+            vocabulary, TARGETS, tallied(vocabulary, events, first_of_owner([row["user_id"] for row in kept]), until)
+        )
+        for kind in KINDS:
+            for ours, theirs in zip(tallies[kind], wanted.tallies[kind], strict=True):
+                np.testing.assert_array_equal(ours, theirs, err_msg=f"{kind} until {one.until}")
+    assert len(found[0]["both"][0]) > 100 and not len(found[2]["users"][0])
+    assert max(np.bincount(found[0]["moves"][0])) <= MOST["moves"]
+
+
+def test_the_newest_share_by_whole_days():
+    assert growing.newest(dict.fromkeys(DAYS, 10), 0.125) == DAYS[-4]
+    assert growing.newest({DAYS[0]: 1, DAYS[1]: 0, DAYS[2]: 1}, 0.9) == DAYS[1]
+    assert growing.newest({}, 0.1) is None and growing.newest({FIRST: 5}, 0.1) is None
+
+
+def test_a_bootstrap_makes_one_for_the_day_and_one_until_a_cut(stored, settings, rows):
+    context = stored()
+    ranker.run(context)
+    made = registry(settings)
+    assert sorted(row["trained_until"].date() for row in made.values()) == [DAYS[21], LAST]
+    assert {row["method"] for row in made.values()} == {"hybrid"} and {row["day"] for row in made.values()} == {LAST}
+    assert all(details(settings, row)["grown_on"] == str(LAST) for row in made.values())
+    newest = next(row for row in made.values() if row["trained_until"].date() == LAST)
+    known = load_ranker(versions.folder(settings.lake, newest)).known
+    wanted = [row for row in rows if row["day"] < LAST and row["event_type"] == "check_in"]
+    assert known.events_V.sum() == len(wanted) and known.vocabulary.event_types == TARGETS
+    assert context.details["moments"] > 50
+
+
+def test_what_is_decided_on_is_of_the_kind_that_serves_or_the_better_one():
+    network, trees = {"kind": "interest"}, {"kind": "ranker"}
+    made, held = [trees, network], {"interest": 0.4, "ranker": 0.3}
+    assert evaluate._in_turn(made, network, {}) == [network, trees] == evaluate._in_turn(made, None, held)
+    assert evaluate._in_turn(made, trees, held) == [trees, network] == evaluate._in_turn(made, None, {})
+    assert evaluate._in_turn(made, {"kind": "baseline"}, held) == [network, trees]
+    assert evaluate._in_turn([network], trees, {}) == [network]
+
+
+def test_it_ranks_by_the_hour_and_serves(stored, make_context, settings):
+    context = stored(DAYS[25])
+    sequences.run(context)
+    train.run(context)
+    ranker.run(context)
+    evaluate.run(context)
+    held, day = context.details["holdout"], context.details["day"]
+    hybrid = {name: value for name, value in held.items() if name.startswith("hybrid")}
+    assert max(hybrid.values()) == max(held.values()), held
+    assert {name for name in day if name.startswith("hybrid")} and any("-" not in name for name in day), (
+        "the network is judged too"
+    )
+    assert context.details["decision"] == "published" and context.details["model_version"].startswith("hybrid-")
+
+    # The next night: the trees are kept, what serves is held against what is new.
+    night = make_context(DAYS[26], first_day=FIRST, settings=settings)
+    before = registry(settings)
+    train.run(night)
+    ranker.run(night)
+    [new] = [row for name, row in registry(settings).items() if name not in before]
+    evaluate.run(night)
+    decided = max(logs.read(settings.lake, "publications"), key=lambda row: row["decided_at"])
+    assert decided["candidate"] == new["model_version"] and details(settings, new)["grown_on"] == str(DAYS[25])
+    assert night.details["decision"] in ("published", "kept", "refused")
+
+
+def test_nights_keep_the_trees_and_one_a_week_grows_new_ones(stored, make_context, settings):
+    ranker.run(stored(DAYS[26]))
+    before = registry(settings)
+    monday = make_context(LAST, first_day=FIRST, settings=settings)
+    ranker.run(monday)
+    [grown] = [row for name, row in registry(settings).items() if name not in before]
+    assert details(settings, grown)["grown_on"] == str(LAST)
+
+    kept = settings.model_copy(update={"train": settings.train.model_copy(update={"from_scratch_on": None})})
+    again = make_context(LAST, first_day=FIRST, settings=kept)
+    ranker.run(again)
+    [night] = [row for name, row in registry(settings).items() if name not in {*before, grown["model_version"]}]
+    assert details(settings, night)["grown_on"] == str(DAYS[26])
+    ranker.run(make_context(LAST, first_day=FIRST, settings=kept))
+    assert len(registry(settings)) == len(before) + 2, "the same again"
+
+    other = kept.model_copy(update={"ranker": kept.ranker.model_copy(update={"max_moments": 100})})
+    ranker.run(make_context(LAST, first_day=FIRST, settings=other))
+    [regrown] = [
+        row for name, row in registry(settings).items() if name not in {*before, grown["model_version"], night["model_version"]}
+    ]
+    assert details(settings, regrown)["grown_on"] == str(LAST), "grown anew, on a part of the users"
+
+
+def test_equal_logs_make_equal_versions_however_they_lie(stored, make_context, spark, settings, rows):
+    ranker.run(stored())
+    first = set(registry(settings))
+    shuffled = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+    parted = settings.model_copy(update={"spark": settings.spark.model_copy(update={"shuffle_partitions": 3})})
+    whole = make_context(FIRST, LAST, bootstrap=True, first_day=FIRST, settings=parted)
+    whole.write("events", frame(spark, shuffled).repartition(3))
+    ranker.run(whole)
+    assert set(registry(settings)) == first
+
+
+def test_too_little_makes_no_version(stored, make_context, settings, rows):
+    context = stored(DAYS[0])
+    ranker.run(context)
+    assert registry(settings) == {} and context.details["learned"].startswith("no version")
+    nothing = stored(rows=[row for row in rows if row["event_type"] == "view"])
+    ranker.run(nothing)
+    assert registry(settings) == {}
+
+
+def test_it_can_be_off_and_says_where_it_does_not_fit(stored, make_context, settings, make_settings):
+    off = settings.model_copy(update={"ranker": settings.ranker.model_copy(update={"by": "network"})})
+    context = make_context(LAST, first_day=FIRST, settings=off)
+    ranker.run(context)
+    assert context.details["learned"] == "off: ranker.by is network"
+    films = make_settings("conf/movielens.yaml")
+    with pytest.raises(Skipped, match="no times or no repeats"):
+        ranker.run(make_context(LAST, first_day=FIRST, settings=films))
