@@ -1,18 +1,22 @@
-"""The commands that only read, without a JVM: query, tables, describe, runs, doctor."""
+"""The commands that only read, without a JVM: query, recommend, tables, describe, runs, doctor."""
 
 from __future__ import annotations
 
+import logging
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from jobs.cli import DONE, FAILED, day_of, settings, terminal_width
 
+log = logging.getLogger("wherewhen")
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (query, tables, describe, runs, doctor):
+    for command in (query, recommend, tables, describe, runs, doctor):
         app.command()(command)
 
 
@@ -59,6 +63,46 @@ def _version(text: str) -> tuple[str, int]:
     if not table or not number.isdecimal():
         raise typer.BadParameter(f"--version {text}: write TABLE=N, for example --version events=12")
     return table, int(number)
+
+
+def recommend(
+    users: Annotated[Path, typer.Option(help="A CSV with a column user_id: whom to ask about.", show_default=False)],
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="ISO 8601, UTC if it says no offset; else as the newest day ends."),
+    ] = None,
+    near: Annotated[str | None, typer.Option(metavar="LAT,LON", help="Where; else where each user was last known.")] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV of what users did since the night, - is stdin: user_id, item_id, event_time, and perhaps event_type, "
+            "latitude, longitude."
+        ),
+    ] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Items a user; score.k else.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A CSV; stdout else.", show_default=False)] = None,
+) -> None:
+    """Recommend to some users now and here, from the stored state and the version that serves, without Spark.
+
+    Users whom the lake does not know get what is ranked for somebody without a past.
+
+    Example: wherewhen recommend --users users.csv --output lists.csv
+
+    Example: wherewhen recommend --users users.csv --at 2024-06-17T18:30-04:00 --near 40.75,-73.98 -k 5
+    """
+    from jobs.lake.output import replaced
+    from jobs.recommend import recommend as write_lists
+    from jobs.recommend.reading import moment, place
+    from jobs.recommend.served import Asked
+
+    asked = Asked(at=None if at is None else moment(at, "--at"), near=None if near is None else place(near, "--near"), k=k)
+    loaded = settings()
+    if output is None:
+        said = write_lists(loaded, users, sys.stdout, asked, history)
+    else:
+        with replaced(output) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
+            said = write_lists(loaded, users, file, asked, history)
+    log.info("%s", said)
 
 
 def tables(

@@ -173,7 +173,7 @@ STEPS: tuple[Step, ...] = (
         reads=(
             "user_sequences", "consents", "user_places", "items", "model_versions", "publications", "recommendations@-1",
         ),
-        writes=("recommendations",),
+        writes=("recommendations", "served_items"),
         gpu=True,
         torch=True,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conf.contracts import column, fact, log, state
+from conf.contracts import column, fact, log, snapshot, state
 from conf.tables.columns import SLOT_CHECK, item, user
 
 SERVED = (
@@ -28,6 +28,19 @@ SERVED = (
         },
         newest_only=True,
         personal=True,
+    ),
+    snapshot(
+        "served_items",
+        "The items that lists are made of, as they were when the day's lists were made.",
+        item(),
+        column("title", "string", "title"),
+        column("category", "string", "category"),
+        column("users", "bigint", "users whose kept target events hold it", nullable=False),
+        column("kept", "int", "events kept of each of these where older ones were cut off, else 0", nullable=False),
+        column("withdrawn", "boolean", "true where it may not be listed", nullable=False),
+        key=("item_id",),
+        newest_only=True,
+        retention_days=30,
     ),
     fact(
         "drift",

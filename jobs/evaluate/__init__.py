@@ -15,7 +15,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from conf.tables import TABLES
-from jobs.evaluate import contest, exams, gate, quality, versions
+from jobs.evaluate import choosing, contest, exams, gate, quality, versions
 from jobs.evaluate.replaying import evaluate_file
 from jobs.lake import logs
 from jobs.lake.context import Context
@@ -39,7 +39,10 @@ def run(context: Context) -> None:
     by_kind = {row["kind"]: held[row["model_version"]] for row in cuts if row["model_version"] in held}
 
     made = versions.candidates(registry, day, context.mapping.has_times)
-    made = _in_turn(made, published, {kind: one.mean(context.settings.gate.measure) for kind, one in by_kind.items()})
+    asked = context.settings.gate
+    as_held_out = {kind: one.mean(asked.measure) for kind, one in by_kind.items()}
+    lately = choosing.lately(context, registry) if len(made) > 1 else {}
+    made = choosing.in_turn(made, published, as_held_out, lately, asked.margin)
     candidate = made[0] if made else None
     exam = exams.day_exam(context) if context.mapping.has_times else exams.last_events_exam(context)
     fitted = contest.fitted(context, exam, candidate or published)
@@ -74,13 +77,6 @@ def _held_out(context: Context, cuts: Sequence[logs.Row], terms: Terms) -> dict[
     judged = contest.contest(context, later, contest.fitted(context, later, cuts[0]), cuts, terms).judged
     _tell(context, judged, quality.HOLDOUT)
     return judged
-
-
-def _in_turn(made: Sequence[logs.Row], published: logs.Row | None, held: Mapping[str, float]) -> list[logs.Row]:
-    """The day's candidates, first the one that is to be decided on: of the kind that serves; of kinds that do not yet, the one
-    that ranked best where its like was held out."""
-    serving = None if published is None else published["kind"]
-    return sorted(made, key=lambda row: (row["kind"] != serving, -held.get(row["kind"], 0.0)))
 
 
 def _tell(context: Context, judged: Mapping[str, Judged], evaluation: str) -> None:

@@ -13,7 +13,8 @@ from conf.settings import Settings
 from jobs.evaluate import contest, exams, quality, versions
 from jobs.lake import logs
 from jobs.lake.context import Context
-from jobs.lake.state import newest_state, replaced
+from jobs.lake.output import replaced
+from jobs.lake.state import newest_state
 from jobs.pipeline import choose
 from models.judging import LISTED, Judged
 

@@ -31,8 +31,9 @@ from jobs.ingest.reading import Source, empty, has_files, read
 from jobs.ingest.sources import own_day
 from jobs.lake.context import NO_TIMES_DAY, Context
 from jobs.lake.identities import load_key
+from jobs.lake.output import replaced
 from jobs.lake.publications import in_force
-from jobs.lake.state import newest_state, replaced
+from jobs.lake.state import newest_state
 from jobs.pipeline import choose
 from models import metrics
 from models.baselines import BASELINES

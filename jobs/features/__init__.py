@@ -17,7 +17,8 @@ from jobs.features.files import check_output, read_entities, write_rows
 from jobs.features.surroundings import CONTEXT, with_context
 from jobs.lake.context import Context
 from jobs.lake.identities import load_key, pseudonym_column
-from jobs.lake.state import newest_state, replaced
+from jobs.lake.output import replaced
+from jobs.lake.state import newest_state
 from jobs.lake.store import Days, keyframe_before
 from jobs.spatial.windows import snapshot_days
 from jobs.time_series import ENTITIES

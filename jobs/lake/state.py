@@ -1,11 +1,6 @@
-"""What commands that judge again share: the lake as it stands, and a file that is there whole or not at all."""
+"""What commands that judge again share: the lake as it stands."""
 
 from __future__ import annotations
-
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -33,24 +28,3 @@ def newest_state(spark: SparkSession, settings: Settings) -> Context:
         bootstrap=False,
         pins=night.versions,
     )
-
-
-@contextmanager
-def replaced(output: Path) -> Iterator[Path]:
-    """A file beside `output` to write to, which takes its place when all went well.
-
-    Raises:
-        ValueError: `output` cannot be written; said before the work, not after it.
-    """
-    if output.is_dir():
-        raise ValueError(f"--output {output} is a folder: name a file in it")
-    scratch = output.absolute().parent / f".{output.name}-{uuid.uuid4().hex[:8]}.part"
-    try:
-        scratch.touch()
-    except OSError as error:
-        raise ValueError(f"--output {output} cannot be written: {error.strerror or error}") from None
-    try:
-        yield scratch
-        scratch.replace(output)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -41,8 +41,9 @@ def run(context: Context) -> None:
         raise Skipped("no model and no baseline is published: nothing was learnt yet")
     spark, settings = context.spark, context.settings
     sequences = context.state("user_sequences")
-    catalogue = item_facts(sequences, context.state("items"), context.history("items"), settings.mapping.target_events)
-    facts = spark.sparkContext.broadcast(catalogue.toArrow())
+    known = item_facts(sequences, context.state("items"), context.history("items"), settings.mapping.target_events)
+    catalogue = known.toArrow()
+    facts = spark.sparkContext.broadcast(catalogue)
     scorer = Scorer(
         folder=served.folder,
         load=_load_ranker,
@@ -63,6 +64,7 @@ def run(context: Context) -> None:
     with batches_of(spark, _USERS_AT_ONCE):
         context.write("recommendations", rows)
     facts.destroy()
+    context.write("served_items", spark.createDataFrame(catalogue).withColumn("day", F.lit(context.days.last)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +98,10 @@ def served_version(context: Context) -> Served | None:
 
 
 def item_facts(sequences: DataFrame, items: DataFrame, every_item: DataFrame, targets: tuple[str, ...]) -> DataFrame:
-    """One row per item: `item_id, title, category, users, kept, gone`. Bounded by the catalogue.
+    """One row per item: `item_id, title, category, users, kept, withdrawn`. Bounded by the catalogue.
 
     `users` counts those whose kept target events hold the item; `kept` is how many events are kept
-    of each where older ones were cut off, else 0. `gone` marks items that were withdrawn:
+    of each where older ones were cut off, else 0. `withdrawn` marks items that are gone:
     `every_item` are all stored rows of the items, as keyframes copy no withdrawn ones.
     """
     is_cut = F.col("events_total") > F.size("events")
@@ -112,7 +114,7 @@ def item_facts(sequences: DataFrame, items: DataFrame, every_item: DataFrame, ta
     withdrawn = every_item.where("gone").select("item_id").distinct().join(items, on="item_id", how="left_anti")
     return (
         items.select("item_id", "title", "category")
-        .join(withdrawn.withColumn("gone", F.lit(True)), on="item_id", how="full_outer")
+        .join(withdrawn.withColumn("withdrawn", F.lit(True)), on="item_id", how="full_outer")
         .join(counts, on="item_id", how="full_outer")
         .select(
             "item_id",
@@ -120,7 +122,7 @@ def item_facts(sequences: DataFrame, items: DataFrame, every_item: DataFrame, ta
             "category",
             F.coalesce("users", F.lit(0)).cast("bigint").alias("users"),
             F.coalesce("kept", F.lit(0)).cast("int").alias("kept"),
-            F.coalesce("gone", F.lit(False)).alias("gone"),
+            F.coalesce("withdrawn", F.lit(False)).alias("withdrawn"),
         )
     )
 

@@ -85,7 +85,7 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
 
     known = zip(of_item("category"), ranker.vocabulary.item_categories, strict=True)
     category_of_item = pa.array([now or learnt or None for now, learnt in known], pa.string()).dictionary_encode()
-    banned_V = np.array(of_item("gone", False), dtype=bool)
+    banned_V = np.array(of_item("withdrawn", False), dtype=bool)
     return Catalogue(
         ranker=ranker,
         names=Names(
@@ -102,9 +102,25 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When all are asked, in place of slots: seconds since 1970, None: right after the day, hour hidden; and where.
+
+    `offset` is by how many hours the clocks there are ahead of UTC; None: as the user's own were last.
+    """
+
+    timestamp: int | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    offset: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scorer:
-    """`mapInArrow` function: rows of `scoring_input` to `user_id, digest_before, lists`."""
+    """`mapInArrow` function: rows of `scoring_input` to `user_id, digest_before, lists`.
+
+    `moment`: everybody is asked then and there, those without events as well.
+    """
 
     folder: str
     load: Callable[[str], Ranker]
@@ -116,6 +132,7 @@ class Scorer:
     repeats: bool
     length: int
     targets: tuple[str, ...]
+    moment: Moment | None = None
 
     schema = f"user_id string, digest_before bigint, lists {_LIST}"
 
@@ -161,7 +178,7 @@ class Scorer:
         bound = _USERS_AT_ONCE if catalogue.bulk is not None else _SCORES_AT_ONCE // (size * slots or 1)
         at_once = max(1, min(_USERS_AT_ONCE, bound))
         # Users without events were listed before and have vanished: their lists stay empty.
-        present = np.flatnonzero(users.stop_U > users.first_U)
+        present = np.flatnonzero((users.stop_U > users.first_U) | (self.moment is not None))
         for start in range(0, len(present) if size else 0, at_once):
             user_T = present[start : start + at_once]
             histories, queries = users.moments(user_T, self)
@@ -208,6 +225,11 @@ class _Users:
         last = queries_before(events, Moments(first_B=first_U, stop_B=stop_U, timestamp_B=nowhere_U, hour_of_week_B=nowhere_U))
         main = [_by_slot(batch.column(f"place_{axis}")) for axis in ("latitude", "longitude")]
         is_main_US = np.pad(~np.isnan(main[0]), ((0, 0), (0, 1)))
+        latitude_U, longitude_U = last.latitude_B, last.longitude_B
+        if scorer.moment is not None and scorer.moment.latitude is not None:
+            latitude_U, longitude_U = (
+                np.full(len(first_U), degrees) for degrees in (scorer.moment.latitude, scorer.moment.longitude)
+            )
         return _Users(
             columns=columns,
             events=events,
@@ -216,21 +238,21 @@ class _Users:
             kept_U=pc.fill_null(batch.column("kept"), 0).to_numpy(zero_copy_only=False),
             seen=seen,
             places=Places(
-                latitude_US=np.where(is_main_US, np.pad(main[0], ((0, 0), (0, 1))), last.latitude_B[:, None]),
-                longitude_US=np.where(is_main_US, np.pad(main[1], ((0, 0), (0, 1))), last.longitude_B[:, None]),
+                latitude_US=np.where(is_main_US, np.pad(main[0], ((0, 0), (0, 1))), latitude_U[:, None]),
+                longitude_US=np.where(is_main_US, np.pad(main[1], ((0, 0), (0, 1))), longitude_U[:, None]),
                 is_main_US=is_main_US,
             ),
         )
 
     def moments(self, user_T: np.ndarray, scorer: Scorer) -> tuple[Histories, Queries]:
         """The histories of some users, and their queries: all slots of the first user, then of the next."""
-        from models.histories import histories_from_events
+        from models.histories import histories_from_events, local_hours
         from models.queries import Queries
 
         slots = np.arange(len(ALL_SLOTS)) if scorer.slots else np.array([ANY])
         user_B, slot_B = np.repeat(user_T, len(slots)), np.tile(slots, len(user_T))
         # No longer than needed: padding costs the encoder as much as events do.
-        length = int(min(scorer.length, (self.stop_U - self.first_U)[user_T].max()))
+        length = int(min(scorer.length, max(1, (self.stop_U - self.first_U)[user_T].max())))
         histories = histories_from_events(
             self.events,
             self.first_U[user_T],
@@ -239,8 +261,13 @@ class _Users:
             None if self.seen is None else [self.seen[user] for user in user_T],
         )
         hour_B = np.array([*[slot_hour(slot) for slot in SLOTS], -1.0])[slot_B]
+        timestamp_B = self._timestamps(user_B, hour_B, scorer)
+        if scorer.moment is not None and scorer.moment.timestamp is not None:
+            timestamp_B = np.full(len(user_B), scorer.moment.timestamp, dtype=np.int64)
+            offset_B = self._offsets(user_B, scorer.moment.offset)
+            hour_B = np.where(np.isnan(offset_B), -1.0, local_hours(timestamp_B, offset_B))
         return histories, Queries(
-            timestamp_B=self._timestamps(user_B, hour_B, scorer),
+            timestamp_B=timestamp_B,
             hour_of_week_B=hour_B.astype(np.float32),
             latitude_B=self.places.latitude_US[user_B, slot_B].astype(np.float32),
             longitude_B=self.places.longitude_US[user_B, slot_B].astype(np.float32),
@@ -248,20 +275,32 @@ class _Users:
 
     def _timestamps(self, user_B: np.ndarray, hour_B: np.ndarray, scorer: Scorer) -> np.ndarray:
         """When each moment is, seconds since 1970: the first such local hour after the day; `any` as the day ends."""
-        from models.histories import clock_offsets, local_hours
+        from models.histories import local_hours
 
-        last_B = self.stop_U[user_B] - 1
         if not scorer.has_times:
-            return self.events.timestamp_E[last_B] + 1
+            some_B = self.stop_U[user_B] > self.first_U[user_B]
+            return np.where(some_B, self._of_rows(self.events.timestamp_E, self.stop_U[user_B] - 1), 0) + 1
         midnight = datetime.combine(scorer.day + timedelta(days=1), datetime.min.time(), UTC)
         end_B = np.full(len(user_B), int(midnight.timestamp()), dtype=np.int64)
-        clocked_E = np.maximum.accumulate(np.where(self.events.hour_of_week_E >= 0, np.arange(len(self.events)), -1))
-        row_B = np.maximum(clocked_E[last_B], 0)
-        known_B = clocked_E[last_B] >= self.first_U[user_B]
-        offset_B = clock_offsets(self.events.timestamp_E[row_B], self.events.hour_of_week_E[row_B])
-        local_B = local_hours(end_B, np.where(known_B, offset_B, 0.0))
+        local_B = local_hours(end_B, np.nan_to_num(self._offsets(user_B)))
         ahead_B = np.where(hour_B < 0, 0.0, (hour_B - local_B) % 168.0)
         return end_B + np.round(ahead_B * 3600.0).astype(np.int64)
+
+    def _offsets(self, user_B: np.ndarray, given: float | None = None) -> np.ndarray:
+        """Hours by which the clocks of users were ahead of UTC at their newest event with one, or as given; else NaN."""
+        from models.histories import clock_offsets
+
+        if given is not None:
+            return np.full(len(user_B), given)
+        clocked_E = np.maximum.accumulate(np.where(self.events.hour_of_week_E >= 0, np.arange(len(self.events)), -1))
+        row_B = self._of_rows(clocked_E, self.stop_U[user_B] - 1)
+        known_B = (self.stop_U[user_B] > self.first_U[user_B]) & (row_B >= self.first_U[user_B])
+        times_B, hours_B = (self._of_rows(values, row_B) for values in (self.events.timestamp_E, self.events.hour_of_week_E))
+        return np.where(known_B, clock_offsets(times_B, hours_B), np.nan)
+
+    def _of_rows(self, values_E: np.ndarray, row_B: np.ndarray) -> np.ndarray:
+        """Of a row before the first, as if it were the first; of no events, zeros."""
+        return values_E[np.maximum(row_B, 0)] if len(values_E) else np.zeros(len(row_B), values_E.dtype)
 
     def past(self, scorer: Scorer, catalogue: Catalogue) -> Past:
         """The target events, for the reasons."""

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from conf.tables import TABLES
 from jobs import evaluate, ranker, sequences, train
 from jobs.evaluate import versions
+from jobs.evaluate.choosing import in_turn, lately
 from jobs.lake import logs
 from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
@@ -133,10 +134,39 @@ def test_a_bootstrap_makes_one_for_the_day_and_one_until_a_cut(stored, settings,
 def test_what_is_decided_on_is_of_the_kind_that_serves_or_the_better_one():
     network, trees = {"kind": "interest"}, {"kind": "ranker"}
     made, held = [trees, network], {"interest": 0.4, "ranker": 0.3}
-    assert evaluate._in_turn(made, network, {}) == [network, trees] == evaluate._in_turn(made, None, held)
-    assert evaluate._in_turn(made, trees, held) == [trees, network] == evaluate._in_turn(made, None, {})
-    assert evaluate._in_turn(made, {"kind": "baseline"}, held) == [network, trees]
-    assert evaluate._in_turn([network], trees, {}) == [network]
+
+    def first(published, held=held, lately={}):  # noqa: B006
+        return in_turn(made, published, held, lately, 0.01)[0]["kind"]
+
+    assert first(None) == "interest" and first(None, {}) == "ranker", "nothing serves: the better one, else the trees"
+    assert first(trees) == "ranker" and first(network, {}) == "interest", "what serves goes on"
+    assert first({"kind": "baseline"}) == "interest"
+    assert first(network, lately={"interest": 0.4, "ranker": 0.41}) == "ranker", "the other was better by the margin"
+    assert first(network, lately={"interest": 0.4, "ranker": 0.4039}) == "interest"
+    assert in_turn([network], trees, {}, {}, 0.01) == [network]
+
+
+def test_how_the_kinds_ranked_lately_is_pooled_over_days_of_both(make_context, spark, settings):
+    def judged(version, day, value, events, **more):
+        row = {"model_version": version, "evaluation": "day", "segment": "all", "metric": "ndcg", "k": 10, "day": day}
+        return {**row, "value": value, "lower": None, "upper": None, "events": events, "users": 1, **more}
+
+    schema = spark_schema(TABLES["model_quality"])
+    rows, registry = [], []
+    for number, day in enumerate(DAYS[:9]):
+        for kind, value in (("interest", 0.2), ("ranker", 0.3 if number % 2 else 0.1)):
+            registry.append({"model_version": f"{kind}{number}", "day": day, "kind": kind})
+            rows.append(judged(f"{kind}{number}", day, value, 30 if number % 2 else 10))
+        # What served, made the day before, is not the day's own; other measures and parts are not asked.
+        rows += [judged(f"interest{number - 1}", day, 0.9, 10), judged(f"ranker{number}", day, 0.9, 10, metric="hit")]
+        rows.append(judged(f"ranker{number}", day, 0.9, 10, segment="slot=any"))
+    whole = make_context(DAYS[0], DAYS[8], bootstrap=True, first_day=FIRST, settings=settings)
+    frame_ = spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
+    whole.write("model_quality", frame_)
+    night = make_context(DAYS[9], first_day=FIRST, settings=settings)
+    found = lately(night, registry)
+    assert found == pytest.approx({"interest": 0.2, "ranker": (4 * 30 * 0.3 + 5 * 10 * 0.1) / 170})
+    assert lately(make_context(DAYS[6], first_day=FIRST, settings=settings), registry) == {}, "six days are too few"
 
 
 def test_it_ranks_by_the_hour_and_serves(stored, make_context, settings):

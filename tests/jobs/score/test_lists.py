@@ -72,7 +72,7 @@ def users(*changes):
 def scored(batch, ranker, gone=(), **more):
     facts = pa.table({
         "item_id": pa.array(ITEMS), "title": pa.array([None] * 30, pa.string()), "category": pa.array([None] * 30, pa.string()),
-        "users": pa.array([1] * 30), "kept": pa.array([0] * 30), "gone": pa.array([item in gone for item in ITEMS]),
+        "users": pa.array([1] * 30), "kept": pa.array([0] * 30), "withdrawn": pa.array([item in gone for item in ITEMS]),
     })  # fmt: skip
     options = {"k": 5, "slots": True, "has_times": True, "repeats": True, "length": 50, "targets": ("check_in",), **more}
     scorer = Scorer(folder="", load=lambda folder: ranker, facts=Broadcast(facts), day=DAY, **options)
