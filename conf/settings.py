@@ -179,6 +179,19 @@ class Folder(Section):
     source: str = "recommendations"
 
 
+class Redis(Section):
+    kind: Literal["redis"]
+    url: str
+    password_env: str | None = None
+    prefix: str = Field("wherewhen", pattern=r"^[^:{}*?\[\]\\]+$")
+    source: str = "recommendations"
+    expire_days: float = Field(7.0, gt=0)
+    timeout_s: float = Field(30.0, gt=0)
+
+
+Sink = Annotated[Postgres | Folder | Redis, Field(discriminator="kind")]
+
+
 class Segment(Section):
     query: str
 
@@ -231,7 +244,7 @@ class Settings(Section):
     drift: Drift = Drift()
     alert: Alert = Alert()
     segments: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Segment] = {}
-    sinks: dict[str, Postgres | Folder] = {}
+    sinks: dict[str, Sink] = {}
     report: Report = Report()
     maintain: Maintain = Maintain()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from conf.settings import Folder, Postgres, Settings, SettingsError, find
+from conf.settings import Folder, Postgres, Redis, Settings, SettingsError, find
 from jobs.lake.java import java_problem
 
 _GIB = 2**30
@@ -55,7 +55,10 @@ def checks(settings: Settings) -> Iterator[Check]:
     for source, feed in settings.sources.items():
         yield _source(source, feed.mapping, feed.path)
     for name, sink in settings.sinks.items():
-        yield _postgres(name, sink) if isinstance(sink, Postgres) else _folder(name, sink)
+        if isinstance(sink, Postgres):
+            yield _postgres(name, sink)
+        else:
+            yield _redis(name, sink) if isinstance(sink, Redis) else _folder(name, sink)
     if settings.alert.url_env is not None:
         yield _alert(settings.alert.url_env)
 
@@ -249,6 +252,18 @@ def _postgres(name: str, sink: Postgres) -> Check:
     except psycopg.Error as error:
         said = _PASSWORD.sub(r"\1***", " ".join(str(error).split()))
         return Check(name=label, problem=f"no connection ({said}): check sinks.{name}.dsn and that the server runs")
+
+
+def _redis(name: str, sink: Redis) -> Check:
+    from jobs.sinks import redis
+
+    try:
+        quick = sink.model_copy(update={"timeout_s": min(sink.timeout_s, _TIMEOUT)})
+        how = redis.login(quick)
+        version = how.connect().info("server").get("redis_version", "?")
+    except ValueError as error:
+        return Check(name=f"sink: {name}", problem=str(error))
+    return Check(name=f"sink: {name}", found=f"Redis {version} at {how.server}")
 
 
 def _folder(name: str, sink: Folder) -> Check:

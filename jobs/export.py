@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, MapType, StructType
 
-from conf.settings import Folder, Postgres, Settings, SettingsError
+from conf.settings import Postgres, Redis, Settings, SettingsError, Sink
 from conf.tables import TABLES
 from jobs import segments
 from jobs.lake import lock, logs
@@ -25,7 +25,7 @@ from jobs.lake.runs import newest_night
 from jobs.lake.store import Days, Lake
 from jobs.pipeline import choose
 from jobs.runner import one_line
-from jobs.sinks import folder, postgres
+from jobs.sinks import folder, postgres, redis
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -93,7 +93,7 @@ def export(spark: SparkSession, settings: Settings, sink: str | None = None, dry
     return deliveries
 
 
-def deliver(context: Context, sinks: dict[str, Postgres | Folder]) -> list[Delivery]:
+def deliver(context: Context, sinks: dict[str, Sink]) -> list[Delivery]:
     """Serve every sink; failures are returned and logged, not raised."""
     deliveries = []
     for name, sink in sinks.items():
@@ -114,13 +114,16 @@ def deliver(context: Context, sinks: dict[str, Postgres | Folder]) -> list[Deliv
     return deliveries
 
 
-def _deliver(context: Context, name: str, sink: Postgres | Folder) -> Delivery:
+def _deliver(context: Context, name: str, sink: Sink) -> Delivery:
     try:
         rows = caller_rows(context, sink.source)
         contract = TABLES.get(sink.source)
         if isinstance(sink, Postgres):
             key, comment = (contract.primary_key, contract.comment) if contract else ((), f"the segment {sink.source}")
             count = postgres.deliver(flat(rows), sink, key, comment)
+        elif isinstance(sink, Redis):
+            key = contract.primary_key if contract else ()
+            count = redis.deliver(rows, sink, key, context.days.last, context.run_id)
         else:
             ordered = rows.sortWithinPartitions(*(contract.key if contract else ("user_id",)))
             count = folder.deliver(flat(ordered) if sink.kind == "csv" else ordered, sink, context.days.last, context.run_id)
@@ -133,7 +136,7 @@ def _deliver(context: Context, name: str, sink: Postgres | Folder) -> Delivery:
     return Delivery(sink=name, table=sink.source, target=_target(sink), rows=count)
 
 
-def _counted(context: Context, sinks: dict[str, Postgres | Folder]) -> list[Delivery]:
+def _counted(context: Context, sinks: dict[str, Sink]) -> list[Delivery]:
     """A dry run: what would be delivered where."""
     counts: dict[str, int] = {}
     for name, sink in sinks.items():
@@ -147,8 +150,10 @@ def _counted(context: Context, sinks: dict[str, Postgres | Folder]) -> list[Deli
     ]
 
 
-def _target(sink: Postgres | Folder) -> str:
-    return f"table {sink.table}" if isinstance(sink, Postgres) else sink.path
+def _target(sink: Sink) -> str:
+    if isinstance(sink, Postgres):
+        return f"table {sink.table}"
+    return f"keys {sink.prefix}:..." if isinstance(sink, Redis) else sink.path
 
 
 def _fail_for(deliveries: list[Delivery]) -> None:

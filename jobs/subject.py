@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from conf.settings import Postgres, Settings
+from conf.settings import Settings
 from conf.tables import TABLES
 from jobs.erase import lake_folder
 from jobs.erase.trained import PRECISION, versions_trained
@@ -115,9 +115,9 @@ def _plain(value: Any) -> Any:
 
 
 def _sink_rows(sink: Any, person: Person) -> list[Row]:
-    from jobs.sinks import folder, postgres
+    from jobs.sinks import module_of
 
-    rows = postgres.rows_of(sink, person) if isinstance(sink, Postgres) else folder.rows_of(sink, person)
+    rows = module_of(sink).rows_of(sink, person)
     return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
 

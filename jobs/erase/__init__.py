@@ -184,18 +184,13 @@ def _sinks_erased(settings: Settings, person: Person, text_hashes: frozenset[str
     Raises:
         ValueError: a sink that cannot be reached or written.
     """
-    from conf.settings import Postgres
-    from jobs.sinks import folder, postgres
+    from jobs.sinks import module_of
 
     removed, failed = {}, []
     for name, sink in settings.sinks.items():
         try:
-            if isinstance(sink, Postgres):
-                removed[name] = postgres.erase(sink, person, text_hashes)
-                left = len(postgres.rows_of(sink, person))
-            else:
-                removed[name] = folder.erase(sink, person, text_hashes)
-                left = sum(1 for _ in folder.rows_of(sink, person))
+            removed[name] = module_of(sink).erase(sink, person, text_hashes)
+            left = sum(1 for _ in module_of(sink).rows_of(sink, person))
         except (ValueError, OSError) as error:
             failed.append(f"sink {name} failed: {' '.join(str(error).split())}")
             continue

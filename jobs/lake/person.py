@@ -49,6 +49,7 @@ WITHOUT_PERSONS = {
     "training_runs": "counts per training",
     "model_quality": "means over events",
     "publications": "decisions about versions",
+    "served_items": "titles and counts of items, the person counted among them; they name nobody",
     "drift": "measures over all users",
     "export_log": "counts per delivery; an error that names the person is blotted out",
     "runs": "counts per step; an error that names the person is blotted out",

