@@ -7,6 +7,7 @@ Shape suffixes: B moments, L events of history, D width, V items, P pulls.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,13 @@ def new_network(settings: Model, vocabulary: Vocabulary) -> Network:
     )
     network.category_of_item_V.copy_(torch.from_numpy(vocabulary.category_of_item_V.astype(np.int64)))
     return network
+
+
+def parts(network: Network) -> str:
+    """What tells apart networks whose weights do not fit each other, whatever their vocabularies."""
+    grow = ("item.weight", "category.weight", "event_type.weight", "item_bias", "category_of_item_V")
+    shapes = sorted((name, tuple(one.shape[name in grow :])) for name, one in network.state_dict().items())
+    return hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]
 
 
 def grown(network: Network, vocabulary: Vocabulary) -> Network:
@@ -163,14 +171,25 @@ class InterestModel:
         """Write weights, vocabulary and `version.json` into an existing folder."""
         torch.save({name: value.cpu() for name, value in self.network.state_dict().items()}, folder / _WEIGHTS)
         self.vocabulary.save(folder / _VOCABULARY)
-        details = {"method": self.method, "model": self.network.settings.model_dump(mode="json"), "metrics": self.metrics}
+        details = {
+            "method": self.method,
+            "model": self.network.settings.model_dump(mode="json"),
+            "parts": parts(self.network),
+            "metrics": self.metrics,
+        }
         (folder / _DETAILS).write_text(json.dumps(details))
 
     @staticmethod
     def load(folder: Path, device: torch.device | None = None) -> InterestModel:
+        """
+        Raises:
+            ValueError: its weights are of another release's network.
+        """
         details = json.loads((folder / _DETAILS).read_text())
         vocabulary = Vocabulary.load(folder / _VOCABULARY)
         network = new_network(Model.model_validate(details["model"]), vocabulary)
+        if details.get("parts") != parts(network):
+            raise ValueError(f"{folder} was learnt by another release's network: train anew, or publish another version")
         network.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
         return InterestModel(network, vocabulary, device=device, metrics=details["metrics"])
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import models
-from conf.learning import ENCODERS, WEEKDAYS
+from conf.learning import ENCODERS, WEEKDAYS, Model
 from conf.settings import Settings
 from jobs.lake import logs
 from jobs.lake.context import Context
 from jobs.lake.publications import INTEREST, in_force
 from models import registry
+from models.queries import Vocabulary
 
 # They change when, how fast, on what, how long at most a training runs, and who is told; not what it would learn.
 _RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once", "tracking", "from_scratch_on"}
@@ -76,5 +77,16 @@ def _fits(context: Context, row: logs.Row) -> bool:
     if not is_whole or row["day"] >= context.days.last:
         return False
     made, wanted = json.loads(row["settings"]).get("model", {}), context.settings.network.model_dump(mode="json")
-    same = all(made.get(name) == wanted[name] for name in _SHAPE)
-    return same and registry.is_whole(Path(context.lake.root) / row["folder"])
+    folder = Path(context.lake.root) / row["folder"]
+    if not all(made.get(name) == wanted[name] for name in _SHAPE) or not registry.is_whole(folder):
+        return False
+    # Another release's network may have other parts.
+    return registry.details(folder).get("parts") == _parts(context.settings.network.model_dump_json())
+
+
+@cache
+def _parts(settings: str) -> str:
+    from models.interest import new_network, parts
+
+    nothing = Vocabulary(items=(), item_categories=(), categories=(), event_types=())
+    return parts(new_network(Model.model_validate_json(settings), nothing))

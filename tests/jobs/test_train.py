@@ -190,13 +190,17 @@ def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
     assert "no target event" in empty.details["trained"] and empty.rows_out["training_windows"] == 0
 
 
-@pytest.mark.parametrize("section, change", [("model", {"width": 12}), ("train", {"from_scratch_on": "friday"})])
-def test_another_shape_and_one_night_a_week_start_from_scratch(make_context, make_settings, section, change):
+@pytest.mark.parametrize("section, change", [("model", {"width": 12}), ("train", {"from_scratch_on": "friday"}), ("train", {})])
+def test_another_shape_other_parts_and_one_night_a_week_start_from_scratch(make_context, make_settings, section, change):
     settings = make_settings("conf/local.yaml", *SMALL, "evaluate.holdout_share=0.1")
     before = LAST - timedelta(days=1)
     shared = {"settings": settings, "first_day": FIRST}
     write_events(make_context(FIRST, before, bootstrap=True, **shared), history())
     train.run(make_context(FIRST, before, bootstrap=True, **shared))
+    if not change:
+        # As a release left it whose network had other parts.
+        [path] = Path(settings.lake).glob("models/*/version.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "parts": "others"}))
     other = settings.model_copy(update={section: getattr(settings, section).model_copy(update=change)})
     night = make_context(LAST, settings=other, first_day=FIRST)
     train.run(night)

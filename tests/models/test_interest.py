@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from models.buckets import (
     pace_bucket,
     time_bucket,
 )
-from models.interest import InterestModel, grown, new_network
+from models.interest import InterestModel, grown, new_network, parts
 from models.network import first_places, last_known
 from models.queries import Histories, Queries, Vocabulary
 
@@ -203,6 +204,18 @@ def test_a_saved_model_scores_the_same(tmp_path):
     again = InterestModel.load(tmp_path)
     assert again.vocabulary == VOCABULARY and again.window == 8 and again.method == "transformer"
     np.testing.assert_array_equal(again.scores(past, asked), ranker.scores(past, asked))
+
+
+def test_a_network_of_other_parts_is_refused_in_words(tmp_path):
+    ranker = model()
+    ranker.save(tmp_path)
+    larger = replace(VOCABULARY, items=(*VOCABULARY.items, "new"), item_categories=(*VOCABULARY.item_categories, ""))
+    assert parts(grown(ranker.network, larger)) == parts(ranker.network), "names alone make no other parts"
+    details = json.loads((tmp_path / "version.json").read_text())
+    for wrong in ({**details, "parts": "others"}, {name: value for name, value in details.items() if name != "parts"}):
+        (tmp_path / "version.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match="another release's network: train anew, or publish another version"):
+            InterestModel.load(tmp_path)
 
 
 HOUR, STATION, PARK = 3600, (40.70, -74.0), (40.80, -73.9)
