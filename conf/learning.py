@@ -92,7 +92,7 @@ class Labeller(Section):
 
 class Ranker(Section):
     by: Literal["trees", "network"] = "trees"
-    max_moments: int = Field(20_000, ge=100)
+    max_moments: int = Field(40_000, ge=100)
 
 
 class Gate(Section):

@@ -22,7 +22,7 @@ from models.judging import whole_users
 from models.replay import read_log
 
 # Of all events before the day the newest share, by whole days.
-_NEWEST = 0.125
+_NEWEST = 0.3
 _PARTS = 1 << 20
 _LESSONS = "moments binary, sizes binary, taken binary, features binary"
 _KINDS = {"moments": np.int64, "sizes": np.int64, "taken": np.bool_, "features": np.float32}
