@@ -10,7 +10,7 @@ export UV_SYSTEM_CERTS := 1
 # Where it is set, as in many images, each process would compile torch and all else anew, for half a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-spark test-rest soak bench lint lock clean
+.PHONY: setup demo test test-one test-other test-rest soak bench lint lock clean
 
 setup: $(VENV)/.ready
 
@@ -37,16 +37,23 @@ $(AIRFLOW)/.ready: requirements-airflow.lock $(VENV)/.ready
 demo: setup
 	@$(BIN)/wherewhen demo
 
-# Spark leaves a core idle at times: what does without it runs beside, and is shown when it has ended. Threads of torch that
-# wait for each other would take that core from Spark.
+# Spark leaves a core idle at times: two sessions of it run side by side, and what does without beside these; the second and
+# third are shown when they have ended. Threads of torch that wait for each other would take the cores from Spark.
 test: setup $(VENV)/.jars $(AIRFLOW)/.ready
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j 2 test-spark test-rest
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j 3 test-one test-other test-rest
 
-test-spark:
-	@$(BIN)/python -m pytest -m 'spark and not soak'
+ONE := $(wildcard tests/jobs/test_[s-z]*.py) $(filter-out %__pycache__/, $(wildcard tests/jobs/*/))
+
+test-one:
+	@$(BIN)/python -m pytest -m 'spark and not soak' $(ONE)
+
+test-other:
+	@$(call shown-at-the-end, -m 'spark and not soak' $(addprefix --ignore=, $(ONE)) tests)
 
 test-rest:
-	@$(BIN)/python -m pytest -m 'not spark and not soak' > $(VENV)/test-rest.log 2>&1; code=$$?; cat $(VENV)/test-rest.log; exit $$code
+	@$(call shown-at-the-end, -m 'not spark and not soak')
+
+shown-at-the-end = $(BIN)/python -m pytest $(1) > $(VENV)/$@.log 2>&1; code=$$?; cat $(VENV)/$@.log; exit $$code
 
 # Hours: a SIGKILL at every commit point of a night, a line each; a whole night by Airflow.
 soak: setup $(VENV)/.jars $(AIRFLOW)/.ready
