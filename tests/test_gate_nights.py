@@ -110,7 +110,7 @@ def test_fourteen_nights_of_the_gate(spark, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             plant(patch)
             tonight = load_settings(overrides=[*given, *more])
-            run(spark, tonight, day, steps=choose(to_step="train"))
+            run(spark, tonight, day, steps=choose(to_step="ranker"))
         outcome = run(spark, tonight, day, steps=choose(from_step="evaluate"))
         row = decided(settings, day)
         log.info("%s %s: %s: %s", f"{day:%a %d}", plant.__name__, row["decision"], row["reason"])
