@@ -130,6 +130,11 @@ def load_trees(folder: Path) -> lightgbm.Booster:
     return trees
 
 
+def text_of(trees: lightgbm.Booster) -> str:
+    """The trees, whatever they were grown with: the number of threads is among what LightGBM writes down."""
+    return trees.model_to_string().partition("\nparameters:")[0]
+
+
 def first_ranker(known: Facts, settings: Kernels) -> Baseline:
     """The user's own past under kernels, which needs of everybody only how often each item was taken."""
     items = known.vocabulary.items

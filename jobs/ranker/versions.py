@@ -21,7 +21,7 @@ from jobs.train.cutting import Plan
 from jobs.train.lineage import learning_code
 from models import registry
 from models.facts import KINDS, Facts
-from models.hybrid import Hybrid, load_trees
+from models.hybrid import Hybrid, load_trees, text_of
 
 
 def settings_of(settings: Settings) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Draft:
         parts = {
             "counted": counted.hexdigest(),
             "names": [vocabulary.items, vocabulary.item_categories, vocabulary.categories, vocabulary.event_types],
-            "trees": self.grown.trees.model_to_string(),
+            "trees": text_of(self.grown.trees),
             "made_by": _made_by(context.settings),
         }
         return f"{HYBRID}-{digest(parts)}"

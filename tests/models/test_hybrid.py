@@ -5,12 +5,13 @@ from math import cos, exp, hypot, log, radians
 
 import numpy as np
 import pytest
+import torch
 
 from conf.baselines import Kernels
 from models.candidates import FEATURES, OF_PAIR, candidates
 from models.facts import facts, tallied
 from models.histories import EventColumns, Moments, first_of_owner, histories_from_events, queries_before, stop_before
-from models.hybrid import Hybrid, examples, first_ranker, grow
+from models.hybrid import Hybrid, examples, first_ranker, grow, text_of
 from models.own_past import KERNELS, own_past
 from models.queries import FIRST, Histories, Queries, Vocabulary
 
@@ -257,7 +258,7 @@ def test_trees_of_other_features_and_damaged_ones_are_refused(made, tmp_path):
         Hybrid.load(tmp_path)
 
 
-def test_parts_and_their_order_change_no_tree(made):
+def test_parts_their_order_and_threads_change_no_tree(made):
     hybrid, (events, first_E, later) = made
     past, now = asked(events, first_E, later)
     found = candidates(hybrid.known, past, now, hybrid.first.scores(past, now))
@@ -267,7 +268,12 @@ def test_parts_and_their_order_change_no_tree(made):
         part = past.part(rows), now.part(rows)
         some = candidates(hybrid.known, *part, hybrid.first.scores(*part))
         parts.append(examples(some, events.item_E[later[rows]].astype(np.int64) - FIRST, later[rows]))
-    assert grow(parts).model_to_string() == grow([whole]).model_to_string()
+    grown = text_of(grow([whole]))
+    assert text_of(grow(parts)) == grown and "num_threads" not in grown
+    before = torch.get_num_threads()
+    torch.set_num_threads(3 - min(before, 2))
+    assert text_of(grow([whole])) == grown, "nor does the number of threads"
+    torch.set_num_threads(before)
 
 
 def test_what_is_no_target_event_is_no_past(made):
