@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from models.candidates import FEATURES, Candidates, candidates
 from models.counts import count
 from models.facts import KINDS, Facts, facts
 from models.histories import name_indices
-from models.queries import FIRST, Histories, Queries, Vocabulary
+from models.queries import FIRST, PADDING, Histories, Queries, Vocabulary
 from models.replay import Log, Options, batches
 
 try:
@@ -40,6 +40,8 @@ _GROWN_AS = {
 }  # fmt: skip
 # Of the candidates that were not taken: as many of the best by the first ranker, and this share of the others.
 _BEST_KEPT, _OTHERS_KEPT = 30, 0.25
+# Of the moments that are learnt from this share is asked without a time too.
+_HIDDEN = 0.25
 # Candidates with equal trees stand as the first ranker has them.
 _TIE = 1e-3
 # Of moments and items together: what is known of each pair fills some arrays.
@@ -79,6 +81,7 @@ class Hybrid:
         return scores_BV
 
     def _scores(self, histories: Histories, queries: Queries) -> np.ndarray:
+        queries = as_asked(histories, queries)
         first_BV = self.first.scores(histories, queries)
         found = candidates(self.known, histories, queries, first_BV)
         below_BV = first_BV - first_BV.max(axis=1, keepdims=True)
@@ -186,9 +189,33 @@ def lessons(log: Log, known: Facts, kernels: Kernels, options: Options) -> Itera
     for chosen, histories, queries in batches(log, first, options):
         target_B, moment_B = target_Q[chosen], log.row_Q[chosen]
         for part in _parts(len(target_B), len(items)):
-            past, asked = histories.part(part), queries.part(part)
-            found = candidates(known, past, asked, first.scores(past, asked))
-            yield examples(found, target_B[part], moment_B[part])
+            past, asked, moment = histories.part(part), queries.part(part), moment_B[part]
+            # Some are asked again without their time, so that trees know what to do where it is hidden.
+            again = np.flatnonzero(_drawn(moment, np.zeros_like(moment)) < _HIDDEN)
+            hidden = asked.part(again)
+            hidden = replace(hidden, hour_of_week_B=np.full_like(hidden.hour_of_week_B, -1.0))
+            for own, given, wanted, number in (
+                (past, asked, target_B[part], moment),
+                (past.part(again), hidden, target_B[part][again], ~moment[again]),
+            ):
+                now = as_asked(own, given)
+                yield examples(candidates(known, own, now, first.scores(own, now)), wanted, number)
+
+
+def as_asked(histories: Histories, queries: Queries) -> Queries:
+    """The queries, those without a time all in one way: at the newest event's time, the hour hidden.
+
+    A query at the very time of the newest event says nothing of when it is asked for.
+    """
+    known_BL = histories.item_BL != PADDING
+    newest_B = np.where(known_BL, histories.timestamp_BL, np.iinfo(np.int64).min).max(axis=1, initial=np.iinfo(np.int64).min)
+    some_B = known_BL.any(axis=1)
+    hidden_B = (queries.hour_of_week_B < 0) | (some_B & (queries.timestamp_B == newest_B))
+    return replace(
+        queries,
+        timestamp_B=np.where(hidden_B & some_B, newest_B, queries.timestamp_B),
+        hour_of_week_B=np.where(hidden_B, np.float32(-1.0), queries.hour_of_week_B),
+    )
 
 
 def _parts(moments: int, size: int) -> Iterator[slice]:

@@ -76,9 +76,10 @@ class Histories:
     longitude_BL: np.ndarray  # float32
     seen: list[np.ndarray] | None = None
 
-    def part(self, chosen: slice) -> Histories:
+    def part(self, chosen: slice | np.ndarray) -> Histories:
         arrays = {name: values[chosen] for name, values in vars(self).items() if name != "seen"}
-        return Histories(**arrays, seen=None if self.seen is None else self.seen[chosen])
+        seen = None if self.seen is None else [self.seen[row] for row in np.arange(len(self.item_BL))[chosen]]
+        return Histories(**arrays, seen=seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class Queries:
     latitude_B: np.ndarray  # float32
     longitude_B: np.ndarray  # float32
 
-    def part(self, chosen: slice) -> Queries:
+    def part(self, chosen: slice | np.ndarray) -> Queries:
         return Queries(**{name: values[chosen] for name, values in vars(self).items()})
 
 

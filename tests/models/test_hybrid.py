@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import cos, exp, hypot, log, radians
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -11,9 +12,10 @@ from conf.baselines import Kernels
 from models.candidates import FEATURES, OF_PAIR, candidates
 from models.facts import facts, tallied
 from models.histories import EventColumns, Moments, first_of_owner, histories_from_events, queries_before, stop_before
-from models.hybrid import Hybrid, examples, first_ranker, grow, text_of
+from models.hybrid import Hybrid, examples, first_ranker, grow, lessons, text_of
 from models.own_past import KERNELS, own_past
 from models.queries import FIRST, Histories, Queries, Vocabulary
+from models.replay import Options, read_log
 
 HOUR, DAY = 3600, 86_400
 NOW = 1_700_000_000
@@ -282,3 +284,50 @@ def test_what_is_no_target_event_is_no_past(made):
     viewed = replace(past, event_type_BL=np.where(past.item_BL % 2 == 0, past.event_type_BL, 1).astype(np.int32))
     without = replace(past, item_BL=np.where(past.item_BL % 2 == 0, past.item_BL, 0))
     np.testing.assert_array_equal(hybrid.scores(viewed, now), hybrid.scores(without, now))
+
+
+def test_where_the_time_is_hidden_it_does_not_matter_how(made):
+    hybrid, (events, first_E, later) = made
+    past, now = asked(events, first_E, later[:40])
+    hidden = replace(now, hour_of_week_B=np.full(40, -1, np.float32))
+    at_the_last = replace(now, timestamp_B=past.timestamp_BL[:, -1], hour_of_week_B=past.hour_of_week_BL[:, -1])
+    far = replace(hidden, timestamp_B=now.timestamp_B + 90 * DAY)
+    scores_BV = hybrid.scores(past, hidden)
+    np.testing.assert_array_equal(hybrid.scores(past, at_the_last), scores_BV)
+    np.testing.assert_array_equal(hybrid.scores(past, far), scores_BV)
+    assert not np.array_equal(hybrid.scores(past, now), scores_BV)
+    empty = past.part(np.arange(3))
+    empty.item_BL[:] = 0
+    assert np.isfinite(hybrid.scores(empty, hidden.part(np.arange(3)))).all()
+
+
+def test_moments_are_learnt_with_their_time_and_some_without(made):
+    hybrid, (events, first_E, later) = made
+    rows = len(events)
+    at = pa.array(events.timestamp_E * 1_000_000).cast(pa.timestamp("us", tz="UTC"))
+    text = {
+        "user_id": [f"u{first:05}" for first in first_E], "event_id": [f"e{row:05}" for row in range(rows)],
+        "item_id": [VOCABULARY.items[item - FIRST] for item in events.item_E], "event_type": ["visit"] * rows,
+        "category": [VOCABULARY.categories[kind - FIRST] for kind in events.category_E], "region": [None] * rows,
+    }  # fmt: skip
+    is_asked = np.isin(np.arange(rows), later)
+    table = pa.table(
+        {
+            **{name: pa.array(values, pa.string()) for name, values in text.items()},
+            "origin": pa.array(np.where(is_asked, 2, 1), pa.int32()),
+            "row": pa.array(np.arange(rows), mask=~is_asked),
+            "event_timestamp": at,
+            "local_timestamp": at,
+            "latitude": pa.array(events.latitude_E.astype(float)),
+            "longitude": pa.array(events.longitude_E.astype(float)),
+            "groups": pa.nulls(rows, pa.map_(pa.string(), pa.string())),
+        }
+    )
+    parts = list(lessons(read_log(table), hybrid.known, SETTINGS, Options(length=80, target_types=("visit",))))
+    moments = np.concatenate([part.moment_G for part in parts])
+    told, hidden = moments[moments >= 0], ~moments[moments < 0]
+    assert len(np.unique(moments)) == len(moments) and set(hidden) <= set(told) <= set(later.tolist())
+    assert 0.1 < len(hidden) / len(told) < 0.4
+    hours = np.concatenate([part.features_CF[:, FEATURES.index("hour")] for part in parts])
+    sizes = np.concatenate([part.size_G for part in parts])
+    assert np.array_equal(np.isnan(hours), np.repeat(moments < 0, sizes))
