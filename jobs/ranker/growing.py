@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -9,6 +10,7 @@ from datetime import date, timedelta
 import lightgbm
 import numpy as np
 import pyarrow as pa
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -24,6 +26,7 @@ from models.replay import read_log
 # Of all events before the day the newest share, by whole days.
 _NEWEST = 0.3
 _PARTS = 1 << 20
+_MOMENTS_A_PARTITION = 1000
 _LESSONS = "moments binary, sizes binary, taken binary, features binary"
 _KINDS = {"moments": np.int64, "sizes": np.int64, "taken": np.bool_, "features": np.float32}
 
@@ -58,7 +61,8 @@ def newest(rows: Mapping[date, int], share: float) -> date | None:
 
 def grown(context: Context, known: Facts, since: date, until: date) -> Grown | None:
     """Of target events that arrived from `since` on and before `until`; None where there is nothing to learn from."""
-    events = _sampled(context, context.history("events").where(F.col("day") < F.lit(until)), since, until)
+    asked = sum(count for day, count in _by_day(context, until).items() if day >= since)
+    events = _sampled(context, context.history("events").where(F.col("day") < F.lit(until)), asked)
     rows = exams.later_exam(context, events, since, F.xxhash64("event_id")).rows
     kernels, options = context.settings.baselines.kernels, contest.options(context)
     held = context.spark.sparkContext.broadcast((known, kernels, options))
@@ -68,9 +72,16 @@ def grown(context: Context, known: Facts, since: date, until: date) -> Grown | N
             for learnt in lessons(read_log(users), *held.value):
                 yield _told(learnt)
 
-    ordered = moments.ordered(rows, context.settings.spark.shuffle_partitions)
-    given = [_read(row.asDict()) for row in ordered.mapInArrow(work, _LESSONS).toLocalIterator()]
-    held.destroy()
+    # Made by all tasks at once, and brought here a partition at a time, each of some megabytes: that is what the JVM holds.
+    few = math.ceil(min(asked, context.settings.ranker.max_moments) / _MOMENTS_A_PARTITION)
+    ordered = moments.ordered(rows, max(few, context.settings.spark.shuffle_partitions))
+    made = ordered.mapInArrow(work, _LESSONS).persist(StorageLevel.DISK_ONLY)
+    try:
+        made.count()
+        given = [_read(row.asDict()) for row in made.toLocalIterator()]
+    finally:
+        made.unpersist()
+        held.destroy()
     context.note(moments=sum(len(one.size_G) for one in given))
     if not any(len(one.size_G) for one in given):
         return None
@@ -82,9 +93,8 @@ def _by_day(context: Context, until: date) -> dict[date, int]:
     return context.rows_by_day("events", Days(first=context.first_day, last=before)) if before >= context.first_day else {}
 
 
-def _sampled(context: Context, events: DataFrame, since: date, until: date) -> DataFrame:
-    """Whole users, as many as have about `ranker.max_moments` events in the days."""
-    asked = sum(count for day, count in _by_day(context, until).items() if day >= since)
+def _sampled(context: Context, events: DataFrame, asked: int) -> DataFrame:
+    """Whole users, as many as have about `ranker.max_moments` of the events asked about."""
     share = context.settings.ranker.max_moments / max(asked, 1)
     if share >= 1:
         return events
