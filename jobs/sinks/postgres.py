@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from psycopg.rows import dict_row
 from conf.settings import Postgres
 from jobs.lake import commits
 from jobs.lake.person import Person, owns
+from jobs.sinks import tasks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -36,7 +36,6 @@ _TYPES = {
     "string": "text", "int": "integer", "bigint": "bigint", "double": "double precision", "float": "real",
     "boolean": "boolean", "date": "date", "timestamp": "timestamptz",
 }  # fmt: skip
-_SAID = re.compile(r"ValueError: (PostgreSQL at .*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +79,7 @@ def login(sink: Postgres) -> Login:
     port = given.get("port") or os.environ.get("PGPORT") or 5432
     name = given.get("dbname") or os.environ.get("PGDATABASE") or given.get("user") or "of the user"
     server = f"{host}:{port}, database {name}"
-    password = None
-    if sink.password_env is not None:
-        password = os.environ.get(sink.password_env)
-        if not password:
-            raise ValueError(f"PostgreSQL at {server}: set {sink.password_env}, the variable that is to hold the password")
+    password = tasks.password(sink.password_env, f"PostgreSQL at {server}")
     return Login(dsn=sink.dsn, password=password, server=server)
 
 
@@ -268,13 +263,7 @@ def _copy_partitions(rows: DataFrame, how: Login, table: _Table) -> int:
             raise ValueError(_refused(how, error)) from None
         yield pa.RecordBatch.from_pydict({"rows": pa.array([count], pa.int64())})
 
-    try:
-        return sum(row["rows"] for row in rows.mapInArrow(copied, "rows bigint").collect())
-    except Exception as error:
-        # Spark wraps what a task raised into a page of stack traces.
-        if (said := _SAID.search(str(error))) is not None:
-            raise ValueError(said[1].strip()) from None
-        raise
+    return sum(row["rows"] for row in tasks.collected(rows.mapInArrow(copied, "rows bigint"), "PostgreSQL"))
 
 
 def _copy(batches: Iterable[pa.RecordBatch], how: Login, table: _Table, columns: list[str], part: int) -> int:

@@ -11,7 +11,6 @@ delivery, is removed. Every key expires, so that nothing outlives the nights tha
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,10 +26,10 @@ from pyspark.sql import functions as F
 from conf.settings import Redis
 from jobs.lake import commits
 from jobs.lake.person import Person, owns
+from jobs.sinks import tasks
 
 Client = Any  # the library's own type does not know that answers are text here
 _AT_ONCE = 1000
-_SAID = re.compile(r"ValueError: (Redis at .*)")
 _GLOB = re.compile(r"([*?\[\]\\])")
 
 
@@ -77,11 +76,7 @@ def login(sink: Redis) -> Login:
         # The library's message would repeat the url, a password in it included.
         raise ValueError("the sink's url is neither redis://host:port/db nor rediss://... (TLS) nor unix:///path") from None
     server = given.get("path") or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}, database {given.get('db', 0)}"
-    password = None
-    if sink.password_env is not None:
-        password = os.environ.get(sink.password_env)
-        if not password:
-            raise ValueError(f"Redis at {server}: set {sink.password_env}, the variable that is to hold the password")
+    password = tasks.password(sink.password_env, f"Redis at {server}")
     return Login(url=sink.url, password=password, server=server, timeout_s=sink.timeout_s)
 
 
@@ -165,13 +160,7 @@ def _send(lists: DataFrame, how: Login, sink: Redis, version: str) -> tuple[int,
             raise ValueError(refused(how, error)) from None
         yield pa.RecordBatch.from_pydict({"keys": pa.array([keys], pa.int64()), "rows": pa.array([rows], pa.int64())})
 
-    try:
-        found = lists.mapInArrow(sent, "keys bigint, rows bigint").collect()
-    except Exception as error:
-        # Spark wraps what a task raised into a page of stack traces.
-        if (said := _SAID.search(str(error))) is not None:
-            raise ValueError(said[1].strip()) from None
-        raise
+    found = tasks.collected(lists.mapInArrow(sent, "keys bigint, rows bigint"), "Redis")
     return sum(row["keys"] for row in found), sum(row["rows"] for row in found)
 
 
