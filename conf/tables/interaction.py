@@ -50,14 +50,14 @@ INTERACTION = (
     fact(
         "transitions",
         "What users turn to after what, and where they go next, by slot; counted on the day on which the second event arrived.",
-        column("kind", "string", "what the two ends are: category or region", nullable=False),
-        column("origin", "string", "category or region of the first of two consecutive target events", nullable=False),
+        column("kind", "string", "what the ends are: category, region, or item where events have places", nullable=False),
+        column("origin", "string", "category, region or item of the first of two consecutive target events", nullable=False),
         column("destination", "string", "that of the second", nullable=False),
         column("slot", "string", "part of the week of the second", nullable=False),
         column("transitions", "bigint", "pairs of events", nullable=False),
         column("users", "bigint", "distinct users of that day", nullable=False),
         column("seconds", "double", "sum of the times between the two events", unit="second", nullable=False),
         key=("kind", "origin", "destination", "slot"),
-        checks={"kind_known": "kind IN ('category', 'region')", "slot_known": SLOT_CHECK, "some": "transitions > 0"},
+        checks={"kind_known": "kind IN ('category', 'region', 'item')", "slot_known": SLOT_CHECK, "some": "transitions > 0"},
     ),
 )

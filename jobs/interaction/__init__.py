@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 
 from jobs.interaction.affinity import slot_weights, user_slot_affinity
 from jobs.interaction.lift import region_slot_lift
-from jobs.interaction.transitions import followed, transitions
+from jobs.interaction.transitions import CATEGORY, ITEM, REGION, followed, transitions
 from jobs.label import event_weight
 from jobs.lake.context import Context, Skipped
 from jobs.sequences import events_by_user
@@ -32,11 +32,13 @@ def run(context: Context) -> None:
         length=context.settings.sequences.length,
         longest_gap_hours=settings.transition_max_gap_hours,
     )
-    context.write("transitions", transitions(pairs))
-    if context.mapping.has_places:
+    has_places = context.mapping.has_places
+    # Where events have places, items are what they take place at.
+    context.write("transitions", transitions(pairs, (CATEGORY, REGION, ITEM) if has_places else (CATEGORY,)))
+    if has_places:
         _write_lift(context)
     else:
-        context.note(left_out="region_slot_lift, transitions between regions: the log has no places")
+        context.note(left_out="region_slot_lift, transitions between regions and between places: the log has no places")
 
 
 def _write_lift(context: Context) -> None:

@@ -1,4 +1,4 @@
-"""What follows on what: from category to category and from region to region, counted by part of the week.
+"""What follows on what: from category to category, region to region and place to place, counted by part of the week.
 
 A transition is two consecutive target events of a user. It is counted once, on the day on which the second
 one arrived, as the user's path then stood: the first one is the last target event before it in time, of all
@@ -9,7 +9,7 @@ the last N events that `user_sequences` keeps, so that a night knows what a boot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,12 @@ from pyspark.sql import functions as F
 from jobs.lake.store import Days
 from jobs.spatial.clusters import Flags, Ints
 
-CATEGORY, REGION = "category", "region"
+# Kinds of ends, and the event's column that names one.
+CATEGORY, REGION, ITEM = "category", "region", "item"
+_COLUMNS = {CATEGORY: "category", REGION: "region", ITEM: "item_id"}
 _MICROS_AN_HOUR = 3_600_000_000
-_FOLLOWED = (
-    "user_id string, day date, slot string, micros bigint, origin_category string, category string, "
-    "origin_region string, region string"
+_FOLLOWED = "user_id string, day date, slot string, micros bigint, " + ", ".join(
+    f"origin_{kind} string, {kind} string" for kind in _COLUMNS
 )
 
 
@@ -41,21 +42,20 @@ def followed(recent: DataFrame, days: Days, *, length: int, longest_gap_hours: f
         F.unix_micros("event_timestamp").alias("at"),
         "is_target",
         "slot",
-        "category",
-        "region",
+        *_COLUMNS.values(),
     )
     return ordered.groupBy("user_id").applyInArrow(_followed_by_user(days, length, longest_gap_hours), _FOLLOWED)
 
 
-def transitions(pairs: DataFrame) -> DataFrame:
-    """Rows of `transitions`, of `followed`; where a category or region is not known on either side there is none."""
-    kinds = [
+def transitions(pairs: DataFrame, kinds: Sequence[str]) -> DataFrame:
+    """Rows of `transitions`, of `followed`; where an end is not known there is none."""
+    ends = [
         F.struct(F.lit(kind).alias("kind"), F.col(f"origin_{kind}").alias("origin"), F.col(kind).alias("destination"))
-        for kind in (CATEGORY, REGION)
+        for kind in kinds
     ]
     known = F.col("slot").isNotNull() & F.col("origin").isNotNull() & F.col("destination").isNotNull()
     return (
-        pairs.select("user_id", "day", "slot", "micros", F.inline(F.array(*kinds)))
+        pairs.select("user_id", "day", "slot", "micros", F.inline(F.array(*ends)))
         .where(known)
         .groupBy("day", "kind", "origin", "destination", "slot")
         .agg(
@@ -104,10 +104,8 @@ def _followed_by_user(days: Days, length: int, longest_gap_hours: float) -> Call
                 "day": destination["arrived_on"],
                 "slot": destination["slot"],
                 "micros": micros[is_near],
-                "origin_category": origin["category"],
-                "category": destination["category"],
-                "origin_region": origin["region"],
-                "region": destination["region"],
+                **{f"origin_{kind}": origin[column] for kind, column in _COLUMNS.items()},
+                **{kind: destination[column] for kind, column in _COLUMNS.items()},
             }
         )
 

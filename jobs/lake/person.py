@@ -43,7 +43,7 @@ WITHOUT_PERSONS = {
     "region_stays": "counts and medians per region, as above",
     "region_interests": "counts per region and category, as above",
     "region_slot_lift": "counts per region, as above",
-    "transitions": "counts per pair of categories or regions and slot, the person counted among them; they name nobody",
+    "transitions": "counts per pair of categories, regions or items and slot, the person counted among them; they name nobody",
     "value_ranges": "medians and spreads of values per event type; they name nobody",
     "model_versions": "the registry; versions trained on the person are listed in the certificate",
     "training_runs": "counts per training",

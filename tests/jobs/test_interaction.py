@@ -58,6 +58,7 @@ def random_events(seed=1, users=6):
                 changed = {"slot": SLOTS[rng.integers(3)], "category": ["cafe", "bar", "zoo"][rng.integers(3)]}
                 changed |= {"region": ["R", "S"][rng.integers(2)]}
                 changed |= {name: None for name in changed if rng.random() < 0.1}
+                changed["item_id"] = f"i{rng.integers(4)}"
                 kind = ["check_in", "impression", "purchase"][rng.integers(3)]
                 at += timedelta(seconds=int(rng.integers(86_400)))
                 rows.append(event(len(rows), user_id=f"u{user}", event_timestamp=at, event_type=kind, day=day, **changed))
@@ -124,9 +125,9 @@ def counted_transitions(rows, length, longest_gap):
             continue
         first = targets[targets.index(row) - 1]
         gap = row["event_timestamp"] - first["event_timestamp"]
-        for kind in ("category", "region"):
-            if gap <= longest_gap and row["slot"] and first[kind] and row[kind]:
-                one = found[row["day"], kind, first[kind], row[kind], row["slot"]]
+        for kind, column in (("category", "category"), ("region", "region"), ("item", "item_id")):
+            if gap <= longest_gap and row["slot"] and first[column] and row[column]:
+                one = found[row["day"], kind, first[column], row[column], row["slot"]]
                 one[0] += 1
                 one[1].add(row["user_id"])
                 one[2] += gap.total_seconds()
@@ -190,7 +191,7 @@ def test_nights_equal_the_bootstrap_and_the_definition(in_lake, spark):
         for row in stored(whole, "transitions")
     }  # fmt: skip
     assert counted == counted_transitions(rows, LENGTH, timedelta(hours=48))
-    assert {key[1] for key in counted} == {"category", "region"} and sum(one[0] for one in counted.values()) > 50
+    assert {key[1] for key in counted} == {"category", "region", "item"} and sum(one[0] for one in counted.values()) > 50
     found = stored(whole, "region_slot_lift")
     assert {row["day"] for row in found} == {FIRST, date(2024, 1, 29)}, "the first day and the Monday"
     for day in (FIRST, date(2024, 1, 29)):
