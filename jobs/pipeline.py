@@ -178,11 +178,20 @@ STEPS: tuple[Step, ...] = (
         torch=True,
     ),
     Step(
+        name="evolution",
+        does="says what each user will be interested in on the coming days, by category",
+        reads=("user_sequences", "consents", "model_versions", "publications", "interest_forecasts@-1"),
+        writes=("interest_forecasts",),
+        purposes=("labels",),
+        gpu=True,
+        torch=True,
+    ),
+    Step(
         name="export",
         does="delivers recommendations, other tables and segments to the sinks",
         reads=("recommendations", "consents", "vault"),
         writes=("export_log",),
-        after=("tags", "labeller", "forecast", "interaction"),
+        after=("tags", "labeller", "forecast", "interaction", "evolution"),
         purposes=("export",),
     ),
     Step(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conf.contracts import column, fact, log, snapshot, state
-from conf.tables.columns import SLOT_CHECK, item, user
+from conf.tables.columns import SLOT_CHECK, UNIT_INTERVAL, item, user
 
 SERVED = (
     state(
@@ -41,6 +41,30 @@ SERVED = (
         key=("item_id",),
         newest_only=True,
         retention_days=30,
+    ),
+    state(
+        "interest_forecasts",
+        "What users will be interested in on the seven local days after `changed_on`, as the interest model expects it.",
+        user(),
+        column("horizon_days", "int", "local days ahead, 1 to 7", nullable=False),
+        column("category", "string", "category", nullable=False),
+        column(
+            "share",
+            "double",
+            "how likely the user's next event, should it fall on that day, is of the category; below 0.01 there is no row",
+            nullable=False,
+            margin=1e-4,
+        ),
+        column("day_share", "double", "how much of the user's events of a week fall on that day", nullable=False, margin=1e-4),
+        column("model_version", "string", "the version that was asked", nullable=False),
+        column("forecast_date", "date", "the day ahead", nullable=False),
+        owner="user_id",
+        key=("user_id", "horizon_days", "category"),
+        checks={"share_range": UNIT_INTERVAL.format("share"), "horizon_range": "horizon_days >= 1 AND horizon_days <= 7"},
+        newest_only=True,
+        personal=True,
+        purpose="labels",
+        nothing={"horizon_days": "1"},
     ),
     fact(
         "drift",
