@@ -104,7 +104,7 @@ TIME_SERIES = (
         column(
             "method",
             "string",
-            "what made it: seasonal_naive, ets, lstm, arima, prophet or combination (the mean of the fast ones); mean, where "
+            "what made it: seasonal_naive, ets, lstm, arima, prophet or combination (the median of the fast ones); mean, where "
             "there are less than two weeks",
             nullable=False,
         ),

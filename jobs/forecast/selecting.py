@@ -1,4 +1,4 @@
-"""Which method forecasts a series: the mean of the cheap ones, unless another did clearly better at the early origins."""
+"""Which method forecasts a series: the median of the cheap ones, unless another did clearly better at the early origins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def selected(qualities: Sequence[Quality], default: str, size: int) -> np.ndarra
     """The method of each series, (size,): of those whose MASE at the early origins is below that of `default` by more than
     the standard error of the difference, the one of the least; else `default`.
 
-    The least of several noisy means is seldom that of the best method, and a mean of methods is seldom far behind the best:
+    The least of several noisy means is seldom that of the best method, and a median of methods is seldom far behind the best:
     what is less sure than that goes to it (the rule of one standard error: Breiman et al., 1984). One origin shows none.
     """
     early = {quality.method: quality for quality in qualities if quality.stage == SELECTION}

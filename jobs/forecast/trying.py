@@ -1,4 +1,4 @@
-"""The methods that are tried on series, as of the last day and at origins of the past; and the mean of the cheap ones.
+"""The methods that are tried on series, as of the last day and at origins of the past; and the median of the cheap ones.
 
 Legend: P series, D days, H days ahead, as in `jobs.forecast.methods`.
 """
@@ -75,7 +75,7 @@ class Ways:
         for stage, ends in origins.items():
             cheap = {name: [self._made_by(name, histories.until(end), stage)[0] for end in ends] for name in self.parts}
             if len(cheap) > 1:
-                cheap[COMBINATION] = [_mean(at_origin) for at_origin in zip(*cheap.values(), strict=True)]
+                cheap[COMBINATION] = [_median(at_origin) for at_origin in zip(*cheap.values(), strict=True)]
             found += [judged(name, stage, histories, every, _at(ends, made)) for name, made in cheap.items() if ends]
             for name in [name for name in self.names if name in SLOW and len(busy) and ends]:
                 made = self._slow(name, histories.take(busy), ends)
@@ -88,7 +88,7 @@ class Ways:
             made = self._method(name, moment)(histories, self.level)
             return made, completed(made, histories, self.level)
         parts = [self._made_by(part, histories, moment)[0] for part in self.parts]
-        return _mean(parts), np.full(len(histories.first), None, dtype=object)
+        return _median(parts), np.full(len(histories.first), None, dtype=object)
 
     def _method(self, name: str, moment: str) -> Method:
         return _lstm(self.networks.get(moment)) if name == LSTM else METHODS[name]
@@ -116,9 +116,11 @@ def _at(ends: Sequence[int], made: Sequence[Forecasts]) -> list[tuple[int, Forec
     return list(zip(ends, made, strict=True))
 
 
-def _mean(parts: Sequence[Forecasts]) -> Forecasts:
+def _median(parts: Sequence[Forecasts]) -> Forecasts:
+    """Day by day: one method that is far off moves it little (Petropoulos and Svetunkov, "A simple combination of univariate
+    models", International Journal of Forecasting 36, 2020)."""
     return Forecasts(
-        expected_PH=np.mean([part.expected_PH for part in parts], axis=0),
-        lower_PH=np.mean([part.lower_PH for part in parts], axis=0),
-        upper_PH=np.mean([part.upper_PH for part in parts], axis=0),
+        expected_PH=np.median([part.expected_PH for part in parts], axis=0),
+        lower_PH=np.median([part.lower_PH for part in parts], axis=0),
+        upper_PH=np.median([part.upper_PH for part in parts], axis=0),
     )

@@ -29,7 +29,7 @@ CLUSTER = "cluster"
 ROWS_OF_TILE = 150_000
 # A tile is so many radii wide at least: narrower ones would be mostly margin.
 _LEAST_WIDTH = 16
-_SAMPLED = 1024  # of each partition
+_SAMPLED = 16_384
 _INSIDE, _SHARED, _OUTSIDE = 0, 1, 2
 # Of margins: what is at the radius by another way of rounding is within them.
 _MORE = 1 + 1e-6
@@ -38,7 +38,7 @@ _MORE = 1 + 1e-6
 def dbscan(
     points: DataFrame,
     radius_m: float,
-    min_weight: Column,
+    min_weight: Column | float,
     *,
     weight: Column | None = None,
     by: tuple[str, ...] = (),
@@ -55,7 +55,8 @@ def dbscan(
     Args:
         points: latitude, longitude (degrees, not null) and any other columns.
         radius_m: neighbourhood, metres along the sphere.
-        min_weight: the weight within it, the point's own included, that makes a core point; the same within a group.
+        min_weight: the weight within it, the point's own included, that makes a core point; a column is the same within
+            a group.
         weight: of a point, at least 1; None: each weighs 1.
         by: columns, not null, whose groups are clustered each by itself.
         rows_of_tile: from about so many rows on a tile is split.
@@ -65,14 +66,14 @@ def dbscan(
     """
     if not LEAST_RADIUS_M <= radius_m <= GREATEST_RADIUS_M:
         raise ValueError(f"dbscan: radius_m is {radius_m}; it is from {LEAST_RADIUS_M:g} to {GREATEST_RADIUS_M:g}")
-    sample = points.select("latitude", "longitude").mapInArrow(sampling, "x double, y double, z double, rows bigint")
-    tiles = tiles_of(np.array(sample.collect(), dtype=np.float64).reshape(-1, 4), radius_m, rows_of_tile)
-    weighed = points.withColumns(
-        {"_weight": (F.lit(1.0) if weight is None else weight).cast("double"), "_least": min_weight.cast("double")}
-    )
+    tiles = tiles_of(sampled(points), radius_m, rows_of_tile)
+    least = None if isinstance(min_weight, Column) else float(min_weight)
+    # What is the same everywhere is no column: each makes the way to Python and back twice.
+    asked = {"_weight": weight, "_least": min_weight if isinstance(min_weight, Column) else None}
+    weighed = points.withColumns({name: column.cast("double") for name, column in asked.items() if column is not None})
     spread = weighed.mapInArrow(spreading(tiles, radius_m), _with(weighed, _tile=T.IntegerType(), _where=T.ByteType()))
     found_in = _with(points, **{CLUSTER: T.LongType(), "_cell": T.LongType()})
-    found = spread.groupBy(*by, "_tile").applyInArrow(clustering(points.columns, by, radius_m), found_in)
+    found = spread.groupBy(*by, "_tile").applyInArrow(clustering(points.columns, by, radius_m, least), found_in)
     if isinstance(tiles, int):
         return found.drop("_cell")
     found = found.persist()
@@ -126,18 +127,23 @@ def tiles_of(sample: Floats, radius_m: float, rows_of_tile: int) -> Split | int:
     return split(sample)
 
 
-def sampling(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Every so-manieth position of a partition as a unit vector, at most `_SAMPLED`, and how many rows each stands for."""
-    kept: Floats = np.zeros((0, 3))
-    stride, seen = 1, 0
-    for batch in batches:
-        kept = np.concatenate([kept, _vectors(batch)[-seen % stride :: stride]])
-        seen += batch.num_rows
-        while len(kept) > _SAMPLED:
-            kept, stride = kept[::2], 2 * stride
-    yield pa.RecordBatch.from_arrays(
-        [*map(pa.array, kept.T), pa.array(np.full(len(kept), stride))], names=["x", "y", "z", "rows"]
+def sampled(points: DataFrame) -> Floats:
+    """At most `_SAMPLED` positions as unit vectors, and how many rows each stands for: x, y, z, rows, (n, 4).
+
+    Rows are dealt out to so many heaps in turn, and of each heap one is drawn.
+    """
+    heaps = points.select(
+        F.col("latitude").cast("double").alias("latitude"),
+        F.col("longitude").cast("double").alias("longitude"),
+        F.pmod(F.monotonically_increasing_id(), F.lit(_SAMPLED)).alias("heap"),
+        F.rand(1).alias("drawn"),
     )
+    drawn = [F.min_by(axis, "drawn").alias(axis) for axis in ("latitude", "longitude")]
+    rows = heaps.groupBy("heap").agg(*drawn, F.count(F.lit(1)).alias("rows")).drop("heap").collect()
+    known = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    known = known[np.isfinite(known).all(axis=1)]
+    result: Floats = np.concatenate([unit_vectors(known[:, 0], known[:, 1]), known[:, 2:]], axis=1)
+    return result
 
 
 def _vectors(batch: pa.RecordBatch) -> Floats:
@@ -181,13 +187,17 @@ def _needed(
     yield from _needed(tiles.high, points, rows[high], np.maximum(beyond, past_high)[high], margin)
 
 
-def clustering(columns: list[str], by: tuple[str, ...], radius_m: float) -> Callable[[pa.Table], pa.Table]:
-    """A tile's own rows with their cluster as far as the tile sees it, and, with `_cell`, the cells that it shares."""
+def clustering(columns: list[str], by: tuple[str, ...], radius_m: float, least: float | None) -> Callable[[pa.Table], pa.Table]:
+    """A tile's own rows with their cluster as far as the tile sees it, and, with `_cell`, the cells that it shares.
+
+    least: the weight that makes a core point; None: it is in the rows, as weights are that are not 1.
+    """
 
     def clustered(rows: pa.Table) -> pa.Table:
         where = rows["_where"].to_numpy()
-        latitude, longitude, weight = (rows[name].to_numpy() for name in ("latitude", "longitude", "_weight"))
-        found = dense(latitude, longitude, weight, radius_m, rows["_least"][0].as_py())
+        latitude, longitude = (rows[name].to_numpy() for name in ("latitude", "longitude"))
+        weight = rows["_weight"].to_numpy() if "_weight" in rows.column_names else np.ones(len(where))
+        found = dense(latitude, longitude, weight, radius_m, rows["_least"][0].as_py() if least is None else least)
         own = np.flatnonzero(where != _OUTSIDE)
         cluster = pa.array(found.cluster[own], mask=found.cluster[own] == NOISE)
         mine = rows if len(own) == rows.num_rows else rows.take(pa.array(own))

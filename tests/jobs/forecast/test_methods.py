@@ -14,6 +14,7 @@ from jobs.forecast.methods import (
     ETS,
     FITTED_DAYS,
     HORIZON,
+    LSTM,
     MEAN,
     METHODS,
     NAIVE,
@@ -158,6 +159,21 @@ def test_series_that_begin_later_are_judged_where_they_are_long_enough():
         assert list(quality.origins) == [number for number in wanted if number]
 
 
+def test_the_combination_is_the_median_of_the_cheap_methods_day_by_day(monkeypatch):
+    rng = np.random.default_rng(5)
+    history, made = histories_of(*rng.poisson(5, (4, DAYS)).astype(float)), {}
+    for name in (NAIVE, ETS, LSTM):
+        drawn = np.sort(rng.gamma(2.0, 3.0, (3, 4, HORIZON)), axis=0)
+        made[name] = Forecasts(expected_PH=drawn[1], lower_PH=drawn[0], upper_PH=drawn[2])
+    monkeypatch.setattr(Ways, "_method", lambda self, name, moment: lambda histories, level: made[name])
+    found, by = Ways(names=(NAIVE, ETS, LSTM), level=LEVEL).made(history, [COMBINATION] * 4)
+    for part in ("expected_PH", "lower_PH", "upper_PH"):
+        middle = np.sort([getattr(one, part) for one in made.values()], axis=0)[1]
+        np.testing.assert_array_equal(getattr(found, part), middle)
+    assert by == [COMBINATION] * 4
+    assert (found.lower_PH <= found.expected_PH).all() and (found.expected_PH <= found.upper_PH).all()
+
+
 def test_intervals_hold_what_they_are_to_hold():
     """Of series that are what ETS takes them for, and of noise."""
     rng = np.random.default_rng(8)
@@ -167,7 +183,7 @@ def test_intervals_hold_what_they_are_to_hold():
         assert abs(quality.coverage.mean() - LEVEL) < 0.08, (quality.method, quality.coverage.mean())
 
 
-def test_the_mean_of_the_cheap_methods_is_left_for_what_is_clearly_better():
+def test_the_median_of_the_cheap_methods_is_left_for_what_is_clearly_better():
     """Series: clearly better ARIMA; better on average, but not at every origin; ETS, tried where ARIMA was not; no origin."""
 
     def quality(method, rows, *errors):

@@ -11,7 +11,7 @@ from jobs.spatial import dbscan as tiled
 from jobs.spatial.clusters import NOISE
 from jobs.spatial.dbscan import dbscan
 from jobs.spatial.dense import dense
-from jobs.spatial.sphere import EARTH_RADIUS_M
+from jobs.spatial.sphere import EARTH_RADIUS_M, unit_vectors
 
 METRES_A_DEGREE = np.radians(1.0) * EARTH_RADIUS_M
 
@@ -32,12 +32,12 @@ def scattered(rng, count, spread_m, centre):
 def by_tiles(latitude, longitude, weight, radius_m, min_weight, rows_of_tile):
     """What Spark does with the functions of `dbscan`, one after the other: labels, and how many tiles there were."""
     rows = pa.table({"number": np.arange(len(latitude)), "latitude": latitude, "longitude": longitude})
-    sample = pa.Table.from_batches(tiled.sampling(rows.to_batches(max_chunksize=100)))
-    tiles = tiled.tiles_of(np.stack([column.to_numpy() for column in sample.columns], axis=1), radius_m, rows_of_tile)
+    sample = np.column_stack([unit_vectors(latitude, longitude), np.ones(len(latitude))])
+    tiles = tiled.tiles_of(sample, radius_m, rows_of_tile)
     weighed = rows.append_column("_weight", pa.array(weight.astype(np.float64)))
     weighed = weighed.append_column("_least", pa.array(np.full(len(latitude), float(min_weight))))
     spread = pa.Table.from_batches(tiled.spreading(tiles, radius_m)(weighed.to_batches(max_chunksize=70)))
-    tile, cluster = spread["_tile"].to_numpy(), tiled.clustering(rows.column_names, (), radius_m)
+    tile, cluster = spread["_tile"].to_numpy(), tiled.clustering(rows.column_names, (), radius_m, None)
     found = pa.concat_tables([cluster(spread.filter(pa.array(tile == number))) for number in np.unique(tile)])
     is_link = found["_cell"].is_valid()
     whole = tiled.joining(())(found.filter(is_link))
@@ -101,8 +101,8 @@ def test_on_spark_by_groups_with_weights_and_other_columns(spark):
 def test_what_cannot_be_clustered_is_said(spark):
     points = spark.createDataFrame([(1.0, None)], "latitude double, longitude double")
     with pytest.raises(ValueError, match="radius_m is 0"):
-        dbscan(points, 0.0, F.lit(3))
+        dbscan(points, 0.0, 3)
     with pytest.raises(Exception, match="a row has no latitude or no longitude; leave such rows out"):
-        dbscan(points, 150.0, F.lit(3)).collect()
+        dbscan(points, 150.0, 3).collect()
     nothing = points.where("latitude > 5")
-    assert dbscan(nothing, 150.0, F.lit(3)).collect() == []
+    assert dbscan(nothing, 150.0, 3).collect() == []
