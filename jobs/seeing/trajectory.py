@@ -10,7 +10,7 @@ from conf.tables import TABLES
 from jobs.query.views import aged
 from jobs.seeing.reading import Reader, Row, literal
 
-_TABLE = "user_interests"
+_TABLE, _AHEAD = "user_interests", "interest_forecasts"
 _ORDER = {"long": 0, "short": 1}
 
 
@@ -27,10 +27,14 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Interest:
-    """A category: `now` is its row of user_interests at the end of the newest day, `path` leads there."""
+    """A category: `now` is its row of user_interests at the end of the newest day, `path` leads there.
+
+    ahead: its share of the user's coming week, as `interest_forecasts` has it; None without a forecast of the user.
+    """
 
     now: Row
     path: Sequence[Moment]
+    ahead: float | None = None
 
     @property
     def category(self) -> str:
@@ -50,7 +54,23 @@ def interests_of(reader: Reader, pseudonym: str, *, days: int, points: int) -> l
     last = reader.visible[_TABLE].day
     shown = _days(max(last - timedelta(days=days - 1), min(row["first_on"] for row in now)), last, points)
     found = {(row["category"], row["at"]): row for row in reader.rows(_path_sql(who, shown))}
-    return [Interest(now=row, path=[_moment(found.get((row["category"], day)), day) for day in shown]) for row in _ordered(now)]
+    ahead = _ahead(reader, who)
+    return [
+        Interest(
+            now=row,
+            path=[_moment(found.get((row["category"], day)), day) for day in shown],
+            ahead=ahead.get(row["category"], 0.0) if ahead else None,
+        )
+        for row in _ordered(now)
+    ]
+
+
+def _ahead(reader: Reader, who: str) -> dict[str, float]:
+    """Category to its share of the week that follows the forecast; what is below a hundredth on a day counts for nothing."""
+    if not reader.has(_AHEAD):
+        return {}
+    rows = reader.rows(f"SELECT category, sum(share * day_share) AS share FROM {_AHEAD} WHERE {who} GROUP BY category")
+    return {row["category"]: row["share"] for row in rows}
 
 
 def _why_nothing(reader: Reader, who: str) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import date, timedelta
 
+import deltalake
 import pytest
 from typer.testing import CliRunner
 
@@ -93,11 +94,34 @@ def test_why_and_until_when(lake):
     assert "short needs weight 0.5 of late, has 0.00; long needs 4 weeks and weight 1, has 5 and 0.09" in why(cinema.now, LAST)
 
 
+def test_the_coming_week_is_shown_where_it_was_forecast(lake):
+    coffee, *_ = found(lake)
+    assert coffee.ahead is None and json.loads(as_json("42", [coffee], LAST))["interests"][0]["next_week_share"] is None
+    given = [
+        (ME, 1, "coffee", 0.5, 0.4),
+        (ME, 2, "coffee", 0.25, 0.6),
+        (ME, 2, "tea", 0.7, 0.6),
+        ("somebody", 1, "coffee", 1.0, 1.0),
+    ]
+    names = ("user_id", "horizon_days", "category", "share", "day_share")
+    more = {"changed_on": CHANGED, "day": CHANGED, "forecast_date": CHANGED}
+    lake.write("interest_forecasts", *[{**dict(zip(names, row, strict=True)), **more} for row in given])
+    written = ("user_interests", "user_sequences", "interest_forecasts")
+    versions = {name: deltalake.DeltaTable(f"{lake.root}/{name}").version() for name in written}
+    lake.finish(LAST, versions, step="night", first_day=date(2024, 5, 1))
+    coffee, museum, _ = three = found(lake)
+    assert coffee.ahead == pytest.approx(0.35) and museum.ahead == 0.0, "of what is forecast nothing was of it"
+    assert re.search(
+        r"\ncoffee +long +stable +7\.13 +0\.74 +2024-12-04 +35% +[▁-█]{57}\n", as_text("42", three, LAST, width=None)
+    )
+    assert picture(coffee, LAST)["ahead"] == "35% of the coming week"
+
+
 def test_text_json_and_page(lake):
     three = found(lake)
     text = as_text("42", three, LAST, width=None)
     assert text.startswith("User 42 at the end of 2024-06-16: 1 long, 1 short, 1 none\n")
-    assert re.search(r"\ncoffee +long +stable +7\.13 +0\.74 +2024-12-04 +[▁-█]{57}\n    active in 5 weeks of 9", text)
+    assert re.search(r"\ncoffee +long +stable +7\.13 +0\.74 +2024-12-04 +- +[▁-█]{57}\n    active in 5 weeks of 9", text)
     assert all(len(line) <= 80 for line in as_text("42", three, LAST, width=80).splitlines())
     assert spark_line([three[0].path[at] for at in (45, 46)]) == "▃█"
     told = json.loads(as_json("42", three[:1], LAST))
