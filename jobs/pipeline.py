@@ -143,7 +143,10 @@ STEPS: tuple[Step, ...] = (
     Step(
         name="train",
         does="cuts windows from events before the day and trains a candidate model on them",
-        reads=("events@-1", "consents", "user_sequences@-1", "items@-1", "model_versions?", "publications?"),
+        reads=(
+            "events@-1", "consents", "user_sequences@-1", "items@-1", "item_texts@-1", "text_semantics@-1", "item_tags@-1",
+            "item_vectors@-1", "model_versions?", "publications?",
+        ),
         writes=("training_windows", "model_versions", "training_runs"),
         purposes=("training",),
         minutes=240,

@@ -18,10 +18,12 @@ import torch
 
 from conf.learning import Model
 from models.events import Events, Moments
+from models.knowledge import Knowledge
 from models.network import Network
 from models.queries import FIRST, PADDING, Histories, Queries, Vocabulary
 
 _WEIGHTS, _VOCABULARY, _DETAILS = "weights.pt", "vocabulary.json", "version.json"
+KNOWLEDGE = "knowledge.npz"
 # Pairs of events that are alive together: bounds the memory of reading.
 _PAIRS_AT_ONCE = 4_000_000
 
@@ -39,13 +41,15 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def new_network(settings: Model, vocabulary: Vocabulary) -> Network:
+def new_network(settings: Model, vocabulary: Vocabulary, knowledge: Knowledge | None = None) -> Network:
     """A network of the vocabulary's size with fresh weights (from torch's random state)."""
+    assert knowledge is None or all(len(values_VK) == len(vocabulary.items) for values_VK in knowledge.vectors.values())
     network = Network(
         settings,
         items=len(vocabulary.items),
         categories=len(vocabulary.categories),
         event_types=len(vocabulary.event_types),
+        knowledge=knowledge,
     )
     network.category_of_item_V.copy_(torch.from_numpy(vocabulary.category_of_item_V.astype(np.int64)))
     return network
@@ -58,13 +62,13 @@ def parts(network: Network) -> str:
     return hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]
 
 
-def grown(network: Network, vocabulary: Vocabulary) -> Network:
-    """The same weights for a vocabulary with names appended.
+def grown(network: Network, vocabulary: Vocabulary, knowledge: Knowledge | None = None) -> Network:
+    """The same weights for a vocabulary with names appended, and what is known of its items by now.
 
     New names start as the unknown of their kind was learnt; a new item's bias is that of the least
     liked: nothing of what was known before scores differently.
     """
-    larger = new_network(network.settings, vocabulary)
+    larger = new_network(network.settings, vocabulary, knowledge)
     state = larger.state_dict()
     for name, old in network.state_dict().items():
         if name in ("item.weight", "category.weight", "event_type.weight"):
@@ -177,6 +181,8 @@ class InterestModel:
             "parts": parts(self.network),
             "metrics": self.metrics,
         }
+        if self.network.known is not None:
+            self.network.known.knowledge.save(folder / KNOWLEDGE)
         (folder / _DETAILS).write_text(json.dumps(details))
 
     @staticmethod
@@ -187,11 +193,17 @@ class InterestModel:
         """
         details = json.loads((folder / _DETAILS).read_text())
         vocabulary = Vocabulary.load(folder / _VOCABULARY)
-        network = new_network(Model.model_validate(details["model"]), vocabulary)
+        network = new_network(Model.model_validate(details["model"]), vocabulary, knowledge_of(folder))
         if details.get("parts") != parts(network):
             raise ValueError(f"{folder} was learnt by another release's network: train anew, or publish another version")
         network.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
         return InterestModel(network, vocabulary, device=device, metrics=details["metrics"])
+
+
+def knowledge_of(folder: Path) -> Knowledge | None:
+    """What a version was told of its items; None: nothing."""
+    file = folder / KNOWLEDGE
+    return Knowledge.load(file) if file.is_file() else None
 
 
 def events_of(histories: Histories, rows: slice, length: int, vocabulary: Vocabulary) -> Events:

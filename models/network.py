@@ -36,12 +36,15 @@ from models.buckets import (
     time_bucket,
 )
 from models.events import Events, Moments
-from models.queries import FIRST, PADDING
+from models.knowledge import Knowledge, Known, Profile
+from models.queries import FIRST, PADDING, UNKNOWN
 from models.sequence import sequence_encoder, take
 from models.terms import PlaceTerms, TimeTerms
 
 # Keeps exp() of a pull finite in fp32 whatever is learned.
 _LARGEST_PULL = 20.0
+# Share of items that do without their own embedding at a step, where more is known of them.
+_NAMELESS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,9 @@ class Network(nn.Module):
 
     category_of_item_V: Tensor
 
-    def __init__(self, settings: Model, *, items: int, categories: int, event_types: int) -> None:
+    def __init__(
+        self, settings: Model, *, items: int, categories: int, event_types: int, knowledge: Knowledge | None = None
+    ) -> None:
         super().__init__()
         width = settings.width
         self.settings = settings
@@ -82,6 +87,10 @@ class Network(nn.Module):
         self.encoder = sequence_encoder(settings)
         self.state_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(settings.dropout)
+
+        is_told = knowledge is not None and bool(knowledge.vectors)
+        self.known = Known(knowledge, width) if knowledge is not None and is_told else None
+        self.profile = Profile(width) if is_told else None
 
         self.nothing = nn.Parameter(torch.zeros(width))
         # Without anything that asks, and without habits, the state says all: a plain sequence model.
@@ -118,19 +127,41 @@ class Network(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def item_matrix(self) -> Tensor:
-        """(V, D): what an item is worth to a vector: its own embedding and that of its category."""
-        return self.item.weight[FIRST:] + self.category(self.category_of_item_V)
+        """(V, D): what an item is worth to a vector: its own embedding, that of its category, what else is known of it."""
+        item_VD = self.item.weight[FIRST:]
+        if self.known is None:
+            return item_VD + self.category(self.category_of_item_V)
+        item_VD = torch.where(self._nameless(item_VD[:, :1]), self.item.weight[UNKNOWN], item_VD)
+        return item_VD + self.category(self.category_of_item_V) + self.known()
 
     def items(self, place: Tensor) -> Tensor:
         """Rows of the item matrix, without making it."""
-        return self.item(place + FIRST) + self.category(self.category_of_item_V[place])
+        return self._item(place + FIRST) + self.category(self.category_of_item_V[place])
+
+    def _item(self, index: Tensor) -> Tensor:
+        """An item's own embedding and what is known of it."""
+        if self.known is None:
+            return self.item(index)
+        # Indices, and no rows, are exchanged: gradients of the table may be sparse.
+        named = torch.where((index >= FIRST) & self._nameless(index), UNKNOWN, index)
+        return self.item(named) + self.known(index - FIRST)
+
+    def _nameless(self, like: Tensor) -> Tensor:
+        """Which items are drawn, in training, to do without their own embedding: as those do that nobody has taken yet.
+
+        So what is known of an item learns to stand for it (Volkovs, Yu, Poutanen: "DropoutNet", NeurIPS 2017).
+        """
+        if not self.training:
+            return torch.zeros_like(like, dtype=torch.bool)
+        return torch.rand(like.shape, device=like.device) < _NAMELESS
 
     def states(self, events: Events) -> tuple[Tensor, Tensor]:
         """Each event as read alone and as read after those before it, both (B, L, D)."""
-        x_BLD = self.item(events.item_BL) + self.category(events.category_BL) + self.event_type(events.event_type_BL)
+        x_BLD = self._item(events.item_BL) + self.category(events.category_BL) + self.event_type(events.event_type_BL)
         if self.settings.times:
             gap_BL = torch.where(_is_first(events), UNKNOWN_TIME, time_bucket(_gap_before(events)))
             x_BLD = x_BLD + self.hour(events.hour_of_week_BL) + self.gap(gap_BL)
@@ -147,6 +178,9 @@ class Network(nn.Module):
         some_BT = moments.last_BT >= 0
         last_BT = moments.last_BT.clamp(min=0)
         state_BTD = torch.where(some_BT.unsqueeze(-1), take(state_BLD, last_BT), self.nothing)
+        if self.known is not None and self.profile is not None:
+            known_BLD = self.known(events.item_BL - FIRST) + self.category(events.category_BL)
+            state_BTD = state_BTD + self.profile(state_BTD, known_BLD, _hidden(events, moments))
         if not self.asks:
             return _unpulled(state_BTD)
         vector_BTD, weight_BTL = self._asked(events, _later(events, moments), event_BLD, state_BLD, state_BTD)
@@ -162,7 +196,7 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The state and a reading of the whole past joined by a gate that sees the query, (B, T, D); logs of the weights of
         the past events, (B, T, L)."""
-        some_BT, last_BT = moments.last_BT >= 0, moments.last_BT.clamp(min=0)
+        some_BT = moments.last_BT >= 0
         query_BTD = self._query(events, moments)
         # The state in which an event happened is that before it.
         before_BLD = torch.where(_is_first(events).unsqueeze(-1), self.nothing, state_BLD.roll(1, 1))
@@ -172,9 +206,7 @@ class Network(nn.Module):
         pull_BTL = past_query_BTD @ past_key_BLD.transpose(1, 2) / math.sqrt(width)
         for habit_BTL in self._habits(events, moments):
             pull_BTL = pull_BTL + habit_BTL
-        place_L = torch.arange(events.item_BL.shape[1], device=last_BT.device)
-        hidden_BTL = (place_L > moments.last_BT.unsqueeze(-1)) | (events.item_BL == PADDING).unsqueeze(1)
-        pull_BTL = pull_BTL.clamp(max=_LARGEST_PULL).masked_fill(hidden_BTL, -torch.inf)
+        pull_BTL = pull_BTL.clamp(max=_LARGEST_PULL).masked_fill(_hidden(events, moments), -torch.inf)
 
         # softmax over no events is undefined: a row of nothing reads zeros.
         weight_BTL = pull_BTL.masked_fill(~some_BT.unsqueeze(-1), 0.0).softmax(-1).masked_fill(~some_BT.unsqueeze(-1), 0.0)
@@ -276,6 +308,12 @@ def _unpulled(vector_BTD: Tensor) -> Reading:
     none_BTL = vector_BTD[:, :, :0]
     none_BL = torch.zeros(len(vector_BTD), 0, dtype=torch.long, device=vector_BTD.device)
     return Reading(vector_BTD=vector_BTD, pull_BTL=none_BTL, base_BTL=none_BTL, item_BL=none_BL)
+
+
+def _hidden(events: Events, moments: Moments) -> Tensor:
+    """(B, T, L): is it no event before the moment?"""
+    place_L = torch.arange(events.item_BL.shape[1], device=events.item_BL.device)
+    return (place_L > moments.last_BT.unsqueeze(-1)) | (events.item_BL == PADDING).unsqueeze(1)
 
 
 def _is_first(events: Events) -> Tensor:

@@ -32,6 +32,7 @@ from models.descent import Descent, share_of_peak
 from models.events import Events, Moments
 from models.examples import Objective, examples, hide
 from models.interest import InterestModel, grown, new_network
+from models.knowledge import Knowledge
 from models.network import Network
 from models.processes import Processes
 from models.queries import FIRST, Vocabulary
@@ -55,9 +56,10 @@ class Task:
 
     `prior` is a .npy file of (V,) float32 first biases of the items; `parent` a registry folder to go on from;
     `checkpoint` the file to go on from if it is there, and to keep as long as this goes on; `taken_types` the event types
-    after which an item is not recommended again. `after_epoch(number, measures)`
-    is told in process 0 of each epoch over the training fold (again of one that is done again after an interruption), from
-    1: `train_loss`, `seconds` so far, and what was measured on the validation fold; where it answers True the pass ends.
+    after which an item is not recommended again; `knowledge` a file of `models.knowledge`, in the vocabulary's order.
+    `after_epoch(number, measures)` is told in process 0 of each epoch over the training fold (again of one that is done
+    again after an interruption), from 1: `train_loss`, `seconds` so far, and what was measured on the validation fold;
+    where it answers True the pass ends.
     `learns_validation`: whether the weights kept learn the validation fold too, in the end.
     """
 
@@ -71,6 +73,7 @@ class Task:
     parent: Path | None = None
     checkpoint: Path | None = None
     taken_types: tuple[str, ...] = ()
+    knowledge: Path | None = None
     after_epoch: Callable[[int, Mapping[str, float]], bool] | None = None
     learns_validation: bool = True
 
@@ -185,10 +188,11 @@ def _in_words(metrics: dict[str, float]) -> str:
 
 
 def _first_weights(task: Task, vocabulary: Vocabulary) -> Network:
+    knowledge = None if task.knowledge is None else Knowledge.load(task.knowledge)
     if task.parent is not None:
         parent = InterestModel.load(task.parent, torch.device("cpu"))
-        return grown(parent.network, vocabulary)
-    network = new_network(task.model, vocabulary)
+        return grown(parent.network, vocabulary, knowledge)
+    network = new_network(task.model, vocabulary, knowledge)
     if task.prior is not None:
         with torch.no_grad():
             network.item_bias.copy_(torch.from_numpy(np.load(task.prior)))

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from arro3.core import ChunkedArray, DataType, Table
 
 SHOWN_ROWS = 1000
@@ -46,17 +47,24 @@ def as_parquet(rows: Table) -> bytes:
         ValueError: columns of one name.
     """
     import pyarrow as pa
-    from arro3.core import Schema
     from pyarrow import parquet
 
     _refuse_double_names(rows)
+    sink = pa.BufferOutputStream()
+    parquet.write_table(as_arrow(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def as_arrow(rows: Table) -> pa.Table:
+    """The rows as pyarrow has them."""
+    import pyarrow as pa
+    from arro3.core import Schema
+
     schema = pa.schema(
         Schema([field.with_type(_widely_known(field.type)) for field in map(rows.field, range(rows.num_columns))])
     )
     columns = [pa.chunked_array(column.cast(_widely_known(column.type))) for column in rows.columns if rows.num_rows]
-    sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns, schema=schema) if columns else schema.empty_table(), sink)
-    return sink.getvalue().to_pybytes()
+    return pa.table(columns, schema=schema) if columns else schema.empty_table()
 
 
 def _widely_known(kind: DataType) -> DataType:

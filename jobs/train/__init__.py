@@ -23,11 +23,13 @@ from jobs.lake import commits, logs
 from jobs.lake.context import Context
 from jobs.lake.publications import INTEREST
 from jobs.train import cutting, lineage, tracking
+from jobs.train import knowledge as items
 from jobs.train.catalogue import Catalogue, catalogues, declared
 from jobs.train.cutting import EVENT, Plan, Sizes, midnight
 from jobs.train.launch import launch
 from models import registry
 from models.batches import Source
+from models.knowledge import Knowledge
 from models.queries import Vocabulary
 from models.training import Result, Task
 
@@ -36,7 +38,9 @@ WINDOWS = "training_windows"
 
 def run(context: Context) -> None:
     day, settings, targets = context.days.last, context.settings, context.mapping.target_events
-    parent = lineage.parent(context)
+    told = items.told(context)
+    context.note(knowledge=sorted(told))
+    parent = lineage.parent(context, items.sizes(told))
     context.note(parent=None if parent is None else parent.version)
     events, plans = _events(context, parent), _plans(context, parent)
     if context.mapping.has_times and parent is None:
@@ -50,7 +54,13 @@ def run(context: Context) -> None:
     written = context.lake.read(WINDOWS, context.outputs[WINDOWS], f"day = '{day}'")
     sizes = cutting.sizes(written)
     drafts = [
-        Draft(plan=plan, catalogue=one, sizes=sizes[plan.until], parent=parent)
+        Draft(
+            plan=plan,
+            catalogue=one,
+            knowledge=items.knowledge(told, plan.until.date(), one.vocabulary.items),
+            sizes=sizes[plan.until],
+            parent=parent,
+        )
         for plan, one in zip(plans, known, strict=True)
         if plan.until in sizes and sizes[plan.until].targets.get("train")
     ]
@@ -67,6 +77,7 @@ class Draft:
 
     plan: Plan
     catalogue: Catalogue
+    knowledge: Knowledge
     sizes: Sizes
     parent: lineage.Parent | None
 
@@ -75,6 +86,7 @@ class Draft:
         vocabulary = self.catalogue.vocabulary
         parts = {
             "windows": self.sizes.fingerprint,
+            "knowledge": items.fingerprint(self.knowledge),
             "names": [vocabulary.items, vocabulary.item_categories, vocabulary.categories, vocabulary.event_types],
             "code": lineage.learning_code(),
             "settings": lineage.learning_settings(context.settings),
@@ -177,6 +189,7 @@ def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:
     scratch.mkdir()
     draft.catalogue.vocabulary.save(scratch / "names.json")
     np.save(scratch / "prior.npy", draft.catalogue.log_share_V)
+    draft.knowledge.save(scratch / "knowledge.npz")
     uris = cutting.window_files(context.lake.root, context.outputs[WINDOWS], context.days.last)
     return Task(
         name=draft.plan.name,
@@ -189,6 +202,7 @@ def _task(context: Context, version: str, draft: Draft, scratch: Path) -> Task:
         parent=draft.parent.folder if draft.parent is not None else None,
         checkpoint=registry.checkpoint_file(context.lake.root, version),
         taken_types=() if context.mapping.repeats else context.mapping.target_events,
+        knowledge=scratch / "knowledge.npz",
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import models
 from conf.learning import ENCODERS, WEEKDAYS, Model
@@ -51,17 +54,20 @@ def learning_code() -> str:
     return digest.hexdigest()[:16]
 
 
-def parent(context: Context) -> Parent | None:
+def parent(context: Context, knowledge: Mapping[str, int]) -> Parent | None:
     """What the night goes on from: the version published before the day if it fits, else the newest that does.
 
     What the day itself trained or published does not count, so that a day run again has the same parent.
     A bootstrap has none, nor has the night of `train.from_scratch_on`: what is learnt night by night drifts from what
     a training on all of it finds, and names that are gone are forgotten.
+
+    Args:
+        knowledge: kinds of vectors of items there are today, and their sizes: weights that read others do not fit.
     """
     day = context.days.last
     if context.bootstrap or WEEKDAYS[day.weekday()] == context.settings.train.from_scratch_on:
         return None
-    rows = {row["model_version"]: row for row in context.log_rows("model_versions") if _fits(context, row)}
+    rows = {row["model_version"]: row for row in context.log_rows("model_versions") if _fits(context, row, knowledge)}
     served = in_force(context.log_rows("publications"), before=day)
     found = rows.get(served["model_version"]) if served is not None else None
     if found is None:
@@ -71,7 +77,7 @@ def parent(context: Context) -> Parent | None:
     return Parent(version=found["model_version"], day=found["day"], folder=Path(context.lake.root) / found["folder"])
 
 
-def _fits(context: Context, row: logs.Row) -> bool:
+def _fits(context: Context, row: logs.Row, knowledge: Mapping[str, int]) -> bool:
     """Was it trained on all that came before an earlier day, by a network of the same shape?"""
     is_whole = row["kind"] == INTEREST and row["method"] in ENCODERS and row["trained_until"].date() == row["day"]
     if not is_whole or row["day"] >= context.days.last:
@@ -81,12 +87,14 @@ def _fits(context: Context, row: logs.Row) -> bool:
     if not all(made.get(name) == wanted[name] for name in _SHAPE) or not registry.is_whole(folder):
         return False
     # Another release's network may have other parts.
-    return registry.details(folder).get("parts") == _parts(context.settings.network.model_dump_json())
+    return registry.details(folder).get("parts") == _parts(context.settings.network.model_dump_json(), tuple(knowledge.items()))
 
 
 @cache
-def _parts(settings: str) -> str:
+def _parts(settings: str, knowledge: tuple[tuple[str, int], ...]) -> str:
     from models.interest import new_network, parts
+    from models.knowledge import Knowledge
 
     nothing = Vocabulary(items=(), item_categories=(), categories=(), event_types=())
-    return parts(new_network(Model.model_validate_json(settings), nothing))
+    told = Knowledge(vectors={kind: np.zeros((0, size), np.float16) for kind, size in knowledge})
+    return parts(new_network(Model.model_validate_json(settings), nothing, told))

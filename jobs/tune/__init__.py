@@ -60,6 +60,7 @@ class Search:
             prior=scratch / "prior.npy",
             after_epoch=watch,
             learns_validation=False,
+            knowledge=self.ground.knowledge,
             taken_types=() if tried.mapping.repeats else tried.mapping.target_events,
         )
 

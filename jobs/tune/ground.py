@@ -21,6 +21,7 @@ from jobs.train.catalogue import log_share
 from jobs.train.cutting import TABLE, midnight, window_files
 from models import registry
 from models.batches import Source
+from models.interest import KNOWLEDGE
 from models.queries import FIRST, Vocabulary
 
 
@@ -30,6 +31,7 @@ class Ground:
 
     version: str
     vocabulary: Path
+    knowledge: Path | None
     source: Source
     targets: dict[str, int]
     log_share_V: np.ndarray
@@ -70,6 +72,7 @@ def ground(settings: Settings, day: date) -> Ground:
     return Ground(
         version=row["model_version"],
         vocabulary=folder / registry.VOCABULARY,
+        knowledge=folder / KNOWLEDGE if (folder / KNOWLEDGE).is_file() else None,
         source=Source(uris=uris, until=source.until, size=size, counts=read.windows),
         targets=read.targets,
         log_share_V=log_share(read.count_V),
