@@ -36,7 +36,7 @@ _ROUNDS = 150
 _GROWN_AS = {
     "objective": "lambdarank", "lambdarank_truncation_level": 10, "learning_rate": 0.1, "num_leaves": 31, "max_bin": 63,
     "min_data_in_leaf": 50, "feature_fraction": 0.5, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 5.0,
-    "deterministic": True, "force_row_wise": True, "seed": 1, "verbose": -1,
+    "deterministic": True, "force_row_wise": True, "verbose": -1,
 }  # fmt: skip
 # Of the candidates that were not taken: as many of the best by the first ranker, and this share of the others.
 _BEST_KEPT, _OTHERS_KEPT = 30, 0.25
@@ -184,22 +184,27 @@ def examples(found: Candidates, target_B: np.ndarray, moment_B: np.ndarray) -> E
 def lessons(log: Log, known: Facts, kernels: Kernels, options: Options) -> Iterator[Examples]:
     """The moments of a log (see `models.replay`), asked as they are judged; told apart by the numbers of their rows."""
     first = first_ranker(known, kernels)
-    items = known.vocabulary.items
-    target_Q = name_indices(log.item_Q, items) - FIRST
+    target_Q = name_indices(log.item_Q, known.vocabulary.items) - FIRST
     for chosen, histories, queries in batches(log, first, options):
-        target_B, moment_B = target_Q[chosen], log.row_Q[chosen]
-        for part in _parts(len(target_B), len(items)):
-            past, asked, moment = histories.part(part), queries.part(part), moment_B[part]
-            # Some are asked again without their time, so that trees know what to do where it is hidden.
-            again = np.flatnonzero(_drawn(moment, np.zeros_like(moment)) < _HIDDEN)
-            hidden = asked.part(again)
-            hidden = replace(hidden, hour_of_week_B=np.full_like(hidden.hour_of_week_B, -1.0))
-            for own, given, wanted, number in (
-                (past, asked, target_B[part], moment),
-                (past.part(again), hidden, target_B[part][again], ~moment[again]),
-            ):
-                now = as_asked(own, given)
-                yield examples(candidates(known, own, now, first.scores(own, now)), wanted, number)
+        yield from lesson(known, first, histories, queries, target_Q[chosen], log.row_Q[chosen])
+
+
+def lesson(
+    known: Facts, first: Baseline, histories: Histories, queries: Queries, target_B: np.ndarray, moment_B: np.ndarray
+) -> Iterator[Examples]:
+    """Of moments whose items are known, each as it is, and a share of them without their time too (see `examples`)."""
+    for part in _parts(len(target_B), len(known.vocabulary.items)):
+        past, asked, moment = histories.part(part), queries.part(part), moment_B[part]
+        # So that trees know what to do where the time is hidden.
+        again = np.flatnonzero(_drawn(moment, np.zeros_like(moment)) < _HIDDEN)
+        hidden = asked.part(again)
+        hidden = replace(hidden, hour_of_week_B=np.full_like(hidden.hour_of_week_B, -1.0))
+        for own, given, wanted, number in (
+            (past, asked, target_B[part], moment),
+            (past.part(again), hidden, target_B[part][again], ~moment[again]),
+        ):
+            now = as_asked(own, given)
+            yield examples(candidates(known, own, now, first.scores(own, now)), wanted, number)
 
 
 def as_asked(histories: Histories, queries: Queries) -> Queries:
@@ -233,7 +238,7 @@ def _drawn(moment_C: np.ndarray, item_C: np.ndarray) -> np.ndarray:
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) / float(1 << 53)
 
 
-def grow(parts: Iterable[Examples]) -> lightgbm.Booster:
+def grow(parts: Iterable[Examples], seed: int = 1) -> lightgbm.Booster:
     """Trees that order the candidates of such moments: the same for the same moments, in whatever parts and order.
 
     Raises:
@@ -253,4 +258,4 @@ def grow(parts: Iterable[Examples]) -> lightgbm.Booster:
         group=size_G,
         feature_name=list(FEATURES),
     )
-    return lightgbm.train({**_GROWN_AS, "num_threads": torch.get_num_threads()}, data, num_boost_round=_ROUNDS)
+    return lightgbm.train({**_GROWN_AS, "seed": seed, "num_threads": torch.get_num_threads()}, data, num_boost_round=_ROUNDS)

@@ -17,8 +17,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import harness
@@ -27,8 +28,6 @@ import pandas as pd
 
 from conf.settings import load_settings
 from models import metrics
-from models.baselines import Baseline
-from models.candidates import candidates
 from models.facts import Facts, facts, tallied
 from models.histories import (
     EventColumns,
@@ -39,7 +38,7 @@ from models.histories import (
     queries_before,
     stop_before,
 )
-from models.hybrid import Hybrid, examples, first_ranker, grow
+from models.hybrid import Examples, Hybrid, first_ranker, grow, lesson
 from models.queries import FIRST, Histories, Queries, Ranker, Vocabulary
 from models.replay import TRAJECTORY_GAP_US
 
@@ -116,26 +115,38 @@ def lasts(log: Log, first_E: np.ndarray) -> np.ndarray:
     return last_E
 
 
-def kernels(log: Log, vocabulary: Vocabulary, until: int) -> Baseline:
-    return first_ranker(known(log, vocabulary, until), KERNELS)
-
-
 def known(log: Log, vocabulary: Vocabulary, until: int) -> Facts:
     return facts(vocabulary, (CHECK_IN,), tallied(vocabulary, *log.events(vocabulary), until))
 
 
-def hybrid(log: Log, vocabulary: Vocabulary, until: int) -> Hybrid:
-    """Of all check-ins before `until`."""
+def lessons(log: Log, vocabulary: Vocabulary) -> list[Examples]:
+    """The newest check-ins, as what was known before all of them saw them."""
     border = int(np.quantile(np.sort(log.at_E), LEARNT, method="lower"))
     then = known(log.before(border), vocabulary, border)
     first = first_ranker(then, KERNELS)
     events, first_E = log.events(vocabulary)
     recent = np.flatnonzero((events.timestamp_E >= border) & (then.events_V[np.maximum(events.item_E - FIRST, 0)] > 0))
-    parts = []
+    parts: list[Examples] = []
     for row_B, past, asked in Asked(events=events, first_E=first_E, row_Q=recent).batches():
-        found = candidates(then, past, asked, first.scores(past, asked))
-        parts.append(examples(found, events.item_E[row_B].astype(np.int64) - FIRST, row_B))
-    return Hybrid(known=known(log, vocabulary, until), trees=grow(parts), kernels=KERNELS)
+        parts.extend(lesson(then, first, past, asked, events.item_E[row_B].astype(np.int64) - FIRST, row_B))
+    return parts
+
+
+def hybrid(facts_now: Facts, parts: list[Examples], seed: int) -> Hybrid:
+    return Hybrid(known=facts_now, trees=grow(parts, seed), kernels=KERNELS)
+
+
+def cut(log: Log, part: str) -> tuple[Log, Vocabulary, Asked]:
+    """What comes before a part of the log, its names, and what is asked: last check-ins of trajectories in the part."""
+    in_order = np.sort(log.at_E)
+    since, until = (int(in_order[min(int(share * len(in_order)), len(in_order) - 1)]) + (share == 1) for share in PARTS[part])
+    training = log.before(since)
+    vocabulary = training.vocabulary()
+    events, first_E = log.events(vocabulary)
+    is_known_E = log.rows["user_id"].isin(training.rows["user_id"]).to_numpy() & (events.item_E >= FIRST)
+    in_part_E = (events.timestamp_E >= since) & (events.timestamp_E < until)
+    row_Q = np.flatnonzero(in_part_E & is_known_E & lasts(log, first_E))
+    return training, vocabulary, Asked(events=events, first_E=first_E, row_Q=row_Q)
 
 
 def ranks(ranker: Ranker, asked: Asked) -> np.ndarray:
@@ -156,25 +167,21 @@ def intervals(values_QM: np.ndarray, user_Q: np.ndarray) -> dict[str, list[float
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--part", choices=PARTS, default="validation")
-    part = PARTS[given.parse_args().part]
+    given.add_argument("--seeds", type=int, default=1, help="of the hybrid's trees: a line each")
+    given = given.parse_args()
     log = check_ins()
-    since, until = (int(np.sort(log.at_E)[min(int(share * len(log.rows)), len(log.rows) - 1)]) + (share == 1) for share in part)
-    training = log.before(since)
-    vocabulary = training.vocabulary()
-    events, first_E = log.events(vocabulary)
-    is_known_E = log.rows["user_id"].isin(training.rows["user_id"]).to_numpy() & (events.item_E >= FIRST)
-    in_part_E = (events.timestamp_E >= since) & (events.timestamp_E < until)
-    row_Q = np.flatnonzero(in_part_E & is_known_E & lasts(log, first_E))
-    asked = Asked(events=events, first_E=first_E, row_Q=row_Q)
+    training, vocabulary, asked = cut(log, given.part)
+    events, first_E, row_Q = asked.events, asked.first_E, asked.row_Q
     user_Q = log.rows["user_id"].to_numpy()[row_Q]
     item_Q, began_Q = events.item_E[row_Q], first_E[row_Q]
     is_new_Q = np.array([item not in events.item_E[a:b] for item, a, b in zip(item_Q, began_Q, row_Q, strict=True)])
     longer_Q = (row_Q > began_Q) & (events.timestamp_E[row_Q] - events.timestamp_E[row_Q - 1] <= TRAJECTORY_GAP_S)
     harness.progress(f"{len(row_Q):,} check-ins asked, {is_new_Q.mean():.1%} at places new to the user")
-    for name, make in (
-        ("kernels", lambda: kernels(training, vocabulary, since)),
-        ("hybrid", lambda: hybrid(training, vocabulary, since)),
-    ):
+    facts_now, parts = known(training, vocabulary, int(training.at_E.max()) + 1), lessons(training, vocabulary)
+    rankers: dict[str, Callable[[], Ranker]] = {"kernels": lambda: first_ranker(facts_now, KERNELS)}
+    for seed in range(1, given.seeds + 1):
+        rankers["hybrid" if given.seeds == 1 else f"hybrid-{seed}"] = partial(hybrid, facts_now, parts, seed)
+    for name, make in rankers.items():
         began = time.monotonic()
         ranker = make()
         made = time.monotonic()
