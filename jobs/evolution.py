@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from jobs.lake.publications import INTEREST, in_force
 from jobs.lake.store import keyframes
 from jobs.score import batches_of
 from jobs.score.lists import EVENT_FIELDS
+from models import registry
+from models.queries import Vocabulary
 
 if TYPE_CHECKING:
     from models.bulk import BulkScorer
@@ -45,10 +48,11 @@ def run(context: Context) -> None:
     if version is None:
         raise Skipped("no interest model is there yet: nothing was learnt")
     day = context.days.last
+    folder = context.lake.path(version["folder"])
+    if not Vocabulary.load(Path(folder) / registry.VOCABULARY).categories:
+        raise Skipped("the log has no categories, so there is nothing to forecast of them")
     users = due(context.state("user_sequences"), context.before(TABLE), day)
-    if keyframes(context.days, context.first_day):
-        users = users.persist()  # read twice: as changes and for the copies
-    ahead = Ahead(folder=context.lake.path(version["folder"]), day=day)
+    ahead = Ahead(folder=folder, day=day, repeats=context.mapping.repeats)
     asked = users.where(~F.col("is_over")).drop("is_over")
     dated = {
         "forecast_date": F.date_add(F.lit(day), F.col("horizon_days")),
@@ -58,6 +62,8 @@ def run(context: Context) -> None:
         "day": F.lit(day),
     }
     made = asked.mapInArrow(ahead, _EXPECTED).withColumns(dated).select(*TABLES[TABLE].names)
+    if keyframes(context.days, context.first_day) or context.settings.asks_consent:
+        made = made.persist()  # read twice: as changes, and for copies or to find who is written
     over = consent.gone(users.where("is_over").select("user_id", F.lit(day).alias("day")), TABLES[TABLE])
     context.note(model_version=version["model_version"])
     with batches_of(context.spark, _USERS_AT_ONCE):
@@ -69,6 +75,7 @@ def version_asked(context: Context) -> logs.Row | None:
     rows = context.log_rows("model_versions", f"kind = '{INTEREST}'")
     until = context.days.last + timedelta(days=1)
     networks = [row for row in rows if row["method"] in ENCODERS and row["day"] < until]
+    networks = [row for row in networks if registry.is_whole(Path(context.lake.path(row["folder"])))]
     served = in_force(context.log_rows("publications"), before=until)
     for row in networks:
         if served is not None and row["model_version"] == served["model_version"]:
@@ -87,7 +94,7 @@ def due(sequences: DataFrame, before: DataFrame, day: date) -> DataFrame:
     is_of_day = F.coalesce(F.array_max(F.col("events.arrived_on")) >= F.lit(day), F.lit(False))
     is_due = F.when(is_idle, F.col("told_on").isNotNull()).otherwise(is_new | is_of_day)
     fields = [F.col(f"events.{field}").alias(field) for field in EVENT_FIELDS]
-    return joined.where(is_due).select("user_id", *fields, is_idle.alias("is_over"))
+    return joined.where(is_due).select("user_id", *fields, "seen", is_idle.alias("is_over"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +103,7 @@ class Ahead:
 
     folder: str
     day: date
+    repeats: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         scorer: BulkScorer | None = None
@@ -114,10 +122,13 @@ class Ahead:
         stop_U = np.cumsum(pc.list_value_length(batch.column("item_id")).to_numpy(zero_copy_only=False), dtype=np.int64)
         first_U = np.concatenate([[0], stop_U[:-1]])
         end = int(datetime.combine(self.day + timedelta(days=1), datetime.min.time(), UTC).timestamp())
-        share_UDC, weight_UD = expected(scorer, events, first_U, stop_U, end)
+        seen = [] if self.repeats else _places(batch.column("seen"), vocabulary.items)
+        share_UDC, weight_UD = expected(scorer, events, first_U, stop_U, end, seen)
         share_UDC = np.round(share_UDC, 6)
         place_UDC = (-share_UDC).argsort(axis=2, kind="stable").argsort(axis=2, kind="stable")
-        user_R, day_R, category_R = np.nonzero((share_UDC >= LEAST_SHARE) & (place_UDC < MOST))
+        user_R, day_R, category_R = np.nonzero(
+            ((share_UDC >= LEAST_SHARE) & (place_UDC < MOST)) | ((place_UDC == 0) & (share_UDC > 0))
+        )
         return pa.RecordBatch.from_arrays(
             [
                 batch.column("user_id").take(pa.array(user_R)),
@@ -130,8 +141,25 @@ class Ahead:
         )
 
 
+def _places(lists: pa.Array, items: tuple[str, ...]) -> list[np.ndarray]:
+    """The catalogue places of each user's items; of those that are not in the catalogue none."""
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
+    found = pc.index_in(lists.flatten(), value_set=pa.array(items, pa.string()))
+    place_T = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return [part[part >= 0] for part in np.split(place_T, ends[:-1])]
+
+
+@lru_cache(maxsize=1)
 def _scorer(folder: str) -> BulkScorer:
+    """Loaded once per worker process and version."""
+    import torch
+    from pyspark import TaskContext
+
     from models.bulk import BulkScorer
     from models.interest import InterestModel
 
+    task = TaskContext.get()
+    if task is not None:
+        # One thread per core that Spark counts for the task: its neighbours compute as well.
+        torch.set_num_threads(int(task.cpus()))
     return BulkScorer(InterestModel.load(Path(folder)))

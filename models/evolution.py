@@ -9,6 +9,8 @@ C categories (indices).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -25,8 +27,14 @@ _AROUND, _PRIOR_OUT = 3, 8.0
 _SOON = 60  # a part of a day that has begun is asked about so many seconds ahead
 
 
+@torch.inference_mode()
 def expected(
-    scorer: BulkScorer, events: EventColumns, first_U: np.ndarray, stop_U: np.ndarray, at: int
+    scorer: BulkScorer,
+    events: EventColumns,
+    first_U: np.ndarray,
+    stop_U: np.ndarray,
+    at: int,
+    seen: Sequence[np.ndarray] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shares of categories on each of the next local days, (U, D, C), and how much of the user's week each is, (U, D).
 
@@ -35,6 +43,7 @@ def expected(
     Args:
         first_U: each user's events are the rows `first_U .. stop_U - 1`, at least one.
         at: the end of a day, seconds since 1970; no event is later.
+        seen: per user the catalogue places that are not taken again; (): all may be.
     """
     users = len(first_U)
     clocked = events.hour_of_week_E[stop_U - 1] >= 0
@@ -60,7 +69,9 @@ def expected(
     category_V = torch.from_numpy(vocabulary.category_of_item_V.astype(np.int64)).to(scorer.bias_V.device)
     found_BC = np.zeros((users * times, FIRST + len(vocabulary.categories)))
     for part, scores_BV in scorer.tiles(histories, queries):
-        share_BV = scores_BV.softmax(dim=1)
+        for row in range(part.stop - part.start) if seen else ():
+            scores_BV[row, torch.from_numpy(seen[(part.start + row) // times])] = -torch.inf
+        share_BV = scores_BV.softmax(dim=1).nan_to_num()
         share_BC = share_BV.new_zeros(len(share_BV), found_BC.shape[1]).index_add_(1, category_V, share_BV)
         found_BC[part] = share_BC.cpu().numpy()
     found_BC[:, :FIRST] = 0.0

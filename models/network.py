@@ -91,6 +91,7 @@ class Network(nn.Module):
         is_told = knowledge is not None and bool(knowledge.vectors)
         self.known = Known(knowledge, width) if knowledge is not None and is_told else None
         self.profile = Profile(width) if is_told else None
+        self._drawn: int | None = None
 
         self.nothing = nn.Parameter(torch.zeros(width))
         # Without anything that asks, and without habits, the state says all: a plain sequence model.
@@ -135,7 +136,8 @@ class Network(nn.Module):
         item_VD = self.item.weight[FIRST:]
         if self.known is None:
             return item_VD + self.category(self.category_of_item_V)
-        item_VD = torch.where(self._nameless(item_VD[:, :1]), self.item.weight[UNKNOWN], item_VD)
+        nameless_V = self._nameless(torch.arange(len(item_VD), device=item_VD.device))
+        item_VD = torch.where(nameless_V.unsqueeze(1), self.item.weight[UNKNOWN], item_VD)
         return item_VD + self.category(self.category_of_item_V) + self.known()
 
     def items(self, place: Tensor) -> Tensor:
@@ -147,17 +149,21 @@ class Network(nn.Module):
         if self.known is None:
             return self.item(index)
         # Indices, and no rows, are exchanged: gradients of the table may be sparse.
-        named = torch.where((index >= FIRST) & self._nameless(index), UNKNOWN, index)
+        named = torch.where((index >= FIRST) & self._nameless(index - FIRST), UNKNOWN, index)
         return self.item(named) + self.known(index - FIRST)
 
-    def _nameless(self, like: Tensor) -> Tensor:
-        """Which items are drawn, in training, to do without their own embedding: as those do that nobody has taken yet.
+    def _nameless(self, place: Tensor) -> Tensor:
+        """Which places of the catalogue do without their own embedding at this step, as those do that nobody has taken yet.
 
-        So what is known of an item learns to stand for it (Volkovs, Yu, Poutanen: "DropoutNet", NeurIPS 2017).
+        So what is known of an item learns to stand for it (Volkovs, Yu, Poutanen: "DropoutNet", NeurIPS 2017). By a number
+        that is drawn once a step, and a hash (MurmurHash3's last steps): an item is nameless wherever it is read, or nowhere.
         """
-        if not self.training:
-            return torch.zeros_like(like, dtype=torch.bool)
-        return torch.rand(like.shape, device=like.device) < _NAMELESS
+        if not self.training or self._drawn is None:
+            return torch.zeros_like(place, dtype=torch.bool)
+        mixed = (place * 0x9E3779B1 + self._drawn) & 0xFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+        return (mixed ^ (mixed >> 16)) < _NAMELESS * 2**32
 
     def states(self, events: Events) -> tuple[Tensor, Tensor]:
         """Each event as read alone and as read after those before it, both (B, L, D)."""
@@ -174,6 +180,8 @@ class Network(nn.Module):
         return x_BLD, self.state_norm(self.encoder(x_BLD, events))
 
     def forward(self, events: Events, moments: Moments) -> Reading:
+        if self.training and self.known is not None:
+            self._drawn = int(torch.randint(2**32, ()))
         event_BLD, state_BLD = self.states(events)
         some_BT = moments.last_BT >= 0
         last_BT = moments.last_BT.clamp(min=0)

@@ -69,7 +69,7 @@ def as_text(user: str, interests: Sequence[Interest], day: date, *, width: int |
         for label in ("long", "short", "none")
         if (number := sum(interest.now["label"] == label for interest in interests))
     )
-    names = ["category", "label", "trend", "long", "short", "label until", "next week", f"long weight from {first}"]
+    names = ["category", "label", "trend", "long", "short", "label until", "next days", f"long weight from {first}"]
     rows = [
         [
             interest.category,
@@ -84,7 +84,7 @@ def as_text(user: str, interests: Sequence[Interest], day: date, *, width: int |
         for interest in interests
     ]
     columns = [list(values) for values in zip(*rows, strict=True)]
-    head, *lines = aligned(names, columns, right=("long", "short", "next week"), width=width).splitlines()
+    head, *lines = aligned(names, columns, right=("long", "short", "next days"), width=width).splitlines()
     told = [f"User {user} at the end of {day}: {counted}", "", head]
     for interest, its_line in zip(interests, lines, strict=True):
         reason = textwrap.wrap(why(interest.now, day), (width or _WIDEST) - len(_INDENT))
@@ -97,7 +97,7 @@ def as_json(user: str, interests: Sequence[Interest], day: date) -> str:
     found = [
         {
             **{name: _plain(interest.now[name]) for name in _FACTS},
-            "next_week_share": interest.ahead,
+            "next_days_share": interest.ahead,
             "why": why(interest.now, day),
             "path": [{name: _plain(value) for name, value in vars(moment).items()} for moment in interest.path],
         }
@@ -121,7 +121,7 @@ def picture(interest: Interest, day: date) -> View:
     return {
         **{name: interest.now[name] for name in _FACTS},
         "why": why(interest.now, day),
-        "ahead": None if interest.ahead is None else f"{interest.ahead:.0%} of the coming week",
+        "ahead": None if interest.ahead is None else f"{interest.ahead:.0%} of the next days",
         "long": line([(x(moment.day), y(moment.long_weight)) for moment in path]),
         "short": line([(x(moment.day), y(moment.short_weight)) for moment in path]),
         "bands": [{"label": label, "x": x(begin), "width": x(end) - x(begin)} for label, begin, end in _bands(path)],

@@ -29,7 +29,7 @@ class Moment:
 class Interest:
     """A category: `now` is its row of user_interests at the end of the newest day, `path` leads there.
 
-    ahead: its share of the user's coming week, as `interest_forecasts` has it; None without a forecast of the user.
+    ahead: its share of the user's next days, as `interest_forecasts` has them; None without a forecast of the user.
     """
 
     now: Row
@@ -66,10 +66,13 @@ def interests_of(reader: Reader, pseudonym: str, *, days: int, points: int) -> l
 
 
 def _ahead(reader: Reader, who: str) -> dict[str, float]:
-    """Category to its share of the week that follows the forecast; what is below a hundredth on a day counts for nothing."""
+    """Category to its share of what is left of the week that was forecast; below a hundredth of a day it counts for nothing."""
     if not reader.has(_AHEAD):
         return {}
-    rows = reader.rows(f"SELECT category, sum(share * day_share) AS share FROM {_AHEAD} WHERE {who} GROUP BY category")
+    left = f"{who} AND forecast_date > DATE '{reader.visible[_AHEAD].day}'"
+    each = f"SELECT DISTINCT horizon_days, day_share FROM {_AHEAD} WHERE {left}"
+    share = f"sum(share * day_share) / (SELECT sum(day_share) FROM ({each}) AS days)"
+    rows = reader.rows(f"SELECT category, {share} AS share FROM {_AHEAD} WHERE {left} GROUP BY category")
     return {row["category"]: row["share"] for row in rows}
 
 

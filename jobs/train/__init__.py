@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -58,6 +58,7 @@ def run(context: Context) -> None:
             plan=plan,
             catalogue=one,
             knowledge=items.knowledge(told, plan.until.date(), one.vocabulary.items),
+            known=items.fingerprint(told, plan.until.date(), one.vocabulary.items),
             sizes=sizes[plan.until],
             parent=parent,
         )
@@ -73,11 +74,12 @@ def run(context: Context) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A version before it is trained."""
+    """A version before it is trained. `known`: a name of what is known, per kind."""
 
     plan: Plan
     catalogue: Catalogue
     knowledge: Knowledge
+    known: Mapping[str, str]
     sizes: Sizes
     parent: lineage.Parent | None
 
@@ -86,7 +88,7 @@ class Draft:
         vocabulary = self.catalogue.vocabulary
         parts = {
             "windows": self.sizes.fingerprint,
-            "knowledge": items.fingerprint(self.knowledge),
+            "knowledge": dict(self.known),
             "names": [vocabulary.items, vocabulary.item_categories, vocabulary.categories, vocabulary.event_types],
             "code": lineage.learning_code(),
             "settings": lineage.learning_settings(context.settings),

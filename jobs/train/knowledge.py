@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import deltalake
@@ -30,20 +30,37 @@ _TAG_NUMBERS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """Of one kind what became known of items, a row per item and day in the order of the days; NaN: nothing any more."""
+    """Of one kind what became known of items, a row per item and day in the order of the days; NaN: nothing any more.
+
+    mark: tells two vectors apart where their numbers may differ by rounding; None: the numbers do.
+    """
 
     item: np.ndarray  # str
     day: np.ndarray  # datetime64[D]
     vector: np.ndarray  # (rows, K) float16
+    mark: np.ndarray | None = None
 
     def as_of(self, until: date, items: Sequence[str]) -> np.ndarray:
         """What was known of each item before the day `until`, (V, K)."""
-        place = {item: number for number, item in enumerate(items)}
+        row_V = self._rows(until, items)
         known = np.full((len(items), self.vector.shape[1]), np.nan, np.float16)
+        known[row_V >= 0] = self.vector[row_V[row_V >= 0]]
+        return known
+
+    def fingerprint(self, until: date, items: Sequence[str]) -> str:
+        """Equal where the same was known of the same items."""
+        if self.mark is None:
+            return hashlib.sha256(self.as_of(until, items).tobytes()).hexdigest()
+        marks = ["" if row < 0 else str(self.mark[row]) for row in self._rows(until, items)]
+        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
+
+    def _rows(self, until: date, items: Sequence[str]) -> np.ndarray:
+        """The newest row of each item before the day, -1 where there is none."""
+        place, row_V = {item: number for number, item in enumerate(items)}, np.full(len(items), -1)
         for row in np.flatnonzero(self.day < np.datetime64(until)):
             if (at := place.get(self.item[row])) is not None:
-                known[at] = self.vector[row]
-        return known
+                row_V[at] = row
+        return row_V
 
 
 def told(context: Context) -> dict[str, Told]:
@@ -55,6 +72,8 @@ def told(context: Context) -> dict[str, Told]:
     until = context.days.last + timedelta(days=0 if context.mapping.has_times else 1)
     since = context.first_day if context.bootstrap else keyframe_before(until - timedelta(days=1), context.first_day)
     days = f"day >= DATE '{since}' AND day < DATE '{until}'"
+    if context.bootstrap:
+        days += " AND changed_on = day"  # no copies: of a long history they would be many
     found: dict[str, Told] = {}
     if {"item_texts", "text_semantics"} <= stored.keys():
         found |= _texts(_answer(context, stored, _TEXTS.format(days=days), "item_texts", "text_semantics"))
@@ -74,15 +93,12 @@ def sizes(told: Mapping[str, Told]) -> dict[str, int]:
     return {kind: one.vector.shape[1] for kind, one in sorted(told.items())}
 
 
-def fingerprint(known: Knowledge) -> str:
-    digest = hashlib.sha256()
-    for kind, values_VK in sorted(known.vectors.items()):
-        digest.update(f"{kind} {values_VK.shape}".encode() + values_VK.tobytes())
-    return digest.hexdigest()
+def fingerprint(told: Mapping[str, Told], until: date, items: Sequence[str]) -> dict[str, str]:
+    return {kind: one.fingerprint(until, items) for kind, one in sorted(told.items())}
 
 
 _TEXTS = """
-    SELECT t.item_id, t.day, s.encoder, CASE WHEN NOT t.gone THEN s.vector END AS vector
+    SELECT t.item_id, t.day, t.text_hash, s.encoder, CASE WHEN NOT t.gone THEN s.vector END AS vector
     FROM item_texts AS t LEFT JOIN (
         SELECT text_hash, encoder, vector FROM (
             SELECT text_hash, encoder, vector, gone, row_number() OVER (PARTITION BY text_hash ORDER BY day DESC) AS place
@@ -122,7 +138,9 @@ def _texts(rows: pa.Table) -> dict[str, Told]:
     mine = max(counted, key=lambda one: (one["counts"], one["values"]))["values"]
     is_mine = pc.fill_null(pc.equal(rows["encoder"], mine), False)
     vectors = pc.if_else(is_mine, rows["vector"], pa.scalar(None, rows["vector"].type))
-    return _told(f"text_{_plain(mine)}", rows, vectors)
+    found = _told(f"text_{_plain(mine)}", rows, vectors)
+    # A bootstrap run again reads texts in other batches: its vectors are equal but for rounding.
+    return {kind: replace(one, mark=np.array(rows["text_hash"].to_pylist(), dtype=object)) for kind, one in found.items()}
 
 
 def _tags(rows: pa.Table) -> dict[str, Told]:
@@ -180,10 +198,13 @@ def _names(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def _unit(values: np.ndarray) -> np.ndarray:
     """Of unit length; a vector of zeros says nothing."""
     length = np.linalg.norm(values, axis=1, keepdims=True)
-    unit: np.ndarray = np.divide(values, length, out=np.full(values.shape, np.nan), where=length > 0).astype(np.float16)
+    unit: np.ndarray = np.divide(values, length, out=np.full(values.shape, np.nan, values.dtype), where=length > 0).astype(
+        np.float16
+    )
     return unit
 
 
 def _plain(name: str) -> str:
-    """As part of a parameter's name."""
-    return re.sub(r"\W", "_", name)
+    """As part of a parameter's name; no two names are one."""
+    plain = re.sub(r"\W", "_", name)
+    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,5 +1,7 @@
 """What train gathers of items from the stored states, as of a day."""
 
+import hashlib
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -10,6 +12,7 @@ from jobs.lake.schema import spark_schema
 from jobs.train.knowledge import fingerprint, knowledge, sizes, told
 
 FIRST, MIDDLE, LAST = date(2024, 1, 25), date(2024, 1, 29), date(2024, 2, 2)  # over the first of a month, a keyframe
+TEXT = "text_mini_lm_ab12_128_" + hashlib.sha256(b"mini-lm@ab12/128").hexdigest()[:8]
 OURS, OTHER = "mini-lm@ab12/128", "other@1/64"
 
 
@@ -59,10 +62,10 @@ def _rounded(row):
 
 def test_a_bootstrap_knows_of_each_day_what_had_arrived(lake):
     found = told(lake(FIRST, LAST, bootstrap=True))
-    assert sizes(found) == {"tags": 64, "text_mini_lm_ab12_128": 2, "vectors_look": 2, "vectors_sound": 1}
+    assert sizes(found) == {"tags": 64, TEXT: 2, "vectors_look": 2, "vectors_sound": 1}
     early, later = (known(found, until) for until in (MIDDLE, LAST))
-    assert early["text_mini_lm_ab12_128"] == [[0.6, 0.8], [0.6, 0.8], None, None, None], "of unit length, by one encoder"
-    assert later["text_mini_lm_ab12_128"] == [[0.0, 1.0], [0.6, 0.8], None, None, None], "the last day's change is not known"
+    assert early[TEXT] == [[0.6, 0.8], [0.6, 0.8], None, None, None], "of unit length, by one encoder"
+    assert later[TEXT] == [[0.0, 1.0], [0.6, 0.8], None, None, None], "the last day's change is not known"
     assert early["vectors_look"] == [[0.0, 1.0], None, None, None, None], "zeros and another length say nothing"
     assert later["vectors_look"] == [None, None, None, None, [1.0, 0.0]]
     assert early["vectors_sound"][0] == [1.0] and later["vectors_sound"] == [None] * 5
@@ -96,7 +99,10 @@ def test_nothing_is_known_in_a_lake_without_such_tables(make_context, make_setti
     assert told(make_context(FIRST, bootstrap=True, settings=settings)) == {}
 
 
-def test_the_fingerprint_is_of_what_is_known(lake):
-    found = told(lake(FIRST, LAST, bootstrap=True))
-    one, same, other = (fingerprint(knowledge(found, until, ["a", "b"])) for until in (MIDDLE, MIDDLE, LAST))
-    assert one == same != other
+def test_the_fingerprint_is_of_what_is_known_and_not_of_rounding(lake):
+    found, items = told(lake(FIRST, LAST, bootstrap=True)), ["a", "b"]
+    one, other = (fingerprint(found, until, items) for until in (MIDDLE, LAST))
+    assert set(one) == set(found) and one[TEXT] != other[TEXT] and one["tags"] != other["tags"]
+    moved = {kind: replace(told_of, vector=told_of.vector + np.float16(1e-3)) for kind, told_of in found.items()}
+    again = fingerprint(moved, MIDDLE, items)
+    assert again[TEXT] == one[TEXT] and again["tags"] != one["tags"], "texts by what they say, all else by its numbers"

@@ -83,6 +83,16 @@ def test_shares_are_shares_and_what_has_no_category_has_none():
     assert (share_UDC[:, :, :2] == 0).all() and (share_UDC[:, :, 2:] > 0).all()
 
 
+def test_what_is_not_taken_again_is_not_expected():
+    scorer, seen = BulkScorer(model()), [np.array([0, 1]), np.zeros(0, np.int64), np.arange(6)]
+    usual, _ = expected(scorer, EVENTS, FIRST_U, STOP_U, MONDAY)
+    share_UDC, _ = expected(scorer, EVENTS, FIRST_U, STOP_U, MONDAY, seen)
+    assert (share_UDC[0, :, 2] == 0).all() and (usual[0, :, 2] > 0).all(), "all of category x was taken"
+    np.testing.assert_allclose(share_UDC[0].sum(axis=1), 1.0)
+    np.testing.assert_allclose(share_UDC[1], usual[1])
+    assert (share_UDC[2] == 0).all(), "there is nothing left"
+
+
 def test_without_a_clock_all_days_are_asked_without_an_hour():
     ranker = model()
     share_UDC, _ = expected(BulkScorer(ranker), EVENTS, FIRST_U, STOP_U, MONDAY)

@@ -11,7 +11,7 @@ from models.histories import EventColumns, first_of_owner
 from models.interest import InterestModel, grown, knowledge_of, new_network, parts
 from models.knowledge import Knowledge, Profile
 from models.queries import Histories, Queries, Vocabulary
-from models.windows import TRAIN, cut, histories_as_windows
+from models.windows import TRAIN, Windows, cut, histories_as_windows
 
 NOW = 1_700_000_000
 SETTINGS = Model(window=8, width=16, heads=2, layers=1)
@@ -136,17 +136,36 @@ def test_weights_of_other_knowledge_do_not_fit():
     assert parts(plain) == parts(model(Knowledge()).network) and plain.known is None
 
 
-def test_in_training_some_items_go_without_their_name_and_in_use_none():
-    network = model(Knowledge(vectors={"text": vectors(6)})).network
-    usual = network.item_matrix()
+def test_in_training_some_items_go_without_their_name_everywhere_or_nowhere_and_in_use_none():
+    count = 400
+    names = [f"i{number}" for number in range(count)]
+    network = model(Knowledge(vectors={"text": vectors(count)}), names).network
+    usual, place = network.item_matrix(), torch.arange(count)
     network.train()
-    torch.manual_seed(0)
-    differ = torch.stack([(network.item_matrix() != usual).any(dim=1) for _ in range(200)]).float().mean(dim=0)
-    assert ((differ > 0.02) & (differ < 0.25)).all()
-    plain = model(None).network.train()
+    batch = Windows(
+        **{f"{name}_NW": np.full((2, 9), value, kind) for name, value, kind in COLUMNS}, shuffle_N=np.zeros(2, np.int64)
+    )
+    events, moments, _ = examples(batch, vocabulary(names))
+    found = []
+    for _ in range(30):
+        network(events, moments)
+        named = network.item_matrix()
+        torch.testing.assert_close(network.items(place), named)
+        found.append((named != usual).any(dim=1))
+    share = torch.stack(found).float()
+    assert 0.08 < share.mean() < 0.12 and share.sum(dim=0).max() < 15, "now these, now those"
+    assert torch.equal(network.eval().item_matrix(), usual)
+    plain = model(None, names).network.train()
     state = torch.get_rng_state()
     plain.item_matrix()
     assert torch.equal(torch.get_rng_state(), state), "nothing is drawn where nothing more is known"
+
+
+COLUMNS = (
+    ("item", 3, np.int32), ("category", 2, np.int32), ("event_type", 2, np.int32), ("timestamp", NOW, np.int64),
+    ("hour_of_week", 5.0, np.float32), ("latitude", np.nan, np.float32), ("longitude", np.nan, np.float32),
+    ("is_target", 0, np.int32),
+)  # fmt: skip
 
 
 def taken_by_kind(users=60, events=20, items=10):

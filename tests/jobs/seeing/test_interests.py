@@ -94,9 +94,9 @@ def test_why_and_until_when(lake):
     assert "short needs weight 0.5 of late, has 0.00; long needs 4 weeks and weight 1, has 5 and 0.09" in why(cinema.now, LAST)
 
 
-def test_the_coming_week_is_shown_where_it_was_forecast(lake):
+def test_the_next_days_are_shown_where_it_was_forecast(lake):
     coffee, *_ = found(lake)
-    assert coffee.ahead is None and json.loads(as_json("42", [coffee], LAST))["interests"][0]["next_week_share"] is None
+    assert coffee.ahead is None and json.loads(as_json("42", [coffee], LAST))["interests"][0]["next_days_share"] is None
     given = [
         (ME, 1, "coffee", 0.5, 0.4),
         (ME, 2, "coffee", 0.25, 0.6),
@@ -104,8 +104,11 @@ def test_the_coming_week_is_shown_where_it_was_forecast(lake):
         ("somebody", 1, "coffee", 1.0, 1.0),
     ]
     names = ("user_id", "horizon_days", "category", "share", "day_share")
-    more = {"changed_on": CHANGED, "day": CHANGED, "forecast_date": CHANGED}
-    lake.write("interest_forecasts", *[{**dict(zip(names, row, strict=True)), **more} for row in given])
+    given += [(ME, 3, "cinema", 1.0, 0.8)]  # a day that is over
+    rows = [dict(zip(names, row, strict=True)) for row in given]
+    dates = {1: LAST + timedelta(days=1), 2: LAST + timedelta(days=2), 3: LAST}
+    more = {"changed_on": CHANGED, "day": CHANGED}
+    lake.write("interest_forecasts", *[{**row, **more, "forecast_date": dates[row["horizon_days"]]} for row in rows])
     written = ("user_interests", "user_sequences", "interest_forecasts")
     versions = {name: deltalake.DeltaTable(f"{lake.root}/{name}").version() for name in written}
     lake.finish(LAST, versions, step="night", first_day=date(2024, 5, 1))
@@ -114,7 +117,7 @@ def test_the_coming_week_is_shown_where_it_was_forecast(lake):
     assert re.search(
         r"\ncoffee +long +stable +7\.13 +0\.74 +2024-12-04 +35% +[▁-█]{57}\n", as_text("42", three, LAST, width=None)
     )
-    assert picture(coffee, LAST)["ahead"] == "35% of the coming week"
+    assert picture(coffee, LAST)["ahead"] == "35% of the next days"
 
 
 def test_text_json_and_page(lake):
