@@ -26,7 +26,7 @@ from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import INTEREST, in_force
 from jobs.lake.store import keyframes
 from jobs.score import batches_of
-from jobs.score.lists import EVENT_FIELDS
+from jobs.score.lists import EVENT_FIELDS, keep_to_own_cores, places_of
 from models import registry
 from models.queries import Vocabulary
 
@@ -99,18 +99,16 @@ def due(sequences: DataFrame, before: DataFrame, day: date) -> DataFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """`mapInArrow` function: users with their events to rows of `_EXPECTED`. The model is loaded once per task."""
+    """`mapInArrow` function: users with their events to rows of `_EXPECTED`."""
 
     folder: str
     day: date
     repeats: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        scorer: BulkScorer | None = None
         for batch in batches:
             if batch.num_rows:
-                scorer = scorer or _scorer(self.folder)
-                yield self.rows(batch, scorer)
+                yield self.rows(batch, _scorer(self.folder))
 
     def rows(self, batch: pa.RecordBatch, scorer: BulkScorer) -> pa.RecordBatch:
         from models.evolution import expected
@@ -122,7 +120,7 @@ class Ahead:
         stop_U = np.cumsum(pc.list_value_length(batch.column("item_id")).to_numpy(zero_copy_only=False), dtype=np.int64)
         first_U = np.concatenate([[0], stop_U[:-1]])
         end = int(datetime.combine(self.day + timedelta(days=1), datetime.min.time(), UTC).timestamp())
-        seen = [] if self.repeats else _places(batch.column("seen"), vocabulary.items)
+        seen = [] if self.repeats else places_of(batch.column("seen"), vocabulary.items)
         share_UDC, weight_UD = expected(scorer, events, first_U, stop_U, end, seen)
         share_UDC = np.round(share_UDC, 6)
         place_UDC = (-share_UDC).argsort(axis=2, kind="stable").argsort(axis=2, kind="stable")
@@ -141,25 +139,11 @@ class Ahead:
         )
 
 
-def _places(lists: pa.Array, items: tuple[str, ...]) -> list[np.ndarray]:
-    """The catalogue places of each user's items; of those that are not in the catalogue none."""
-    ends = np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
-    found = pc.index_in(lists.flatten(), value_set=pa.array(items, pa.string()))
-    place_T = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return [part[part >= 0] for part in np.split(place_T, ends[:-1])]
-
-
 @lru_cache(maxsize=1)
 def _scorer(folder: str) -> BulkScorer:
     """Loaded once per worker process and version."""
-    import torch
-    from pyspark import TaskContext
-
     from models.bulk import BulkScorer
     from models.interest import InterestModel
 
-    task = TaskContext.get()
-    if task is not None:
-        # One thread per core that Spark counts for the task: its neighbours compute as well.
-        torch.set_num_threads(int(task.cpus()))
+    keep_to_own_cores()
     return BulkScorer(InterestModel.load(Path(folder)))

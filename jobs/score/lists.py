@@ -63,19 +63,23 @@ class Catalogue:
         yield slice(0, len(queries.timestamp_B)), self.ranker.scores(replace(histories, **arrays, seen=None), queries)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=1)
-def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: tuple[str, ...]) -> Catalogue:
-    """Loaded once per worker process and version; `facts` is the broadcast of `item_facts`."""
+def keep_to_own_cores() -> None:
+    """One thread of torch per core that Spark counts for the task: its neighbours compute as well. Outside of tasks all."""
     import torch
     from pyspark import TaskContext
 
+    task = TaskContext.get()
+    if task is not None:
+        torch.set_num_threads(int(task.cpus()))
+
+
+@lru_cache(maxsize=1)
+def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: tuple[str, ...]) -> Catalogue:
+    """Loaded once per worker process and version; `facts` is the broadcast of `item_facts`."""
     from models.bulk import BulkScorer
     from models.interest import InterestModel
 
-    task = TaskContext.get()
-    if task is not None:
-        # One thread per core that Spark counts for the task: its neighbours compute as well.
-        torch.set_num_threads(int(task.cpus()))
+    keep_to_own_cores()
     ranker = load(folder)
     table: pa.Table = facts.value
     row_V = pc.index_in(pa.array(ranker.vocabulary.items, pa.string()), value_set=table["item_id"].combine_chunks())
@@ -206,8 +210,7 @@ class _Users:
 
     @staticmethod
     def read(batch: pa.RecordBatch, catalogue: Catalogue, scorer: Scorer) -> _Users:
-        from models.histories import Moments, event_columns, name_indices, queries_before
-        from models.queries import FIRST
+        from models.histories import Moments, event_columns, queries_before
 
         columns = {name: batch.column(name).flatten() for name in EVENT_FIELDS}
         vocabulary = catalogue.ranker.vocabulary
@@ -217,10 +220,7 @@ class _Users:
         first_U = stop_U - length_U
         seen = None
         if not scorer.repeats:
-            lists = batch.column("seen")
-            ends = np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
-            item_T = name_indices(lists.flatten(), vocabulary.items) - FIRST
-            seen = [part[part >= 0] for part in np.split(item_T, ends[:-1])]
+            seen = places_of(batch.column("seen"), vocabulary.items)
         nowhere_U = np.zeros(len(first_U))
         last = queries_before(events, Moments(first_B=first_U, stop_B=stop_U, timestamp_B=nowhere_U, hour_of_week_B=nowhere_U))
         main = [_by_slot(batch.column(f"place_{axis}")) for axis in ("latitude", "longitude")]
@@ -321,6 +321,16 @@ class _Users:
             longitude_E=self.events.longitude_E[kept].astype(np.float64),
             kept_U=self.kept_U,
         )
+
+
+def places_of(lists: pa.Array, items: tuple[str, ...]) -> list[np.ndarray]:
+    """The catalogue places of each list of item ids; those that are not in the catalogue are left out."""
+    from models.histories import name_indices
+    from models.queries import FIRST
+
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False))
+    place_T = name_indices(lists.flatten(), items) - FIRST
+    return [part[part >= 0] for part in np.split(place_T, ends[:-1])]
 
 
 def _by_slot(places: pa.Array) -> np.ndarray:

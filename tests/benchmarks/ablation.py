@@ -24,7 +24,7 @@ from models.hybrid import Examples
 from models.own_past import KERNELS, OF_PAIR
 from models.queries import FIRST
 
-NEVER, SAMPLES = 1000, 500
+NEVER = 1000
 MEASURES = {"accuracy@1": ("hit", 1), "accuracy@10": ("hit", 10), "mrr": ("mrr", 0)}
 _CLOCK = ("hour", "part_of_day", "hour_lately", "hour_of_week", "sort_of_day", "pace_hour", "after_place_hour")
 _AFTER = ("after_item", "after_item_pace", "after_place", "after_place_pace", "after_place_pace_hour", "after_category", "pace")
@@ -109,18 +109,13 @@ def main() -> None:
             values.append(metrics.values(asked.ranks(score_C), list(MEASURES.values())))
         found = np.mean(values, axis=0)
         line = {"name": "ablation", "without": name, "columns": len(FEATURES) - len(left_out), "asked": len(asked.user_Q)}
-        line |= {"seeds": len(seeds), **_spreads(found, asked.user_Q)}
-        line["new"] = _spreads(found[asked.is_new_Q], asked.user_Q[asked.is_new_Q])
+        line |= {"seeds": len(seeds), **checkins.intervals(found, asked.user_Q, MEASURES)}
+        line["new"] = checkins.intervals(found[asked.is_new_Q], asked.user_Q[asked.is_new_Q], MEASURES)
         if whole is None:
             whole = found
         else:
-            line["lost"] = _spreads(whole - found, asked.user_Q)
+            line["lost"] = checkins.intervals(whole - found, asked.user_Q, MEASURES)
         harness.say({**line, "seconds": round(time.monotonic() - began, 1)})
-
-
-def _spreads(values_QM: np.ndarray, user_Q: np.ndarray) -> dict[str, list[float]]:
-    told = metrics.intervals(metrics.tally(values_QM, user_Q, SAMPLES))
-    return {name: [round(v, 4) for v in (one.mean, one.lower, one.upper)] for name, one in zip(MEASURES, told, strict=True)}
 
 
 if __name__ == "__main__":

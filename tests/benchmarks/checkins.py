@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -156,11 +156,13 @@ def ranks(ranker: Ranker, asked: Asked) -> np.ndarray:
     return np.concatenate(found)
 
 
-def intervals(values_QM: np.ndarray, user_Q: np.ndarray) -> dict[str, list[float]]:
+def intervals(
+    values_QM: np.ndarray, user_Q: np.ndarray, names: Iterable[str] = MEASURES, samples: int = SAMPLES
+) -> dict[str, list[float]]:
     """Mean and 95% interval of each measure, by drawing users."""
-    told = metrics.intervals(metrics.tally(values_QM, user_Q, SAMPLES))
+    told = metrics.intervals(metrics.tally(values_QM, user_Q, samples))
     return {
-        name: [round(bound, 4) for bound in (one.mean, one.lower, one.upper)] for name, one in zip(MEASURES, told, strict=True)
+        name: [round(bound, 4) for bound in (one.mean, one.lower, one.upper)] for name, one in zip(names, told, strict=True)
     }
 
 

@@ -22,7 +22,6 @@ import harness
 import numpy as np
 import torch
 
-from models import metrics
 from models.bulk import BulkScorer
 from models.evolution import expected
 from models.histories import EventColumns
@@ -30,6 +29,7 @@ from models.interest import InterestModel
 from models.queries import FIRST
 
 WEEK_S, DAY_S, WEEKS, SAMPLES = 7 * 86_400, 86_400, 3, 300
+LOSSES = ("cross_entropy", "squared_error")
 HALF_LIVES, PRIORS = (7, 14, 30, 60, 120), (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -133,17 +133,11 @@ def main() -> None:
     values = {name: np.concatenate([losses(found[name], one) for found, one in pairs]) for name in all_of[0]}
     for name, value_QM in values.items():
         line = {"name": "evolution", "method": name, "weeks": WEEKS, "asked": len(user), "users": len(set(user))}
-        line |= _spreads(value_QM, user)
+        line |= checkins.intervals(value_QM, user, LOSSES, SAMPLES)
         for rival in ("persistence", "half_life"):
             if name in {"network", "mixed"}:
-                line[f"less_than_{rival}"] = _spreads(values[rival] - value_QM, user)
+                line[f"less_than_{rival}"] = checkins.intervals(values[rival] - value_QM, user, LOSSES, SAMPLES)
         harness.say(line)
-
-
-def _spreads(value_QM: np.ndarray, user_Q: np.ndarray) -> dict[str, list[float]]:
-    told = metrics.intervals(metrics.tally(value_QM, user_Q, SAMPLES))
-    names = ("cross_entropy", "squared_error")
-    return {name: [round(v, 4) for v in (one.mean, one.lower, one.upper)] for name, one in zip(names, told, strict=True)}
 
 
 if __name__ == "__main__":
