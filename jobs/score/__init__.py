@@ -26,6 +26,7 @@ from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import in_force
 from jobs.lake.store import keyframes
+from jobs.score.due import due, told_before
 from jobs.score.lists import EVENT_FIELDS, Scorer
 from models.baselines import BASELINES
 
@@ -56,7 +57,11 @@ def run(context: Context) -> None:
         length=settings.sequences.length,
         targets=settings.mapping.target_events,
     )
-    users = scoring_input(sequences, context.state("user_places"), digests(context.before("recommendations")))
+    lists = context.before("recommendations")
+    users = scoring_input(sequences, context.state("user_places"), digests(lists))
+    if (told := told_before(context, served.model_version, catalogue)) is not None:
+        users = due(context, users, lists, told)
+    context.note(ranked="everybody" if told is None else "who may get other lists")
     rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, context.days.last)
     if keyframes(context.days, context.first_day):
         rows = rows.persist()  # read twice: as changes and for the copies
@@ -166,6 +171,7 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
             F.col("mains.latitude").alias("place_latitude"),
             F.col("mains.longitude").alias("place_longitude"),
             "digest_before",
+            F.col("changed_on").alias("sequence_changed_on"),
         )
     )
 

@@ -27,6 +27,10 @@ ALL_SLOTS = (*SLOTS, ANY_SLOT)
 EVENT_FIELDS = (
     "item_id", "category", "event_type", "event_timestamp", "local_timestamp", "slot", "latitude", "longitude",
 )  # fmt: skip
+# Whole days since a user's newest event; whoever is between two is asked as on the lower one, so that a list that nothing
+# else changes holds for a while. Half an octave: the interest model's buckets of gaps are as wide.
+ASKED_FROM = np.unique(np.array([0, *2.0 ** (np.arange(32) / 2)]).astype(np.int64))
+_DAY_S = 86_400
 _SCORES_AT_ONCE = 16_000_000
 _USERS_AT_ONCE = 128
 _LIST = "array<struct<slot:string,rank:int,item_id:string,score:double,reason:string>>"
@@ -41,6 +45,16 @@ def slot_hour(slot: str) -> float:
     part_of_week, _, part_of_day = slot.partition("_")
     day = {"weekday": 2, "weekend": 5}[part_of_week]
     return day * 24.0 + {"night": 26.0, "morning": 9.0, "afternoon": 15.0, "evening": 20.0}[part_of_day]
+
+
+def asked_from(end: int, newest_B: np.ndarray) -> np.ndarray:
+    """The ends of the days that moments are asked from: `end` itself, or earlier, by how long before it each newest event was.
+
+    >>> [int(end - asked_from(end, np.array([end - 86_400 * days]))[0]) // 86_400 for end in [10**6] for days in (1, 3, 4, 7)]
+    [0, 1, 0, 2]
+    """
+    idle_B = np.maximum(end - newest_B, 0) // _DAY_S
+    return np.asarray(end - (idle_B - ASKED_FROM[np.searchsorted(ASKED_FROM, idle_B, side="right") - 1]) * _DAY_S)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,14 +288,15 @@ class _Users:
         )
 
     def _timestamps(self, user_B: np.ndarray, hour_B: np.ndarray, scorer: Scorer) -> np.ndarray:
-        """When each moment is, seconds since 1970: the first such local hour after the day; `any` as the day ends."""
+        """When each moment is, seconds since 1970: the first such local hour after the day asked from; `any` as that ends."""
         from models.histories import local_hours
 
+        some_B = self.stop_U[user_B] > self.first_U[user_B]
+        newest_B = np.where(some_B, self._of_rows(self.events.timestamp_E, self.stop_U[user_B] - 1), 0)
         if not scorer.has_times:
-            some_B = self.stop_U[user_B] > self.first_U[user_B]
-            return np.where(some_B, self._of_rows(self.events.timestamp_E, self.stop_U[user_B] - 1), 0) + 1
+            return newest_B + 1
         midnight = datetime.combine(scorer.day + timedelta(days=1), datetime.min.time(), UTC)
-        end_B = np.full(len(user_B), int(midnight.timestamp()), dtype=np.int64)
+        end_B = asked_from(int(midnight.timestamp()), newest_B)
         local_B = local_hours(end_B, np.nan_to_num(self._offsets(user_B)))
         ahead_B = np.where(hour_B < 0, 0.0, (hour_B - local_B) % 168.0)
         return end_B + np.round(ahead_B * 3600.0).astype(np.int64)

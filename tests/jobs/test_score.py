@@ -1,5 +1,6 @@
-"""The step on a lake: which version serves, who is written on a night, what is never listed."""
+"""The step on a lake: which version serves, who is ranked and written on a night, what is never listed."""
 
+import json
 import sys
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +16,8 @@ from jobs import score
 from jobs.lake import logs
 from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
+from jobs.pipeline import STEPS
+from jobs.provenance import code_version, settings_hash
 from models.queries import FIRST as FIRST_INDEX
 from models.queries import Vocabulary
 
@@ -73,9 +76,21 @@ class Habit:
         return scores_BV
 
 
+class Patience(Habit):
+    """Ranks first the item of which so many days have passed since the user's newest event, then likewise of the place."""
+
+    def scores(self, histories, queries):
+        scores_BV = super().scores(histories, queries)
+        days_B = (queries.timestamp_B - histories.timestamp_BL[:, -1]) // 86_400
+        scores_BV[np.arange(len(days_B)), days_B % len(ITEMS)] = 2
+        placed_B = np.flatnonzero(np.isfinite(queries.latitude_B))
+        scores_BV[placed_B, np.round(queries.latitude_B[placed_B]).astype(int) % len(ITEMS)] = 3
+        return scores_BV
+
+
 def load(folder):
-    assert folder.endswith(("models/v1", "models/v2", "models/v4")), folder
-    return Habit()
+    assert folder.endswith(("models/v1", "models/v2", "models/v4", "models/patience")), folder
+    return Patience() if folder.endswith("patience") else Habit()
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +146,7 @@ def test_lists_of_everyone_for_every_slot(make_context, make_settings):
     by_slot = {(row.slot, row.item_id): row.reason for row in rows if row.user_id == "u0"}
     assert by_slot["weekend_morning", "i7"] == "you visited this Gym twice, all on weekend mornings, last on 2024-01-20"
     assert by_slot["any", "i3"] == "chosen by 1 user" and by_slot["any", "i0"] == "new: not chosen by any user so far"
-    assert context.details == {"model_version": "v1", "source": "baseline:user_frequency"}
+    assert context.details == {"model_version": "v1", "source": "baseline:user_frequency", "ranked": "everybody"}
 
 
 def test_only_users_whose_lists_changed_are_written_and_the_vanished_are_gone(make_context, make_settings):
@@ -171,6 +186,81 @@ def test_only_users_whose_lists_changed_are_written_and_the_vanished_are_gone(ma
     nights = Counter(map(tuple, state.drop("changed_on").collect()))
     score.run(bootstrap)
     assert Counter(map(tuple, bootstrap.state("recommendations").drop("changed_on").collect())) == nights
+
+
+def finish(context, **more):
+    """The run's record of the step, as done."""
+    (step,) = [step for step in STEPS if step.name == "score"]
+    row = {
+        "run_id": f"of {context.days.last}", "step": "score", "day": context.days.last, "first_day": context.days.first,
+        "status": "done", "settings_hash": settings_hash(step, context.settings), "code_version": code_version(step),
+        "inputs": {}, "outputs": {}, "rows_out": {}, "details": json.dumps(context.details), "seconds": 1.0,
+        "finished_at": logs.now(),
+    }  # fmt: skip
+    logs.append(context.lake.root, "runs", [{**row, **more}])
+
+
+def test_who_is_left_out_would_have_got_the_very_lists_that_are_there(make_context, make_settings, monkeypatch):
+    settings, asked = make_settings("conf/local.yaml", "score.k=3"), {}
+    chosen = score.due
+    monkeypatch.setattr(score, "due", lambda context, *given: noted(context, chosen(context, *given)))
+
+    def noted(context, users):
+        asked[context.days.last] = {row.user_id for row in users.select("user_id").collect()}
+        return users
+
+    context = make_context(FIRST, settings=settings)
+    took = {"u0": "i0", "u1": "i1", "u2": "i2", "idle": "i3", "far": "i4"}
+    since = {"idle": datetime(2024, 1, 13, 12, tzinfo=UTC), "far": datetime(2024, 1, 27, 12, tzinfo=UTC)}
+    for user, item in took.items():
+        at = since.get(user, datetime(2024, 1, 29, 13, tzinfo=UTC))
+        row = {"user_id": user, "events": [{"item_id": item, "event_timestamp": at, "latitude": None, "longitude": None}]}
+        took[user] = row
+    write(context, "user_sequences", *took.values())
+    write(context, "items", *[{"item_id": item, "title": item} for item in ITEMS])
+    publish(context, "patience", method="user_frequency")
+    score.run(context)
+    finish(context)
+    nights = {
+        1: {"user_sequences": [{**took["u1"], "events": [*took["u1"]["events"], {"item_id": "i1"}]}]},
+        2: {"items": [{"item_id": "i0", "title": "Zero"}, {"item_id": "i2", "gone": True}]},  # a keyframe
+        3: {},
+        4: {"user_places": [{"user_id": "u2", "latitude": 7.0, "main_slots": list(SLOTS)}]},
+        5: {"items": [{"item_id": "i2", "title": "back"}]},
+        6: {"user_sequences": [{**took["u0"], "gone": True}]},
+        7: {},
+    }
+    for number, changes in nights.items():
+        night = make_context(FIRST + timedelta(days=number), first_day=FIRST, settings=settings)
+        for name in ROWS:
+            write(night, name, *changes.get(name, ()))
+        score.run(night)
+        with monkeypatch.context() as patched:
+            patched.setattr(score, "told_before", lambda *given: None)
+            everybody = make_context(FIRST + timedelta(days=number), first_day=FIRST, settings=settings)
+            found = stored(night, f"day = '{night.days.last}'")
+            score.run(everybody)
+        assert stored(everybody, f"day = '{night.days.last}'") == found, number
+        finish(night)
+    days = {(day - FIRST).days: users for day, users in asked.items()}
+    assert 5 not in days, "an item may be listed again, on anybody's list"
+    assert "u1" in days[1] and "idle" not in days[1]
+    assert days[2] >= {"u0", "u1", "u2"}
+    assert days[3] < {"u0", "u1", "u2", "idle", "far"}
+    assert "u2" in days[4] and "u0" in days[6] and len(days[7]) < 4
+    lists = {(row.user_id, row.changed_on) for row in night.state("recommendations").collect()}
+    assert {user for user, _ in lists} == {"u1", "u2", "idle", "far"} and len({on for _, on in lists}) > 1
+
+    for other in (make_settings("conf/local.yaml", "score.k=2"), settings):
+        night = make_context(FIRST + timedelta(days=8), first_day=FIRST, settings=other)
+        asked.clear()
+        score.run(night)
+        assert bool(asked) == (other is settings), "other settings: everybody"
+    finish(night, code_version="1+other")
+    night = make_context(FIRST + timedelta(days=9), first_day=FIRST, settings=settings)
+    asked.clear()
+    score.run(night)
+    assert not asked, "other code: everybody"
 
 
 def test_another_version_changes_everyone_and_the_newest_of_a_day_serves(make_context):

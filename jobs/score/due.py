@@ -1,0 +1,90 @@
+"""Who is ranked again on a night: everybody whose lists may come out different.
+
+What a list is made of is the version, code and settings; the user's events and main places; the day asked from, which moves
+in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of an item that is on no list only this counts, that
+it may be listed again. Whoever is left out would get the very lists that are there.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.lake import consent, logs
+from jobs.lake.context import Context
+from jobs.score.lists import ASKED_FROM
+from jobs.staleness import stale
+
+_TOLD = ("title", "category", "told_users", "withdrawn")
+
+
+def told_before(context: Context, model_version: str, catalogue: pa.Table) -> DataFrame | None:
+    """The items of which lists say something else now, `item_id`; None: everybody is to be ranked again.
+
+    catalogue: `item_facts` of today.
+    """
+    yesterday = context.days.last - timedelta(days=1)
+    if context.bootstrap or not _goes_on(context, yesterday, model_version):
+        return None
+    columns = ["item_id", *(name for name in catalogue.column_names if name != "item_id")]
+    before = context.before("served_items").where(F.col("day") == F.lit(yesterday)).select(*columns).toArrow()
+    if pc.max(before["kept"]) != pc.max(catalogue["kept"]):
+        return None
+    both = _told(before).join(_told(catalogue), "item_id", join_type="full outer", left_suffix="_before")
+    was_withdrawn, is_withdrawn = (pc.fill_null(both[name], False) for name in ("withdrawn_before", "withdrawn"))
+    if pc.any(pc.and_not(was_withdrawn, is_withdrawn)).as_py():
+        return None
+    differs = np.zeros(len(both), bool)
+    for name in _TOLD:
+        one, other = both[f"{name}_before"], both[name]
+        is_same = pc.if_else(pc.and_(pc.is_null(one), pc.is_null(other)), True, pc.fill_null(pc.equal(one, other), False))
+        differs |= ~is_same.to_numpy()
+    changed = both.filter(pa.array(differs)).select(["item_id"])
+    context.note(items_changed=len(changed))
+    return context.spark.createDataFrame(changed)
+
+
+def _goes_on(context: Context, yesterday: date, model_version: str) -> bool:
+    """Whether the lists of the day before are what this version, code and settings made of what was known then."""
+    runs = logs.read(context.lake.root, "runs", "step = 'score' AND status = 'done'")
+    newest = max(runs, key=lambda row: (row["day"], row["finished_at"]), default=None)
+    if newest is None or newest["day"] != yesterday:
+        return False
+    return json.loads(newest["details"]).get("model_version") == model_version and "recommendations" not in stale(
+        context.settings
+    )
+
+
+def _told(facts: pa.Table) -> pa.Table:
+    users_N = facts["users"].to_numpy()
+    # As reasons say it: exact up to 99, then two digits.
+    unit_N = 10 ** np.maximum(np.floor(np.log10(np.maximum(users_N, 1))).astype(np.int64) - 1, 0)
+    told = facts.select(["item_id", "title", "category", "withdrawn"])
+    return told.append_column("told_users", pa.array(users_N // unit_N * unit_N))
+
+
+def due(context: Context, users: DataFrame, lists: DataFrame, told: DataFrame) -> DataFrame:
+    """Of `scoring_input` those who are to be ranked again."""
+    day = context.days.last
+    shown = lists.join(F.broadcast(told), on="item_id", how="left_semi").select("user_id")
+    moved = context.state("user_places").where(F.col("changed_on") == F.lit(day)).select("user_id")
+    if context.settings.asks_consent:
+        moved = moved.unionByName(context.changed(consent.CONSENTS).select("user_id"))
+    also = shown.unionByName(moved).distinct().withColumn("also", F.lit(True))
+    is_of_day = F.coalesce(F.col("sequence_changed_on") == F.lit(day), F.lit(False))
+    is_known = F.col("digest_before").isNotNull() & F.col("sequence_changed_on").isNotNull()
+    kept = is_known & ~is_of_day & ~_asked_from_moves(day) & F.col("also").isNull()
+    return users.join(also, on="user_id", how="left").where(~kept).drop("also")
+
+
+def _asked_from_moves(day: date) -> Column:
+    """Whether the day that a user is asked from is another than the night before."""
+    end = int(datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC).timestamp())
+    idle = F.floor((F.lit(end) - F.unix_seconds(F.element_at("event_timestamp", -1))) / 86_400)
+    return F.coalesce(idle.isin(*ASKED_FROM.tolist()), F.lit(True))
