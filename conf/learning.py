@@ -26,6 +26,7 @@ class Model(Section):
     times: bool = True
     places: bool = True
     repeats: bool = True
+    knowledge: bool = True
 
 
 class Train(Section):
@@ -46,6 +47,7 @@ class Train(Section):
     warm_epochs: int = Field(1, ge=1)
     warm_learning_rate: float = Field(5e-4, gt=0)
     from_scratch_on: Weekday | None = "monday"
+    only_on: Weekday | None = None
     seed: int = 1
     tracking: str | None = "lake"
 

@@ -8,6 +8,7 @@ version besides, for evaluate to judge on the days after a cut; it is never publ
 from __future__ import annotations
 
 from jobs.lake.context import Context, Skipped
+from jobs.train.lineage import rests
 
 NETWORK = "network"
 
@@ -17,6 +18,9 @@ def run(context: Context) -> None:
         raise Skipped("what is ordered are items of the own past by when they were taken: the log has no times or no repeats")
     if context.settings.ranker.by == NETWORK:
         context.note(learned="off: ranker.by is network")
+        return
+    if rests(context):
+        context.note(learned=f"no version: train.only_on is {context.settings.train.only_on}")
         return
     from jobs.ranker.learning import learn  # needs LightGBM
 

@@ -2,7 +2,8 @@
 
 A bootstrap trains a second version besides, on all but the newest days, for evaluate to judge on
 those; it is never published. A night goes on from the published weights with what arrived since,
-but for one a week, which begins with fresh weights.
+but for one a week, which begins with fresh weights. Where `train.only_on` names a weekday, the nights of
+the others train nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ WINDOWS = "training_windows"
 
 def run(context: Context) -> None:
     day, settings, targets = context.days.last, context.settings, context.mapping.target_events
+    if lineage.rests(context):
+        context.note(trained=f"no version: train.only_on is {settings.train.only_on}")
+        context.clear(WINDOWS)
+        return
     told = items.told(context)
     context.note(knowledge=sorted(told))
     parent = lineage.parent(context, items.sizes(told))

@@ -64,10 +64,12 @@ class Told:
 
 
 def told(context: Context) -> dict[str, Told]:
-    """Kind to what was told; kinds of which nothing was are left out.
+    """Kind to what was told; kinds of which nothing was are left out, and all where `model.knowledge` is off.
 
     A night reads back to the last keyframe, a bootstrap all, as it learns as of an earlier day too.
     """
+    if not context.settings.model.knowledge:
+        return {}
     stored = {name: version for name in TABLES_READ if (version := context.version(name)) is not None}
     until = context.days.last + timedelta(days=0 if context.mapping.has_times else 1)
     since = context.first_day if context.bootstrap else keyframe_before(until - timedelta(days=1), context.first_day)

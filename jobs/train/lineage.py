@@ -23,7 +23,7 @@ from models import registry
 from models.queries import Vocabulary
 
 # They change when, how fast, on what, how long at most a training runs, and who is told; not what it would learn.
-_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once", "tracking", "from_scratch_on"}
+_RESOURCES = {"processes", "max_seconds", "checkpoint_seconds", "windows_at_once", "tracking", "from_scratch_on", "only_on"}
 # Weights of one network fit another where these are equal.
 _SHAPE = ("encoder", "window", "width", "layers", "heads", "times", "places", "repeats")
 
@@ -52,6 +52,14 @@ def learning_code() -> str:
     for path in sorted(Path(models.__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def rests(context: Context) -> bool:
+    """Whether the night learns nothing, by `train.only_on`: it is another day's, and something was learnt before."""
+    only_on = context.settings.train.only_on
+    if context.bootstrap or only_on is None or WEEKDAYS[context.days.last.weekday()] == only_on:
+        return False
+    return any(row["day"] < context.days.last for row in context.log_rows("model_versions", f"kind = '{INTEREST}'"))
 
 
 def parent(context: Context, knowledge: Mapping[str, int]) -> Parent | None:

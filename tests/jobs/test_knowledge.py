@@ -94,9 +94,14 @@ def test_a_night_knows_what_the_bootstrap_knew(lake):
     assert all(np.isnan(whole[kind].as_of(LAST, items)).all() for kind in left_out)
 
 
-def test_nothing_is_known_in_a_lake_without_such_tables(make_context, make_settings, tmp_path):
+def test_nothing_is_known_in_a_lake_without_such_tables_or_where_it_is_off(lake, make_context, make_settings, tmp_path):
     settings = make_settings("conf/local.yaml", f"lake={tmp_path / 'bare'}")
     assert told(make_context(FIRST, bootstrap=True, settings=settings)) == {}
+    context = lake(FIRST, LAST, bootstrap=True)
+    context.settings = context.settings.model_copy(
+        update={"model": context.settings.model.model_copy(update={"knowledge": False})}
+    )
+    assert told(context) == {}
 
 
 def test_the_fingerprint_is_of_what_is_known_and_not_of_rounding(lake):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
+from conf.learning import WEEKDAYS
 from conf.tables import TABLES
 from jobs import evaluate, ranker, sequences, train
 from jobs.evaluate import versions
@@ -183,9 +184,15 @@ def test_it_ranks_by_the_hour_and_serves(stored, make_context, settings):
     )
     assert context.details["decision"] == "published" and context.details["model_version"].startswith("hybrid-")
 
-    # The next night: the trees are kept, what serves is held against what is new.
-    night = make_context(DAYS[26], first_day=FIRST, settings=settings)
+    # The next night: the trees are kept, what serves is held against what is new; where it is no night for it, nothing is.
     before = registry(settings)
+    other = WEEKDAYS[DAYS[25].weekday()]
+    resting = settings.model_copy(update={"train": settings.train.model_copy(update={"only_on": other})})
+    rest = make_context(DAYS[26], first_day=FIRST, settings=resting)
+    train.run(rest)
+    ranker.run(rest)
+    assert registry(settings) == before and other in rest.details["learned"]
+    night = make_context(DAYS[26], first_day=FIRST, settings=settings)
     train.run(night)
     ranker.run(night)
     [new] = [row for name, row in registry(settings).items() if name not in before]

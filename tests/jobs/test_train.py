@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
+from conf.learning import WEEKDAYS
 from conf.tables import TABLES
 from jobs import runner, sequences, train
 from jobs.lake import files, logs
@@ -158,6 +159,10 @@ def test_a_version_is_named_by_what_it_learnt(make_context, make_settings, tmp_p
     assert len({name[0] for name in names[1:]}) == 3, "settings that change learning, and rows"
 
 
+def only_in_nights_of(weekday, settings):
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"only_on": weekday})})
+
+
 def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
     settings = make_settings("conf/local.yaml", *SMALL, "evaluate.holdout_share=0.1")
     shared = {"settings": settings, "first_day": FIRST}
@@ -169,7 +174,14 @@ def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
     (parent,) = versions(bootstrap).values()
     assert learnt(windows(bootstrap)) == check_ins(history(), before=before)
 
-    night = make_context(LAST, **shared)
+    weekday = WEEKDAYS[LAST.weekday()]
+    for only_on in {*WEEKDAYS} - {weekday}:
+        rest = make_context(LAST, settings=only_in_nights_of(only_on, settings), first_day=FIRST)
+        train.run(rest)
+        assert set(versions(rest)) == {parent["model_version"]} and only_on in rest.details["trained"]
+        assert rest.rows_out["training_windows"] == 0
+
+    night = make_context(LAST, settings=only_in_nights_of(weekday, settings), first_day=FIRST)
     train.run(night)
     own = [row for row in windows(night) if row["day"] == LAST]
     assert learnt(own) == learnt(own, "train") == check_ins(history(), first=before), "what arrived since the parent, all of it"
