@@ -146,9 +146,16 @@ class Interaction(Section):
     transition_max_gap_hours: float = Field(8.0, gt=0)
 
 
+Capped = Literal["category", "brand"]
+
+
 class Score(Section):
     k: int = Field(20, ge=1)
     slots: bool = True
+    block: str | None = None
+    boost: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    caps: dict[Capped, Annotated[int, Field(ge=1)]] = {}
+    diversity: float = Field(0.0, ge=0, lt=1)
 
 
 class Drift(Section):

@@ -38,6 +38,8 @@ SERVED = (
         column("users", "bigint", "users whose kept target events hold it", nullable=False),
         column("kept", "int", "events kept of each of these where older ones were cut off, else 0", nullable=False),
         column("withdrawn", "boolean", "true where it may not be listed", nullable=False),
+        column("brand", "string", "brand"),
+        column("boost", "double", "what the settings add to its score; null: nothing"),
         key=("item_id",),
         newest_only=True,
         retention_days=30,

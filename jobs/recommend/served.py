@@ -26,7 +26,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 _ITEMS = pa.schema(
     [
         ("item_id", pa.string()), ("title", pa.string()), ("category", pa.string()), ("users", pa.int64()),
-        ("kept", pa.int32()), ("withdrawn", pa.bool_()),
+        ("kept", pa.int32()), ("withdrawn", pa.bool_()), ("brand", pa.string()), ("boost", pa.float64()),
     ]
 )  # fmt: skip
 _KINDS = {"event_timestamp": _TIME, "local_timestamp": _TIME, "latitude": pa.float64(), "longitude": pa.float64()}
@@ -64,7 +64,7 @@ class Served:
             raise ValueError(
                 f"--at {asked.at:%Y-%m-%dT%H:%M} lies before {day}, the newest finished day: what is known came later"
             )
-        items = reader.rows("SELECT item_id, title, category, users, kept, withdrawn FROM served_items")
+        items = reader.rows("SELECT item_id, title, category, users, kept, withdrawn, brand, boost FROM served_items")
         version = _in_force(reader)
         scorer = Scorer(
             folder=str(Path(settings.lake) / version["folder"]),
@@ -77,6 +77,8 @@ class Served:
             repeats=settings.mapping.repeats,
             length=settings.sequences.length,
             targets=settings.mapping.target_events,
+            caps=settings.score.caps,
+            diversity=settings.score.diversity,
             moment=_moment(asked),
         )
         known = {row["item_id"]: row for row in items}

@@ -27,6 +27,7 @@ from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import in_force
 from jobs.lake.store import keyframes
 from jobs.score.due import due, told_before
+from jobs.score.items import item_facts, ruled
 from jobs.score.lists import EVENT_FIELDS, Scorer
 from models.baselines import BASELINES
 
@@ -42,7 +43,8 @@ def run(context: Context) -> None:
         raise Skipped("no model and no baseline is published: nothing was learnt yet")
     spark, settings = context.spark, context.settings
     sequences = context.state("user_sequences")
-    known = item_facts(sequences, context.state("items"), context.history("items"), settings.mapping.target_events)
+    items = ruled(context.state("items"), settings.score, context.days.last)
+    known = item_facts(sequences, items, context.history("items"), settings.mapping.target_events)
     catalogue = known.toArrow()
     facts = spark.sparkContext.broadcast(catalogue)
     scorer = Scorer(
@@ -56,6 +58,8 @@ def run(context: Context) -> None:
         repeats=settings.mapping.repeats,
         length=settings.sequences.length,
         targets=settings.mapping.target_events,
+        caps=settings.score.caps,
+        diversity=settings.score.diversity,
     )
     lists = context.before("recommendations")
     users = scoring_input(sequences, context.state("user_places"), digests(lists))
@@ -99,36 +103,6 @@ def served_version(context: Context) -> Served | None:
         model_version=newest,
         folder=context.lake.path(known[-1]["folder"]),
         source=f"{'baseline' if method in BASELINES else 'model'}:{method}",
-    )
-
-
-def item_facts(sequences: DataFrame, items: DataFrame, every_item: DataFrame, targets: tuple[str, ...]) -> DataFrame:
-    """One row per item: `item_id, title, category, users, kept, withdrawn`. Bounded by the catalogue.
-
-    `users` counts those whose kept target events hold the item; `kept` is how many events are kept
-    of each where older ones were cut off, else 0. `withdrawn` marks items that are gone:
-    `every_item` are all stored rows of the items, as keyframes copy no withdrawn ones.
-    """
-    is_cut = F.col("events_total") > F.size("events")
-    taken = sequences.select(
-        "user_id", F.when(is_cut, F.size("events")).otherwise(0).alias("kept"), F.explode("events").alias("event")
-    ).where(F.col("event.event_type").isin(*targets))
-    counts = taken.groupBy(F.col("event.item_id").alias("item_id")).agg(
-        F.countDistinct("user_id").alias("users"), F.max("kept").alias("kept")
-    )
-    withdrawn = every_item.where("gone").select("item_id").distinct().join(items, on="item_id", how="left_anti")
-    return (
-        items.select("item_id", "title", "category")
-        .join(withdrawn.withColumn("withdrawn", F.lit(True)), on="item_id", how="full_outer")
-        .join(counts, on="item_id", how="full_outer")
-        .select(
-            "item_id",
-            "title",
-            "category",
-            F.coalesce("users", F.lit(0)).cast("bigint").alias("users"),
-            F.coalesce("kept", F.lit(0)).cast("int").alias("kept"),
-            F.coalesce("withdrawn", F.lit(False)).alias("withdrawn"),
-        )
     )
 
 

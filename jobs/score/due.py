@@ -2,7 +2,7 @@
 
 What a list is made of is the version, code and settings; the user's events and main places; the day asked from, which moves
 in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of an item that is on no list only this counts, that
-it may be listed again. Whoever is left out would get the very lists that are there.
+it may be listed again, or that the settings move it. Whoever is left out would get the very lists that are there.
 """
 
 from __future__ import annotations
@@ -38,14 +38,11 @@ def told_before(context: Context, model_version: str, catalogue: pa.Table) -> Da
         return None
     both = _told(before).join(_told(catalogue), "item_id", join_type="full outer", left_suffix="_before")
     was_withdrawn, is_withdrawn = (pc.fill_null(both[name], False) for name in ("withdrawn_before", "withdrawn"))
-    if pc.any(pc.and_not(was_withdrawn, is_withdrawn)).as_py():
+    rules = context.settings.score
+    ranked_by = ["boost", *(("category", "brand") if rules.caps or rules.diversity else ())]
+    if pc.any(pc.and_not(was_withdrawn, is_withdrawn)).as_py() or any(_differs(both, name).any() for name in ranked_by):
         return None
-    differs = np.zeros(len(both), bool)
-    for name in _TOLD:
-        one, other = both[f"{name}_before"], both[name]
-        is_same = pc.if_else(pc.and_(pc.is_null(one), pc.is_null(other)), True, pc.fill_null(pc.equal(one, other), False))
-        differs |= ~is_same.to_numpy()
-    changed = both.filter(pa.array(differs)).select(["item_id"])
+    changed = both.filter(pa.array(np.any([_differs(both, name) for name in _TOLD], axis=0))).select(["item_id"])
     context.note(items_changed=len(changed))
     return context.spark.createDataFrame(changed)
 
@@ -61,11 +58,17 @@ def _goes_on(context: Context, yesterday: date, model_version: str) -> bool:
     )
 
 
+def _differs(both: pa.Table, name: str) -> np.ndarray:
+    one, other = both[f"{name}_before"], both[name]
+    is_same = pc.if_else(pc.and_(pc.is_null(one), pc.is_null(other)), True, pc.fill_null(pc.equal(one, other), False))
+    return ~is_same.to_numpy()
+
+
 def _told(facts: pa.Table) -> pa.Table:
     users_N = facts["users"].to_numpy()
     # As reasons say it: exact up to 99, then two digits.
     unit_N = 10 ** np.maximum(np.floor(np.log10(np.maximum(users_N, 1))).astype(np.int64) - 1, 0)
-    told = facts.select(["item_id", "title", "category", "withdrawn"])
+    told = facts.select(["item_id", "title", "category", "withdrawn", "brand", "boost"])
     return told.append_column("told_users", pa.array(users_N // unit_N * unit_N))
 
 

@@ -5,8 +5,8 @@ Shape suffixes: U users of a batch, S slots (`any` last), B = U x S moments, V i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from conf.contracts import ANY_SLOT, SLOTS
 from jobs.score.reasons import ANY, NO_DATE, Entries, Names, Past, Places, reasons
 
 if TYPE_CHECKING:
+    from conf.settings import Capped
     from models.bulk import BulkScorer
     from models.histories import EventColumns
     from models.queries import Histories, Queries, Ranker
@@ -31,6 +32,8 @@ EVENT_FIELDS = (
 # else changes holds for a while. Half an octave: the interest model's buckets of gaps are as wide.
 ASKED_FROM = np.unique(np.array([0, *2.0 ** (np.arange(32) / 2)]).astype(np.int64))
 _DAY_S = 86_400
+# Where lists are to be diverse, out of so many times as many items.
+_LOOKED_AT = 4
 _SCORES_AT_ONCE = 16_000_000
 _USERS_AT_ONCE = 128
 _LIST = "array<struct<slot:string,rank:int,item_id:string,score:double,reason:string>>"
@@ -64,7 +67,9 @@ class Catalogue:
     ranker: Ranker
     names: Names
     category_V: np.ndarray  # code of the item's category, -1 = none
+    brand_V: np.ndarray  # likewise
     banned_V: np.ndarray | None
+    boost_V: np.ndarray | None  # added to scores, float32
     bulk: BulkScorer | None
 
     def tiles(self, histories: Histories, queries: Queries) -> Iterator[tuple[slice, Any]]:
@@ -103,6 +108,8 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
 
     known = zip(of_item("category"), ranker.vocabulary.item_categories, strict=True)
     category_of_item = pa.array([now or learnt or None for now, learnt in known], pa.string()).dictionary_encode()
+    brand_of_item = pa.array(of_item("brand"), pa.string()).dictionary_encode()
+    boost_V = np.array(of_item("boost", 0.0), dtype=np.float32)
     banned_V = np.array(of_item("withdrawn", False), dtype=bool)
     return Catalogue(
         ranker=ranker,
@@ -115,7 +122,9 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
             kept=pc.max(table["kept"]).as_py() or 0,
         ),
         category_V=pc.fill_null(category_of_item.indices, -1).to_numpy(zero_copy_only=False),
+        brand_V=pc.fill_null(brand_of_item.indices, -1).to_numpy(zero_copy_only=False),
         banned_V=banned_V if banned_V.any() else None,
+        boost_V=boost_V if boost_V.any() else None,
         bulk=BulkScorer(ranker) if isinstance(ranker, InterestModel) else None,
     )
 
@@ -150,6 +159,8 @@ class Scorer:
     repeats: bool
     length: int
     targets: tuple[str, ...]
+    caps: Mapping[Capped, int] = field(default_factory=dict)  # category, brand: so many of one at most on a list
+    diversity: float = 0.0
     moment: Moment | None = None
 
     schema = f"user_id string, digest_before bigint, lists {_LIST}"
@@ -187,7 +198,7 @@ class Scorer:
 
     def _rank(self, users: _Users, catalogue: Catalogue) -> tuple[np.ndarray, np.ndarray]:
         """Positions and scores of every user's lists, (U, S, K); -1 where a list is shorter."""
-        from models.top_k import ABSENT, top_k
+        from models.top_k import ABSENT
 
         slots = len(ALL_SLOTS) if self.slots else 1
         size = len(catalogue.ranker.vocabulary.items)
@@ -202,12 +213,33 @@ class Scorer:
             histories, queries = users.moments(user_T, self)
             seen = None if histories.seen is None else [taken for taken in histories.seen for _ in range(slots)]
             best = [
-                top_k(scores, self.k, banned_V=catalogue.banned_V, seen=None if seen is None else seen[part])
+                self._best(catalogue, scores, None if seen is None else seen[part])
                 for part, scores in catalogue.tiles(histories, queries)
             ]
             position_USK[user_T] = np.concatenate([positions for positions, _ in best]).reshape(-1, *shape[1:])
             score_USK[user_T] = np.concatenate([values for _, values in best]).reshape(-1, *shape[1:])
         return position_USK, score_USK
+
+    def _best(self, catalogue: Catalogue, scores: Any, seen: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
+        """The lists of moments with these scores (B, V): positions and scores, (B, K)."""
+        from models.diverse import diverse
+        from models.top_k import ABSENT, top_k
+
+        if catalogue.boost_V is not None:
+            scores = scores + (catalogue.boost_V if isinstance(scores, np.ndarray) else scores.new_tensor(catalogue.boost_V))
+        plain = not self.caps and not self.diversity
+        size, depth = scores.shape[1], self.k if plain else _LOOKED_AT * self.k
+        while True:
+            best = top_k(scores, depth, banned_V=catalogue.banned_V, seen=seen)
+            if plain:
+                return best
+            kinds = np.stack([catalogue.category_V, catalogue.brand_V])
+            caps = np.array([self.caps.get("category", size), self.caps.get("brand", size)])
+            lists = diverse(*best, self.k, kind_AV=kinds, cap_A=caps, weight=self.diversity)
+            # Caps may leave a list short though there is more in the catalogue than was looked at.
+            if depth >= size or not ((lists[0] == ABSENT) & (best[0][:, -1:] != ABSENT)).any():
+                return lists
+            depth *= _LOOKED_AT
 
 
 @dataclass(frozen=True, kw_only=True)

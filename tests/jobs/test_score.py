@@ -11,6 +11,7 @@ from pyspark import cloudpickle
 from pyspark.sql import functions as F
 
 from conf.contracts import SLOTS
+from conf.settings import SettingsError
 from conf.tables import TABLES
 from jobs import score
 from jobs.lake import logs
@@ -319,14 +320,60 @@ def test_public_counts_are_those_of_the_kept_target_events(make_context, spark):
         {"user_id": "u2", "took": ["i2"]},
     )
     write(context, "items", {"item_id": "i2", "title": "Two"}, {"item_id": "i3"}, {"item_id": "i4", "gone": True})
-    items = context.state("items")
+    items = score.ruled(context.state("items"), context.settings.score, FIRST)
     facts = score.item_facts(context.state("user_sequences"), items, context.history("items"), ("check_in",))
     assert sorted(map(tuple, facts.collect())) == [
-        ("i1", None, None, 2, 2, False),
-        ("i2", "Two", None, 1, 0, False),
-        ("i3", None, None, 0, 0, False),
-        ("i4", None, None, 0, 0, True),
+        ("i1", None, None, 2, 2, False, None, None),
+        ("i2", "Two", None, 1, 0, False, None, None),
+        ("i3", None, None, 0, 0, False, None, None),
+        ("i4", None, None, 0, 0, True, None, None),
     ]
+
+
+def test_the_settings_block_and_boost_items_by_what_is_known_of_them(make_context, make_settings):
+    rules = {"score.k": 12, "score.slots": False, "score.block": "price > 9 OR to_date(attributes['until']) < day"}
+    rules |= {"score.boost": '{"brand = \'Acme\'": 20.5, "price < 2": 0.25}'}
+    settings = make_settings("conf/local.yaml", *[f"{key}={value}" for key, value in rules.items()])
+    context = make_context(FIRST, settings=settings)
+    write(context, "user_sequences", {"took": ["i7"]})
+    declared = {
+        "i1": {"price": 10.0}, "i2": {"price": 9.0}, "i3": {"brand": "Acme", "price": 1.0}, "i4": {"brand": "Other"},
+        "i5": {"attributes": {"until": "2024-01-29"}}, "i6": {"attributes": {"until": "2024-01-30"}},
+        "i11": {"brand": "Acme"},
+    }  # fmt: skip
+    write(context, "items", *[{"item_id": item, **columns} for item, columns in declared.items()])
+    publish(context)
+    score.run(context)
+    rows = stored(context)
+    assert items_of(rows, "u0") == ["i3", "i11", "i7", "i0", "i2", "i4", "i6", "i8", "i9", "i10"]
+    assert {row.item_id: row.score for row in rows}["i3"] == 17.75
+    known = {row.item_id: (row.withdrawn, row.brand, row.boost) for row in context.snapshot("served_items").collect()}
+    assert known["i1"] == (True, None, 0.0) and known["i3"] == (False, "Acme", 20.75) and known["i7"] == (False, None, None)
+
+    # The next night another brand is declared: nobody's events changed, and yet everybody's list does.
+    finish(context)
+    night = make_context(FIRST + timedelta(days=1), first_day=FIRST, settings=settings)
+    for name in ROWS:
+        write(night, name, *([{"item_id": "i4", "brand": "Acme"}] if name == "items" else ()))
+    score.run(night)
+    assert items_of(stored(night, "day = '2024-01-31'"), "u0")[:3] == ["i3", "i4", "i11"]
+
+
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("score.block", "prize > 9", "score.block: no condition over the columns of items.*prize"),
+        ("score.block", "price >", "score.block: no condition"),
+        ("score.block", "price + 1", "score.block: a condition is true or false, price . 1 is of type double"),
+        ("score.block", "max(price) > 3", "score.block: no condition"),
+        ("score.boost", '{"brand": 2.0}', "score.boost: a condition is true or false, brand is of type string"),
+    ],
+)
+def test_what_is_no_condition_over_items_is_named(make_context, make_settings, key, value, said):
+    context = make_context(FIRST, settings=make_settings("conf/local.yaml", f"{key}={value}"))
+    write(context, "items", {})
+    with pytest.raises(SettingsError, match=said):
+        score.ruled(context.state("items"), context.settings.score, FIRST)
 
 
 def test_the_digest_of_stored_rows_is_that_of_scored_ones(spark):

@@ -50,6 +50,14 @@ class Recorder:
         return np.concatenate([getattr(queries, name) for queries in self.queries])
 
 
+class Favourite(Recorder):
+    """Items of the one category come before all of the other."""
+
+    def scores(self, histories, queries):
+        row_V = np.array([place % 2 * -10 - place * 0.3 for place in range(len(ITEMS))], np.float32)
+        return np.tile(row_V, (len(queries.timestamp_B), 1))
+
+
 class Broadcast:
     def __init__(self, value):
         self.value = value
@@ -69,10 +77,12 @@ def users(*changes):
     return pa.RecordBatch.from_pydict(columns)
 
 
-def scored(batch, ranker, gone=(), **more):
+def scored(batch, ranker, gone=(), boost=None, brands=None, **more):
     facts = pa.table({
         "item_id": pa.array(ITEMS), "title": pa.array([None] * 30, pa.string()), "category": pa.array([None] * 30, pa.string()),
         "users": pa.array([1] * 30), "kept": pa.array([0] * 30), "withdrawn": pa.array([item in gone for item in ITEMS]),
+        "brand": pa.array([(brands or {}).get(item) for item in ITEMS], pa.string()),
+        "boost": pa.array([(boost or {}).get(item) for item in ITEMS], pa.float64()),
     })  # fmt: skip
     options = {"k": 5, "slots": True, "has_times": True, "repeats": True, "length": 50, "targets": ("check_in",), **more}
     scorer = Scorer(folder="", load=lambda folder: ranker, facts=Broadcast(facts), day=DAY, **options)
@@ -131,6 +141,37 @@ def test_lists_are_the_best_of_the_whole_catalogue_without_the_withdrawn_and_the
             assert [entry["item_id"] for entry in found] == [ITEMS[item] for item in best]
             assert [entry["rank"] for entry in found] == list(range(1, 8))
             assert [entry["score"] for entry in found] == [row[item] for item in best]
+
+
+@pytest.mark.parametrize("looked_at", [2, 30])
+def test_caps_fill_lists_with_what_comes_next_and_boosts_move_items(monkeypatch, looked_at):
+    monkeypatch.setattr("jobs.score.lists._LOOKED_AT", looked_at)
+    brands = {item: f"b{place % 7}" for place, item in enumerate(ITEMS) if place % 5}
+    boost = {ITEMS[4]: 9.0, ITEMS[6]: 8.0, ITEMS[8]: 7.0, ITEMS[9]: -9.0}
+    caps = {"category": 4, "brand": 1}
+    lists = scored(users({}, {"events": [{"item_id": "i07"}]}), Recorder(), boost=boost, brands=brands, caps=caps, k=7)
+    ranker = Recorder()
+    scored(users({}, {"events": [{"item_id": "i07"}]}), ranker, k=7)
+    scores = np.concatenate([Recorder().scores(h, q) for h, q in zip(ranker.histories, ranker.queries, strict=True)])
+    scores = scores + np.array([boost.get(item, 0.0) for item in ITEMS], np.float32)
+    for user in range(2):
+        for place, slot in enumerate(ALL_SLOTS):
+            row, taken = scores[user * 9 + place], []
+            for item in sorted(range(30), key=lambda item: (-row[item], item)):
+                alike = sum(one % 2 == item % 2 for one in taken)
+                same = [one for one in taken if brands.get(ITEMS[one]) == brands.get(ITEMS[item]) is not None]
+                if alike < 4 and not same and len(taken) < 7:
+                    taken.append(item)
+            assert [entry["item_id"] for entry in lists[user][slot]] == [ITEMS[item] for item in taken], slot
+            assert {ITEMS[4], ITEMS[6], ITEMS[8]} <= {entry["item_id"] for entry in lists[user][slot]}
+
+
+def test_more_of_the_same_is_worth_less_the_more_diverse_lists_are_to_be():
+    def share(diversity):
+        lists = scored(users({}), Favourite(), diversity=diversity, k=6)
+        return np.mean([[int(entry["item_id"][1:]) % 2 for entry in entries] for entries in lists[0].values()])
+
+    assert share(0.0) == 0 and 0 < share(0.4) <= share(0.9) <= 0.5
 
 
 def test_small_tiles_change_nothing(monkeypatch):

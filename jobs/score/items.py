@@ -1,0 +1,67 @@
+"""What lists are to know of the items: which may be listed, what the settings add to them, what reasons say of them."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from conf.settings import Score, SettingsError
+from jobs.runner import one_line
+
+
+def ruled(items: DataFrame, rules: Score, day: date) -> DataFrame:
+    """Items with `blocked` and `boost`, as the settings say.
+
+    Raises:
+        SettingsError: a condition is none over the columns of items; names the key.
+    """
+    seen = items.withColumn("day", F.lit(day))
+
+    def condition(key: str, text: str) -> Column:
+        try:
+            kind = seen.withColumn("_holds", F.expr(text)).schema["_holds"].dataType.simpleString()
+        except Exception as error:  # Spark's own classes, for what cannot be parsed and for what is not there
+            raise SettingsError(f"{key}: no condition over the columns of items: {one_line(error)}") from None
+        if kind != "boolean":
+            raise SettingsError(f"{key}: a condition is true or false, {text} is of type {kind}")
+        return F.coalesce(F.expr(text), F.lit(False))
+
+    blocked = F.lit(False) if rules.block is None else condition("score.block", rules.block)
+    added = [F.when(condition("score.boost", text), value).otherwise(0.0) for text, value in rules.boost.items()]
+    boost = reduce(Column.__add__, added) if added else F.lit(None).cast("double")
+    return seen.withColumns({"blocked": blocked, "boost": boost}).drop("day")
+
+
+def item_facts(sequences: DataFrame, items: DataFrame, every_item: DataFrame, targets: tuple[str, ...]) -> DataFrame:
+    """One row per item, as `served_items` has them but for the day. Bounded by the catalogue.
+
+    items: as `ruled` gives them. `users` counts those whose kept target events hold the item; `kept` is how many events are
+    kept of each where older ones were cut off, else 0. `withdrawn` marks items that are gone or blocked: `every_item` are
+    all stored rows of the items, as keyframes copy no withdrawn ones.
+    """
+    is_cut = F.col("events_total") > F.size("events")
+    taken = sequences.select(
+        "user_id", F.when(is_cut, F.size("events")).otherwise(0).alias("kept"), F.explode("events").alias("event")
+    ).where(F.col("event.event_type").isin(*targets))
+    counts = taken.groupBy(F.col("event.item_id").alias("item_id")).agg(
+        F.countDistinct("user_id").alias("users"), F.max("kept").alias("kept")
+    )
+    withdrawn = every_item.where("gone").select("item_id").distinct().join(items, on="item_id", how="left_anti")
+    return (
+        items.select("item_id", "title", "category", "brand", "blocked", "boost")
+        .join(withdrawn.withColumn("withdrawn", F.lit(True)), on="item_id", how="full_outer")
+        .join(counts, on="item_id", how="full_outer")
+        .select(
+            "item_id",
+            "title",
+            "category",
+            F.coalesce("users", F.lit(0)).cast("bigint").alias("users"),
+            F.coalesce("kept", F.lit(0)).cast("int").alias("kept"),
+            F.coalesce("withdrawn", "blocked", F.lit(False)).alias("withdrawn"),
+            "brand",
+            "boost",
+        )
+    )
