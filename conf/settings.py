@@ -181,7 +181,7 @@ class Postgres(Section):
 
 
 class Folder(Section):
-    kind: Literal["parquet", "csv"]
+    kind: Literal["parquet", "csv", "json"]
     path: str
     source: str = "recommendations"
 

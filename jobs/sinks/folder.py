@@ -1,4 +1,4 @@
-"""A folder of Parquet or CSV files that readers always find whole.
+"""A folder of Parquet, CSV or JSON files that readers always find whole; of JSON an object a line, as brokers take it.
 
 PATH is a symbolic link. Each delivery is a new folder beside it, `.NAME.DAY-RUN`, complete before
 the link is turned to it in one rename; the one before is kept for readers that are still in it,
@@ -34,7 +34,8 @@ _ABANDONED_SECONDS = 86_400.0
 _CSV = {"header": "true", "quote": '"', "escape": '"', "emptyValue": '""', "nullValue": ""}
 _CSV |= {"ignoreLeadingWhiteSpace": "false", "ignoreTrailingWhiteSpace": "false"}
 _CSV |= {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
-_CSV_FORM = records.Csv(multiline=True)
+_JSON = {"ignoreNullFields": "false", "timestampFormat": _CSV["timestampFormat"]}
+_FORMS: dict[str, records.Form] = {"csv": records.Csv(multiline=True), "json": records.JsonLines()}
 
 
 def deliver(rows: DataFrame, sink: Folder, day: date, run_id: str) -> int:
@@ -51,10 +52,8 @@ def deliver(rows: DataFrame, sink: Folder, day: date, run_id: str) -> int:
     scratch = final.with_name(final.name + _UNFINISHED)
     seen = Observation()
     writer = rows.observe(seen, F.count(F.lit(1)).alias("rows")).write
-    if sink.kind == "csv":
-        writer.options(**_CSV).csv(scratch.absolute().as_uri())
-    else:
-        writer.parquet(scratch.absolute().as_uri())
+    options = {"csv": _CSV, "json": _JSON}.get(sink.kind, {})
+    writer.options(**options).format(sink.kind).save(scratch.absolute().as_uri())
     for extra in [*scratch.glob(".*.crc"), *scratch.glob("._SUCCESS*"), scratch / "_SUCCESS"]:
         extra.unlink(missing_ok=True)
     scratch.rename(final)
@@ -114,8 +113,8 @@ def rows_of(sink: Folder, person: Person) -> Iterator[dict[str, Any]]:
     if not path.is_symlink():
         return
     for file in sorted(path.glob(f"*.{sink.kind}")):
-        if sink.kind == "csv":
-            yield from records.read(file, _CSV_FORM, person, partial(owns, person))
+        if (form := _FORMS.get(sink.kind)) is not None:
+            yield from records.read(file, form, person, partial(owns, person))
         else:
             for rows in parquet.groups(file):
                 yield from rows.filter(owned(person, rows, outside=True)).to_pylist()
@@ -125,8 +124,8 @@ def _without(file: Path, sink: Folder, person: Person, text_hashes: frozenset[st
     def is_mine(record: Mapping[str, str | None]) -> bool:
         return owns(person, record) or record.get("text_hash") in text_hashes
 
-    if sink.kind == "csv":
-        return records.take_out(file, _CSV_FORM, person, is_mine)
+    if (form := _FORMS.get(sink.kind)) is not None:
+        return records.take_out(file, form, person, is_mine)
     return parquet.take_out(file, lambda rows: owned(person, rows, text_hashes, outside=True))
 
 

@@ -1,6 +1,7 @@
 """Deliveries to a real PostgreSQL and to folders: whole or not at all, with readers looking on."""
 
 import csv
+import json
 import logging
 import threading
 import time
@@ -16,6 +17,7 @@ from conf.settings import Folder, Postgres, SettingsError
 from conf.tables import TABLES
 from jobs import export as exporting
 from jobs.lake import identities, logs, runs
+from jobs.lake.person import Person
 from jobs.lake.runs import NIGHT
 from jobs.lake.schema import spark_schema
 from jobs.sinks import folder, postgres
@@ -228,10 +230,14 @@ def read_csv(path):
     return [row for file in sorted(Path(path).glob("*.csv")) for row in csv.DictReader(file.open(newline="", encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def read_json(path):
+    return [json.loads(line) for file in sorted(Path(path).glob("*.json")) for line in file.open(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
 def test_a_folder_is_exchanged_whole(spark, tmp_path, kind):
     sink = Folder(kind=kind, path=str(tmp_path / "out" / "lists"))
-    read = {"csv": read_csv, "parquet": lambda path: pq.read_table(path).to_pylist()}[kind]
+    read = {"csv": read_csv, "json": read_json, "parquet": lambda path: pq.read_table(path).to_pylist()}[kind]
     assert folder.deliver(lists(spark, 1), sink, DAY, "r1") == 120
     first = Path(sink.path).resolve()
     assert len(read(sink.path)) == 120 and {row["item_id"] for row in read(sink.path)} == {"i1"}
@@ -263,6 +269,19 @@ def test_csv_reads_back_every_character(spark, tmp_path):
     assert sorted(found) == sorted(
         (user, rank, item or "", "" if score is None else str(score)) for user, rank, item, score in rows
     )
+
+
+def test_json_holds_every_character_and_what_is_nested_and_lets_go_of_a_person(spark, tmp_path):
+    rows = [(text, n, {"a": [text[::-1], None]}) for n, text in enumerate(NASTY)] + [("none", 9, None)]
+    sink = Folder(kind="json", path=str(tmp_path / "lists"))
+    frame = spark.createDataFrame(rows, "user_id string, rank int, more map<string,array<string>>")
+    folder.deliver(frame, sink, DAY, "r")
+    found = [(row["user_id"], row["rank"], row["more"]) for row in read_json(sink.path)]
+    assert sorted(found, key=str) == sorted(rows, key=str)
+    person = Person.of(NASTY[0])
+    assert [row["rank"] for row in folder.rows_of(sink, person)] == ["0"]
+    assert folder.erase(sink, person) == 1
+    assert {row["rank"] for row in read_json(sink.path)} == {rank for _, rank, _ in rows} - {0}
 
 
 def test_a_folder_of_somebody_else_is_left_alone(spark, tmp_path):
