@@ -77,7 +77,7 @@ lint: setup
 lock:
 	$(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra dev --extra tracking pyproject.toml -o requirements.lock
 	printf 'apache-airflow==3.3.2\npyyaml>=6\n' | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-airflow.lock
-	(printf 'duckdb==2.0.0\nrecbole==1.2.1\n'; grep -oE '^(torch|numpy|pandas)==[^ ]+' requirements.lock) | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-bench.lock
+	(printf 'duckdb==2.0.0\nimplicit==0.7.3\nrecbole==1.2.1\n'; grep -oE '^(torch|numpy|pandas)==[^ ]+' requirements.lock) | $(BIN)/uv pip compile --quiet --no-annotate --no-header --no-emit-index-url --generate-hashes --python-version 3.11 - -o requirements-bench.lock
 
 clean:
 	rm -rf $(VENV) $(AIRFLOW) $(PEERS) build *.egg-info

@@ -45,6 +45,20 @@ def test_equals_a_full_sort(tile):
     np.testing.assert_array_equal(scores, given_scores, err_msg="the caller's tile was changed")
 
 
+@pytest.mark.parametrize("levels", [2, 50, 10**9])
+def test_of_many_items_as_of_few(levels):
+    rng = np.random.default_rng(levels)
+    for size, k in ((121, 10), (500, 3), (997, 20), (3000, 1), (4099, 64)):
+        scores = rng.integers(0, levels, (17, size)).astype(np.float32) / 7
+        scores[rng.random(scores.shape) < 0.1] = -np.inf
+        scores[3], scores[4, :-2], scores[5, 7] = -np.inf, -np.inf, np.inf
+        banned = rng.random(size) < 0.2
+        seen = [np.flatnonzero(rng.random(size) < share) for share in rng.random(17)]
+        assert found(scores, k, banned_V=banned, seen=seen) == brute_force(scores, k, banned, seen)
+        nothing = [np.zeros(0, np.int64)] * len(scores)
+        assert found(scores, k) == brute_force(scores, k, np.zeros(size, bool), nothing)
+
+
 def test_ties_at_the_last_place_go_to_the_first_positions():
     scores = np.zeros((3, 1000), np.float32)
     scores[:, 700] = 1.0
