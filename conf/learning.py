@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from conf.section import Section
 
@@ -50,6 +50,15 @@ class Train(Section):
     only_on: Weekday | None = None
     seed: int = 1
     tracking: str | None = "lake"
+
+    @model_validator(mode="after")
+    def _comes_to_fresh_weights(self) -> Train:
+        if self.only_on is not None and self.from_scratch_on not in (None, self.only_on):
+            raise ValueError(
+                f"only_on: what is learnt on {self.only_on} alone is never learnt from scratch on {self.from_scratch_on}: "
+                f"set train.from_scratch_on to {self.only_on} too, or to null"
+            )
+        return self
 
 
 class Span(Section):

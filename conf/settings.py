@@ -153,7 +153,7 @@ class Score(Section):
     k: int = Field(20, ge=1)
     slots: bool = True
     block: str | None = None
-    boost: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    boost: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
     caps: dict[Capped, Annotated[int, Field(ge=1)]] = {}
     diversity: float = Field(0.0, ge=0, lt=1)
 

@@ -130,7 +130,7 @@ def _fail(error: Exception) -> int:
     if isinstance(error, ValueError):
         _say(f"error: {' '.join(str(error).split())}")
         return FAILED
-    from jobs.runner import one_line
+    from jobs.lake.failures import one_line
 
     _say(f"error: {one_line(error)} (--debug shows the traceback)")
     return FAILED

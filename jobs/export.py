@@ -20,11 +20,11 @@ from conf.tables import TABLES
 from jobs import segments
 from jobs.lake import lock, logs
 from jobs.lake.context import Context
+from jobs.lake.failures import one_line
 from jobs.lake.identities import load_key, unsealed_column
 from jobs.lake.runs import newest_night
 from jobs.lake.store import Days, Lake
 from jobs.pipeline import choose
-from jobs.runner import one_line
 from jobs.sinks import folder, postgres, redis
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def _module(name: str) -> Module:
     return Module(
         digest=hashlib.sha256(source).hexdigest()[:16],
         imports=frozenset(module for node in _statements(ast.parse(source)) for module in _imported(node)),
-        # `settings.label`, `context.settings.label`: wherever settings are handed on, they keep their name.
+        # Wherever settings are handed on, they keep their name; a section stands behind it and a point.
         sections=frozenset(found.decode() for found in _SETTING.findall(source)) & _SECTIONS,
     )
 

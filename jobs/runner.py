@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import re
 import threading
 import time
 import uuid
@@ -23,6 +22,7 @@ from conf.settings import Settings
 from jobs import provenance
 from jobs.lake import lock, logs, runs
 from jobs.lake.context import NO_TIMES_DAY, Context, Refused, Skipped
+from jobs.lake.failures import one_line
 from jobs.lake.plans import suit
 from jobs.lake.runs import NIGHT, pins
 from jobs.lake.store import Days, Lake
@@ -81,6 +81,7 @@ def run(
         day = NO_TIMES_DAY
     if backfill:
         settings = settings.accepting()
+    _check_rules(spark, settings, chosen, day)
     with _held(settings, chosen, day, bootstrap):
         records = _records(settings.lake)
         if not backfill:
@@ -109,6 +110,14 @@ def run(
             drift += context.details.get("drift", [])
         _close_night(settings, run_id, days, first_day)
     return Outcome(run_id=run_id, days=days, reports=tuple(reports), refusals=tuple(refusals), drift=tuple(drift))
+
+
+def _check_rules(spark: SparkSession, settings: Settings, chosen: Sequence[Step], day: date) -> None:
+    """What is wrong in the lists' conditions is said before hours of work, not after."""
+    if any(step.name == "score" for step in chosen) and (settings.score.block or settings.score.boost):
+        from jobs.score.items import ruled  # with what else the step needs, which other runs do without
+
+        ruled(Lake(spark, settings.lake).read("items", None), settings.score, day)
 
 
 def _held(settings: Settings, chosen: Sequence[Step], day: date, bootstrap: bool) -> AbstractContextManager[None]:
@@ -239,40 +248,6 @@ def _close_night(settings: Settings, run_id: str, days: Days, first_day: date) -
         peak_memory_mb=max(step["peak_memory_mb"] or 0.0 for step in steps),
     )
     logs.append(settings.lake, "runs", [row])
-
-
-def one_line(error: BaseException) -> str:
-    """What went wrong, in one line: the innermost cause that says something a person can act on."""
-    text = str(error)
-    for pattern, meaning in _KNOWN_CAUSES:
-        if re.search(pattern, text):
-            named = re.search(r"reading file (?:file:/*(?=/))?(\S+?)\.?\s", text)
-            found = named or re.search(r"(?:file:)?(/[^\s:'\"]+)", text)
-            return meaning + (f" ({found[1]})" if found else "")
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    first = causes[-1].removeprefix("Caused by:").strip() if causes else (lines[0] if lines else "")
-    return f"{type(error).__name__}: {first}" if not isinstance(error, ValueError) else " ".join(text.split())
-
-
-_KNOWN_CAUSES = (
-    (
-        r"No space left on device",
-        "the disk is full: free some space and run the same command again; nothing stored was changed",
-    ),
-    (
-        # Spark may read nothing more from a Python worker before it sees that there is none, be it the worker's first word.
-        r"Python worker exited unexpectedly|OutOfMemoryError|exit code 137"
-        r"|EOFException(\s+at java\S+)*\s+at org\.apache\.spark\.(api\.python|sql\.execution\.python|security)\.",
-        "out of memory: raise spark.driver_memory, or use fewer cores in spark.master",
-    ),
-    (
-        r"Unexpected end of (ZLIB )?input stream|EOFException",
-        "a compressed input file is truncated: fetch it again; nothing stored was changed",
-    ),
-    (r"not in gzip format|incorrect header check", "an input file is named .gz but is not gzip"),
-    (r"FAILED_READ_FILE", "a file is damaged: fetch it again, or restore it; nothing stored was changed"),
-)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 
 from conf.settings import Settings
@@ -37,6 +37,21 @@ def stale(settings: Settings) -> dict[str, str]:
     return found
 
 
+def standing(settings: Settings, name: str, day: date) -> logs.Row | None:
+    """A step's run of the day, if it is its newest, by today's code and settings, and nothing that it read was made again.
+
+    Tables that would be made otherwise today, but are not, do not count: it read them as they are.
+    """
+    [step] = [step for step in STEPS if step.name == name]
+    by_step = _newest_by_day(logs.read(settings.lake, "runs", "status IN ('done', 'skipped')"))
+    runs = by_step.get(name, {})
+    if not runs or max(runs) != day or _own(step, newest := {day: runs[day]}, settings):
+        return None
+    writer = {table: step for step in STEPS for table in step.writes}
+    again = (_is_newer(by_step.get(writer[table].name, {}), newest, before=before) for table, before in _read(step, writer))
+    return None if any(again) else runs[day]
+
+
 def _newest_by_day(rows: Iterable[logs.Row]) -> dict[str, Runs]:
     found: dict[str, Runs] = {}
     for row in sorted(rows, key=lambda row: row["finished_at"]):
@@ -58,13 +73,18 @@ def _own(step: Step, runs: Runs, settings: Settings) -> str:
 
 def _inherited(step: Step, runs: Runs, by_step: dict[str, Runs], writer: dict[str, Step], found: dict[str, str]) -> str:
     """The first table read that is stale, or was made again since."""
-    for read in step.reads:
-        table = read.removesuffix(BEFORE)
-        if read.endswith(AS_IT_STANDS) or writer[table] == step or TABLES[table].kind == "log":
-            continue
-        if table in found or _is_newer(by_step.get(writer[table].name, {}), runs, before=read.endswith(BEFORE)):
+    for table, before in _read(step, writer):
+        if table in found or _is_newer(by_step.get(writer[table].name, {}), runs, before=before):
             return f"reads {table}"
     return ""
+
+
+def _read(step: Step, writer: dict[str, Step]) -> Iterator[tuple[str, bool]]:
+    """The tables of others that a step rests on, and whether it reads them as of the day before."""
+    for read in step.reads:
+        table = read.removesuffix(BEFORE)
+        if not read.endswith(AS_IT_STANDS) and writer[table] != step and TABLES[table].kind != "log":
+            yield table, read.endswith(BEFORE)
 
 
 def _is_newer(upstream: Runs, runs: Runs, *, before: bool) -> bool:

@@ -34,7 +34,7 @@ _KINDS = {"event_timestamp": _TIME, "local_timestamp": _TIME, "latitude": pa.flo
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """`at`: when, None: as the newest finished day ends; `near`: latitude and longitude, None: where each was last known."""
+    """`at`: when, None: as the newest night asked; `near`: latitude and longitude, None: where each was last known."""
 
     at: datetime | None = None
     near: tuple[float, float] | None = None

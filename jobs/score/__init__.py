@@ -4,9 +4,11 @@ A slot is asked about at its middle hour in the week that follows the day: on a 
 Wednesday, at the weekend Saturday; nights count to the day they begin, so theirs is 02:00 on the
 Thursday and the Sunday. The user is taken to be at the main place of that slot (`user_places`), else
 where last seen. `any` hides the hour and asks from where the user was last seen, right after the day.
+Who has done nothing for some days is asked as on an earlier one (`jobs.score.lists.ASKED_FROM`).
 Logs without times have `any` alone, asked one second after the user's last event.
 
-Everybody is ranked again; written are the users whose rows came out different.
+While the same version serves, only those are ranked again whose lists may come out different (`jobs.score.due`);
+written are the users whose rows did.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import in_force
 from jobs.lake.store import keyframes
 from jobs.score.due import due, told_before
-from jobs.score.items import item_facts, ruled
+from jobs.score.items import collected, item_facts, ruled
 from jobs.score.lists import EVENT_FIELDS, Scorer
 from models.baselines import BASELINES
 
@@ -45,7 +47,7 @@ def run(context: Context) -> None:
     sequences = context.state("user_sequences")
     items = ruled(context.state("items"), settings.score, context.days.last)
     known = item_facts(sequences, items, context.history("items"), settings.mapping.target_events)
-    catalogue = known.toArrow()
+    catalogue = collected(known, settings.score)
     facts = spark.sparkContext.broadcast(catalogue)
     scorer = Scorer(
         folder=served.folder,
@@ -63,7 +65,7 @@ def run(context: Context) -> None:
     )
     lists = context.before("recommendations")
     users = scoring_input(sequences, context.state("user_places"), digests(lists))
-    if (told := told_before(context, served.model_version, catalogue)) is not None:
+    if (told := told_before(context, served.model_version, Path(served.folder), catalogue)) is not None:
         users = due(context, users, lists, told)
     context.note(ranked="everybody" if told is None else "who may get other lists")
     rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, context.days.last)

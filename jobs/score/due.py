@@ -1,14 +1,15 @@
 """Who is ranked again on a night: everybody whose lists may come out different.
 
 What a list is made of is the version, code and settings; the user's events and main places; the day asked from, which moves
-in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of an item that is on no list only this counts, that
-it may be listed again, or that the settings move it. Whoever is left out would get the very lists that are there.
+in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of items on no list only this counts, that one may
+be listed again, or that the settings' rules see it otherwise. Whoever is left out would get the very lists that are there.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,31 +17,37 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.lake import consent, logs
+from conf.settings import Score
+from jobs.lake import consent
 from jobs.lake.context import Context
+from jobs.lake.store import Days
 from jobs.score.lists import ASKED_FROM
-from jobs.staleness import stale
+from jobs.staleness import standing
+from models.queries import Vocabulary
 
 _TOLD = ("title", "category", "told_users", "withdrawn")
 
 
-def told_before(context: Context, model_version: str, catalogue: pa.Table) -> DataFrame | None:
+def told_before(context: Context, model_version: str, folder: Path, catalogue: pa.Table) -> DataFrame | None:
     """The items of which lists say something else now, `item_id`; None: everybody is to be ranked again.
 
-    catalogue: `item_facts` of today.
+    folder: of the version. catalogue: `item_facts` of today.
     """
     yesterday = context.days.last - timedelta(days=1)
     if context.bootstrap or not _goes_on(context, yesterday, model_version):
         return None
-    columns = ["item_id", *(name for name in catalogue.column_names if name != "item_id")]
-    before = context.before("served_items").where(F.col("day") == F.lit(yesterday)).select(*columns).toArrow()
+    from models import registry  # loads torch, which a night on which everybody is ranked leaves to Spark's workers
+
+    before = context.stored("served_items", Days(first=yesterday, last=yesterday)).select(*catalogue.column_names).toArrow()
     if pc.max(before["kept"]) != pc.max(catalogue["kept"]):
         return None
     both = _told(before).join(_told(catalogue), "item_id", join_type="full outer", left_suffix="_before")
+    # Nobody is given what the version does not know.
+    both = both.filter(pc.is_in(both["item_id"], pa.array(Vocabulary.load(folder / registry.VOCABULARY).items, pa.string())))
     was_withdrawn, is_withdrawn = (pc.fill_null(both[name], False) for name in ("withdrawn_before", "withdrawn"))
-    rules = context.settings.score
-    ranked_by = ["boost", *(("category", "brand") if rules.caps or rules.diversity else ())]
-    if pc.any(pc.and_not(was_withdrawn, is_withdrawn)).as_py() or any(_differs(both, name).any() for name in ranked_by):
+    if pc.any(pc.and_not(was_withdrawn, is_withdrawn)).as_py():
+        return None
+    if any(_differs(both, name).any() for name in _ranked_by(context.settings.score)):
         return None
     changed = both.filter(pa.array(np.any([_differs(both, name) for name in _TOLD], axis=0))).select(["item_id"])
     context.note(items_changed=len(changed))
@@ -49,12 +56,17 @@ def told_before(context: Context, model_version: str, catalogue: pa.Table) -> Da
 
 def _goes_on(context: Context, yesterday: date, model_version: str) -> bool:
     """Whether the lists of the day before are what this version, code and settings made of what was known then."""
-    runs = logs.read(context.lake.root, "runs", "step = 'score' AND status = 'done'")
-    newest = max(runs, key=lambda row: (row["day"], row["finished_at"]), default=None)
-    if newest is None or newest["day"] != yesterday:
-        return False
-    return json.loads(newest["details"]).get("model_version") == model_version and "recommendations" not in stale(
-        context.settings
+    run = standing(context.settings, "score", yesterday)
+    return run is not None and json.loads(run["details"]).get("model_version") == model_version
+
+
+def _ranked_by(rules: Score) -> tuple[str, ...]:
+    """What of an item moves others on a list."""
+    # How much diversity weighs goes by the span of the best scores, listed or not.
+    return (
+        "boost",
+        *(("category", "brand") if rules.caps or rules.diversity else ()),
+        *(("withdrawn",) * bool(rules.diversity)),
     )
 
 
@@ -68,7 +80,8 @@ def _told(facts: pa.Table) -> pa.Table:
     users_N = facts["users"].to_numpy()
     # As reasons say it: exact up to 99, then two digits.
     unit_N = 10 ** np.maximum(np.floor(np.log10(np.maximum(users_N, 1))).astype(np.int64) - 1, 0)
-    told = facts.select(["item_id", "title", "category", "withdrawn", "brand", "boost"])
+    told = facts.select(["item_id", "title", "category", "withdrawn", "brand"])
+    told = told.append_column("boost", pc.fill_null(facts["boost"], 0.0))
     return told.append_column("told_users", pa.array(users_N // unit_N * unit_N))
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import date
 from functools import reduce
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Score, SettingsError
-from jobs.runner import one_line
+from jobs.lake.failures import one_line
 
 
 def ruled(items: DataFrame, rules: Score, day: date) -> DataFrame:
-    """Items with `blocked` and `boost`, as the settings say.
+    """Items with `blocked` and `boost`, as the settings say; asks nothing of Spark but what the conditions mean.
 
     Raises:
         SettingsError: a condition is none over the columns of items; names the key.
@@ -33,6 +34,21 @@ def ruled(items: DataFrame, rules: Score, day: date) -> DataFrame:
     added = [F.when(condition("score.boost", text), value).otherwise(0.0) for text, value in rules.boost.items()]
     boost = reduce(Column.__add__, added) if added else F.lit(None).cast("double")
     return seen.withColumns({"blocked": blocked, "boost": boost}).drop("day")
+
+
+def collected(facts: DataFrame, rules: Score) -> pa.Table:
+    """`item_facts`, brought here.
+
+    Raises:
+        ValueError: a condition of the settings cannot be answered for some item.
+    """
+    try:
+        return facts.toArrow()
+    except Exception as error:
+        if rules.block is None and not rules.boost:
+            raise
+        remedy = "if a condition converts what some item has not, as to_date does, write try_cast(... AS date)"
+        raise ValueError(f"score.block or score.boost: {one_line(error)}; {remedy}") from error
 
 
 def item_facts(sequences: DataFrame, items: DataFrame, every_item: DataFrame, targets: tuple[str, ...]) -> DataFrame:

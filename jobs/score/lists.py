@@ -131,7 +131,7 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """When all are asked, in place of slots: seconds since 1970, None: right after the day, hour hidden; and where.
+    """When all are asked, in place of slots: seconds since 1970, None: as a night asks for `any`, hour hidden; and where.
 
     `offset` is by how many hours the clocks there are ahead of UTC; None: as the user's own were last.
     """
@@ -222,24 +222,32 @@ class Scorer:
 
     def _best(self, catalogue: Catalogue, scores: Any, seen: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
         """The lists of moments with these scores (B, V): positions and scores, (B, K)."""
-        from models.diverse import diverse
-        from models.top_k import ABSENT, top_k
+        from models.top_k import top_k
 
         if catalogue.boost_V is not None:
             scores = scores + (catalogue.boost_V if isinstance(scores, np.ndarray) else scores.new_tensor(catalogue.boost_V))
-        plain = not self.caps and not self.diversity
-        size, depth = scores.shape[1], self.k if plain else _LOOKED_AT * self.k
-        while True:
-            best = top_k(scores, depth, banned_V=catalogue.banned_V, seen=seen)
-            if plain:
-                return best
-            kinds = np.stack([catalogue.category_V, catalogue.brand_V])
-            caps = np.array([self.caps.get("category", size), self.caps.get("brand", size)])
-            lists = diverse(*best, self.k, kind_AV=kinds, cap_A=caps, weight=self.diversity)
-            # Caps may leave a list short though there is more in the catalogue than was looked at.
-            if depth >= size or not ((lists[0] == ABSENT) & (best[0][:, -1:] != ABSENT)).any():
-                return lists
-            depth *= _LOOKED_AT
+        if self.caps or self.diversity:
+            return self._diverse(catalogue, scores, seen, _LOOKED_AT * self.k)
+        return top_k(scores, self.k, banned_V=catalogue.banned_V, seen=seen)
+
+    def _diverse(
+        self, catalogue: Catalogue, scores: Any, seen: Sequence[np.ndarray] | None, depth: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lists out of the best `depth`. One that caps leave short though there is more is made again, out of more; no other
+        is, as what is diverse depends on what it is chosen from."""
+        from models.diverse import diverse
+        from models.top_k import ABSENT, top_k
+
+        best = top_k(scores, depth, banned_V=catalogue.banned_V, seen=seen)
+        size = scores.shape[1]
+        caps = np.array([self.caps.get("category", size), self.caps.get("brand", size)])
+        kinds = np.stack([catalogue.category_V, catalogue.brand_V])
+        position_BK, score_BK = diverse(*best, self.k, kind_AV=kinds, cap_A=caps, weight=self.diversity)
+        short = np.flatnonzero((position_BK[:, -1] == ABSENT) & (best[0][:, -1] != ABSENT))
+        if len(short) and depth < size:
+            some = None if seen is None else [seen[row] for row in short]
+            position_BK[short], score_BK[short] = self._diverse(catalogue, scores[short], some, _LOOKED_AT * depth)
+        return position_BK, score_BK
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,8 @@ def test_overrides_are_typed_and_win(tmp_path):
         ("train.epoch=9", "train.epoch: unknown key"),
         ("train.epochs=many", "train.epochs: .*integer"),
         ("train.epochs=0", "train.epochs: .*greater than or equal to 1"),
+        ("train.only_on=sunday", "train: .*never learnt from scratch on monday: set train.from_scratch_on to sunday"),
+        ("score.boost={x: 1.0e+39}", "score.boost.x: .*less than or equal"),
         ("lake", "write key.path=value"),
         ("sources.events.mapping=conf/sources/none.yaml", "no file conf/sources/none.yaml"),
     ],

@@ -16,10 +16,11 @@ import pytest
 from conf.settings import SettingsError, load_settings
 from conf.tables import TABLES
 from jobs.lake.compare import compare
+from jobs.lake.failures import one_line
 from jobs.lake.runs import pins
 from jobs.lake.store import Lake
 from jobs.pipeline import choose
-from jobs.runner import one_line, run
+from jobs.runner import run
 
 DAY = date(2024, 1, 30)
 STEPS = choose(to_step="sequences")

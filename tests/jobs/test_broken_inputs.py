@@ -23,11 +23,12 @@ from pyspark.sql import functions as F
 from jobs import ingest
 from jobs.ingest.landing import Landing
 from jobs.ingest.sources import feedings, with_day
+from jobs.lake.failures import one_line
 from jobs.lake.identities import load_key, pseudonym
 from jobs.lake.runs import pins
 from jobs.lake.store import Lake
 from jobs.pipeline import choose
-from jobs.runner import one_line, run
+from jobs.runner import run
 
 FIRST, DAYS = date(2024, 1, 30), 5
 LINES, FILES = 970, 60

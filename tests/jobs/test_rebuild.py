@@ -179,12 +179,11 @@ def test_a_step_is_made_by_the_modules_that_it_imports_and_the_settings_they_nam
     expected = {
         "clean": {"clean", "ingest", "spatial"}, "sequences": {"sequences"}, "label": {"label"}, "text": {"text"},
         "spatial": {"spatial", "sequences"}, "interaction": {"interaction", "label", "sequences"},
-        "time_series": {"time_series"}, "tags": {"label", "text"},
+        "time_series": {"time_series"}, "tags": {"label", "text"}, "score": {"score", "sequences"},
     }  # fmt: skip
     for name, sections in expected.items():
         assert provenance.sections(by_name[name]) - {"mapping", "privacy", "lake", "spark"} == sections, name
     assert {"model", "train"} <= provenance.sections(by_name["train"])
-    assert {"score", "sequences"} <= provenance.sections(by_name["score"])
     one, other = load_settings(), load_settings(overrides=["label.short_half_life_days=3", "completeness.days=21"])
     changed = [
         name for name, step in by_name.items() if provenance.settings_hash(step, one) != provenance.settings_hash(step, other)

@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,9 @@ def ranker(monkeypatch):
 
 
 def publish(context, version="v1", method="transformer", **more):
+    folder = Path(context.lake.root) / "models" / version
+    folder.mkdir(parents=True, exist_ok=True)
+    VOCABULARY.save(folder / "vocabulary.json")
     if not logs.read(context.lake.root, "model_versions", f"model_version = '{version}'"):
         row = {
             "model_version": version, "kind": "interest", "method": method, "day": FIRST, "trained_until": logs.now(),
@@ -221,6 +225,7 @@ def test_who_is_left_out_would_have_got_the_very_lists_that_are_there(make_conte
     write(context, "items", *[{"item_id": item, "title": item} for item in ITEMS])
     publish(context, "patience", method="user_frequency")
     score.run(context)
+    finish(context, step="sequences", code_version="1+older")  # it stands, whatever would be made today
     finish(context)
     nights = {
         1: {"user_sequences": [{**took["u1"], "events": [*took["u1"]["events"], {"item_id": "i1"}]}]},
@@ -262,6 +267,29 @@ def test_who_is_left_out_would_have_got_the_very_lists_that_are_there(make_conte
     asked.clear()
     score.run(night)
     assert not asked, "other code: everybody"
+    finish(night)
+    finish(night, step="sequences", run_id="again")
+    night = make_context(FIRST + timedelta(days=10), first_day=FIRST, settings=settings)
+    score.run(night)
+    assert not asked, "the day before was made again: everybody"
+
+
+@pytest.mark.parametrize("diversity", [0.0, 0.2])
+def test_what_is_diverse_depends_on_items_that_are_on_no_list(make_context, make_settings, monkeypatch, diversity):
+    settings = make_settings("conf/local.yaml", "score.k=1", "score.slots=false", f"score.diversity={diversity}")
+    context = make_context(FIRST, settings=settings)
+    write(context, "user_sequences", {"took": ["i7"]})
+    write(context, "items", *[{"item_id": item} for item in ITEMS])
+    publish(context)
+    score.run(context)
+    finish(context)
+    answers = []
+    monkeypatch.setattr(score, "told_before", lambda *given, ask=score.told_before: answers.append(ask(*given)) or answers[-1])
+    night = make_context(FIRST + timedelta(days=1), first_day=FIRST, settings=settings)
+    for name in ROWS:
+        write(night, name, *([{"item_id": "i9", "gone": True}] if name == "items" else ()))
+    score.run(night)
+    assert (answers[0] is None) == (diversity > 0)
 
 
 def test_another_version_changes_everyone_and_the_newest_of_a_day_serves(make_context):
@@ -330,8 +358,8 @@ def test_public_counts_are_those_of_the_kept_target_events(make_context, spark):
     ]
 
 
-def test_the_settings_block_and_boost_items_by_what_is_known_of_them(make_context, make_settings):
-    rules = {"score.k": 12, "score.slots": False, "score.block": "price > 9 OR to_date(attributes['until']) < day"}
+def test_the_settings_block_and_boost_items_by_what_is_known_of_them(make_context, make_settings, monkeypatch):
+    rules = {"score.k": 12, "score.slots": False, "score.block": "price > 9 OR try_cast(attributes['until'] AS date) < day"}
     rules |= {"score.boost": '{"brand = \'Acme\'": 20.5, "price < 2": 0.25}'}
     settings = make_settings("conf/local.yaml", *[f"{key}={value}" for key, value in rules.items()])
     context = make_context(FIRST, settings=settings)
@@ -339,6 +367,7 @@ def test_the_settings_block_and_boost_items_by_what_is_known_of_them(make_contex
     declared = {
         "i1": {"price": 10.0}, "i2": {"price": 9.0}, "i3": {"brand": "Acme", "price": 1.0}, "i4": {"brand": "Other"},
         "i5": {"attributes": {"until": "2024-01-29"}}, "i6": {"attributes": {"until": "2024-01-30"}},
+        "i8": {"attributes": {"until": "soon"}},
         "i11": {"brand": "Acme"},
     }  # fmt: skip
     write(context, "items", *[{"item_id": item, **columns} for item, columns in declared.items()])
@@ -350,13 +379,27 @@ def test_the_settings_block_and_boost_items_by_what_is_known_of_them(make_contex
     known = {row.item_id: (row.withdrawn, row.brand, row.boost) for row in context.snapshot("served_items").collect()}
     assert known["i1"] == (True, None, 0.0) and known["i3"] == (False, "Acme", 20.75) and known["i7"] == (False, None, None)
 
-    # The next night another brand is declared: nobody's events changed, and yet everybody's list does.
+    broken = make_settings("conf/local.yaml", "score.block=to_date(attributes['until']) < day")
+    with pytest.raises(ValueError, match=r"score.block or score.boost: .*soon.*try_cast"):
+        score.run(make_context(FIRST, settings=broken))
+
+    # An item that the version does not know is no reason to rank everybody. Another brand is: nobody's events changed, and
+    # yet everybody's list does.
     finish(context)
+    asked = []
+    monkeypatch.setattr(score, "told_before", lambda *given, ask=score.told_before: asked.append(ask(*given)) or asked[-1])
+    quiet = make_context(FIRST + timedelta(days=1), first_day=FIRST, settings=settings)
+    for name in ROWS:
+        write(quiet, name, *([{"item_id": "unknown", "brand": "Acme", "price": 1.0}] if name == "items" else ()))
+    score.run(quiet)
+    assert asked[0] is not None
+    left = ["i3", "i11", "i7", "i0", "i2", "i4", "i8", "i9", "i10"]
+    assert items_of(stored(quiet, "day = '2024-01-31'"), "u0") == left, "the day of i6 is over"
     night = make_context(FIRST + timedelta(days=1), first_day=FIRST, settings=settings)
     for name in ROWS:
         write(night, name, *([{"item_id": "i4", "brand": "Acme"}] if name == "items" else ()))
     score.run(night)
-    assert items_of(stored(night, "day = '2024-01-31'"), "u0")[:3] == ["i3", "i4", "i11"]
+    assert items_of(stored(night, "day = '2024-01-31'"), "u0")[:3] == ["i3", "i4", "i11"] and asked[1] is None
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from jobs.lake import commits, lock, logs
+from jobs.lake.failures import one_line
 from jobs.lake.runs import pins
 from jobs.pipeline import STEPS, order
-from jobs.runner import one_line
 
 # Before and after the commits of every way to write.
 SIMULATED = (

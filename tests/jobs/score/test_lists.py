@@ -58,6 +58,16 @@ class Favourite(Recorder):
         return np.tile(row_V, (len(queries.timestamp_B), 1))
 
 
+class Evens(Recorder):
+    """After an item with an even number all the even ones come first, else all mixed; how far apart differs."""
+
+    def scores(self, histories, queries):
+        newest_B1 = histories.item_BL[:, -1:].astype(np.float64)
+        place_V = np.arange(len(ITEMS))
+        mixed_BV = -place_V * (1 + newest_B1 / 7)
+        return np.where(newest_B1 % 2 == 0, mixed_BV - place_V % 2 * 100, mixed_BV).astype(np.float32)
+
+
 class Broadcast:
     def __init__(self, value):
         self.value = value
@@ -164,6 +174,18 @@ def test_caps_fill_lists_with_what_comes_next_and_boosts_move_items(monkeypatch,
                     taken.append(item)
             assert [entry["item_id"] for entry in lists[user][slot]] == [ITEMS[item] for item in taken], slot
             assert {ITEMS[4], ITEMS[6], ITEMS[8]} <= {entry["item_id"] for entry in lists[user][slot]}
+
+
+def test_a_list_that_caps_leave_short_changes_no_list_beside_it():
+    def lists_of(*events):
+        crowd = users(*[{"events": [{"item_id": item}]} for item in events])
+        return scored(crowd, Evens(), caps={"category": 2}, diversity=0.3, k=4)
+
+    alone = [lists_of(item)[0] for item in ("i00", "i01", "i02", "i03")]
+    assert lists_of("i00", "i01", "i02", "i03") == alone
+    kinds = [{int(entry["item_id"][1:]) % 2 for entry in lists["any"]} for lists in alone]
+    assert kinds == [{0, 1}] * 4, "who takes evens finds no odd one among the best sixteen, and gets some"
+    assert all(len(lists["any"]) == 4 for lists in alone)
 
 
 def test_more_of_the_same_is_worth_less_the_more_diverse_lists_are_to_be():
