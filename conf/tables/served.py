@@ -13,7 +13,8 @@ SERVED = (
         column("slot", "string", "part of the week, or any", nullable=False),
         column("rank", "int", "from 1", nullable=False),
         item(),
-        column("score", "double", "the ranking's score; comparable within one list", nullable=False),
+        # A network's scores move by rounding with who is read beside a user.
+        column("score", "double", "the ranking's score; comparable within one list", nullable=False, margin=1e-5),
         column("source", "string", "what put the item on the list", nullable=False),
         column("reason", "string", "why, in words that can be checked", nullable=False),
         column("model_version", "string", "the version that scored", nullable=False),
