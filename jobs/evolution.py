@@ -26,7 +26,7 @@ from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import INTEREST, in_force
 from jobs.lake.store import keyframes
 from jobs.score import batches_of
-from jobs.score.lists import EVENT_FIELDS, keep_to_own_cores, places_of
+from jobs.score.lists import EVENT_FIELDS, end_of, keep_to_own_cores, places_of
 from models import registry
 from models.queries import Vocabulary
 
@@ -119,7 +119,7 @@ class Ahead:
         events = event_columns(vocabulary, {name: batch.column(name).flatten() for name in EVENT_FIELDS})
         stop_U = np.cumsum(pc.list_value_length(batch.column("item_id")).to_numpy(zero_copy_only=False), dtype=np.int64)
         first_U = np.concatenate([[0], stop_U[:-1]])
-        end = int(datetime.combine(self.day + timedelta(days=1), datetime.min.time(), UTC).timestamp())
+        end = end_of(self.day)
         seen = [] if self.repeats else places_of(batch.column("seen"), vocabulary.items)
         share_UDC, weight_UD = expected(scorer, events, first_U, stop_U, end, seen)
         share_UDC = np.round(share_UDC, 6)

@@ -28,7 +28,7 @@ from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import in_force
 from jobs.lake.store import keyframes
-from jobs.score.due import due, told_before
+from jobs.score.due import told_before, users_due
 from jobs.score.items import collected, item_facts, ruled
 from jobs.score.lists import EVENT_FIELDS, Scorer
 from models.baselines import BASELINES
@@ -66,7 +66,7 @@ def run(context: Context) -> None:
     lists = context.before("recommendations")
     users = scoring_input(sequences, context.state("user_places"), digests(lists))
     if (told := told_before(context, served.model_version, Path(served.folder), catalogue)) is not None:
-        users = due(context, users, lists, told)
+        users = users_due(context, users, lists, told)
     context.note(ranked="everybody" if told is None else "who may get other lists")
     rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, context.days.last)
     if keyframes(context.days, context.first_day):
@@ -135,7 +135,7 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
     mains = [
         F.min(F.when(F.array_contains("main_slots", slot), F.struct("place_id", "latitude", "longitude"))) for slot in SLOTS
     ]
-    by_slot = places.groupBy("user_id").agg(F.array(*mains).alias("mains"))
+    by_slot = places.groupBy("user_id").agg(F.array(*mains).alias("mains"), F.max("changed_on").alias("places_changed_on"))
     return (
         sequences.join(by_slot, on="user_id", how="left")
         .join(before, on="user_id", how="full_outer")
@@ -148,6 +148,7 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
             F.col("mains.longitude").alias("place_longitude"),
             "digest_before",
             F.col("changed_on").alias("sequence_changed_on"),
+            "places_changed_on",
         )
     )
 

@@ -8,7 +8,7 @@ be listed again, or that the settings' rules see it otherwise. Whoever is left o
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from conf.settings import Score
 from jobs.lake import consent
 from jobs.lake.context import Context
 from jobs.lake.store import Days
-from jobs.score.lists import ASKED_FROM
+from jobs.score.lists import ASKED_FROM, end_of
+from jobs.score.reasons import rounded
 from jobs.staleness import standing
 from models.queries import Vocabulary
 
@@ -62,12 +63,10 @@ def _goes_on(context: Context, yesterday: date, model_version: str) -> bool:
 
 def _ranked_by(rules: Score) -> tuple[str, ...]:
     """What of an item moves others on a list."""
-    # How much diversity weighs goes by the span of the best scores, listed or not.
-    return (
-        "boost",
-        *(("category", "brand") if rules.caps or rules.diversity else ()),
-        *(("withdrawn",) * bool(rules.diversity)),
-    )
+    if rules.diversity:
+        # How much it weighs goes by the span of the best scores, listed or not.
+        return ("boost", "category", "brand", "withdrawn")
+    return ("boost", "category", "brand") if rules.caps else ("boost",)
 
 
 def _differs(both: pa.Table, name: str) -> np.ndarray:
@@ -77,23 +76,19 @@ def _differs(both: pa.Table, name: str) -> np.ndarray:
 
 
 def _told(facts: pa.Table) -> pa.Table:
-    users_N = facts["users"].to_numpy()
-    # As reasons say it: exact up to 99, then two digits.
-    unit_N = 10 ** np.maximum(np.floor(np.log10(np.maximum(users_N, 1))).astype(np.int64) - 1, 0)
     told = facts.select(["item_id", "title", "category", "withdrawn", "brand"])
     told = told.append_column("boost", pc.fill_null(facts["boost"], 0.0))
-    return told.append_column("told_users", pa.array(users_N // unit_N * unit_N))
+    return told.append_column("told_users", pa.array(rounded(facts["users"].to_numpy())))
 
 
-def due(context: Context, users: DataFrame, lists: DataFrame, told: DataFrame) -> DataFrame:
+def users_due(context: Context, users: DataFrame, lists: DataFrame, told: DataFrame) -> DataFrame:
     """Of `scoring_input` those who are to be ranked again."""
     day = context.days.last
-    shown = lists.join(F.broadcast(told), on="item_id", how="left_semi").select("user_id")
-    moved = context.state("user_places").where(F.col("changed_on") == F.lit(day)).select("user_id")
+    also = lists.join(F.broadcast(told), on="item_id", how="left_semi").select("user_id")
     if context.settings.asks_consent:
-        moved = moved.unionByName(context.changed(consent.CONSENTS).select("user_id"))
-    also = shown.unionByName(moved).distinct().withColumn("also", F.lit(True))
-    is_of_day = F.coalesce(F.col("sequence_changed_on") == F.lit(day), F.lit(False))
+        also = also.unionByName(context.changed(consent.CONSENTS).select("user_id"))
+    also = also.distinct().withColumn("also", F.lit(True))
+    is_of_day = F.coalesce(F.greatest("sequence_changed_on", "places_changed_on") == F.lit(day), F.lit(False))
     is_known = F.col("digest_before").isNotNull() & F.col("sequence_changed_on").isNotNull()
     kept = is_known & ~is_of_day & ~_asked_from_moves(day) & F.col("also").isNull()
     return users.join(also, on="user_id", how="left").where(~kept).drop("also")
@@ -101,6 +96,5 @@ def due(context: Context, users: DataFrame, lists: DataFrame, told: DataFrame) -
 
 def _asked_from_moves(day: date) -> Column:
     """Whether the day that a user is asked from is another than the night before."""
-    end = int(datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC).timestamp())
-    idle = F.floor((F.lit(end) - F.unix_seconds(F.element_at("event_timestamp", -1))) / 86_400)
+    idle = F.floor((F.lit(end_of(day)) - F.unix_seconds(F.element_at("event_timestamp", -1))) / 86_400)
     return F.coalesce(idle.isin(*ASKED_FROM.tolist()), F.lit(True))

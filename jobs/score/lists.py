@@ -50,6 +50,11 @@ def slot_hour(slot: str) -> float:
     return day * 24.0 + {"night": 26.0, "morning": 9.0, "afternoon": 15.0, "evening": 20.0}[part_of_day]
 
 
+def end_of(day: date) -> int:
+    """Of a day in UTC, seconds since 1970."""
+    return int(datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC).timestamp())
+
+
 def asked_from(end: int, newest_B: np.ndarray) -> np.ndarray:
     """The ends of the days that moments are asked from: `end` itself, or earlier, by how long before it each newest event was.
 
@@ -335,8 +340,7 @@ class _Users:
         newest_B = np.where(some_B, self._of_rows(self.events.timestamp_E, self.stop_U[user_B] - 1), 0)
         if not scorer.has_times:
             return newest_B + 1
-        midnight = datetime.combine(scorer.day + timedelta(days=1), datetime.min.time(), UTC)
-        end_B = asked_from(int(midnight.timestamp()), newest_B)
+        end_B = asked_from(end_of(scorer.day), newest_B)
         local_B = local_hours(end_B, np.nan_to_num(self._offsets(user_B)))
         ahead_B = np.where(hour_B < 0, 0.0, (hour_B - local_B) % 168.0)
         return end_B + np.round(ahead_B * 3600.0).astype(np.int64)

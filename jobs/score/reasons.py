@@ -248,15 +248,23 @@ def _public(names: Names, item: int) -> str:
     words = words_for(names.types, 0 if len(names.types) == 1 else MIXED)
     verb = "chosen" if words is _CHOSE else words.verb
     counted = f" (last {names.kept} events of each)" if names.kept else ""
-    return f"{verb} by {_rounded(users)}{counted}"
+    return f"{verb} by {_counted(users)}{counted}"
 
 
-def _rounded(users: int) -> str:
-    """Exact up to 99, then two digits: one more user in a thousand changes nobody's list."""
+def rounded(users_N: np.ndarray) -> np.ndarray:
+    """Counts as they are told, exact up to 99, then two digits: one more user in a thousand changes nobody's list.
+
+    >>> rounded(np.array([0, 7, 99, 100, 1299])).tolist()
+    [0, 7, 99, 100, 1200]
+    """
+    unit_N = 10 ** np.maximum(np.floor(np.log10(np.maximum(users_N, 1))).astype(np.int64) - 1, 0)
+    return np.asarray(users_N // unit_N * unit_N)
+
+
+def _counted(users: int) -> str:
     if users < 100:
         return f"{users} user{'' if users == 1 else 's'}"
-    unit = 10 ** (len(str(users)) - 2)
-    return f"at least {users // unit * unit} users"
+    return f"at least {int(rounded(np.array([users]))[0])} users"
 
 
 def _name(names: Names, item: int, category: int) -> str:

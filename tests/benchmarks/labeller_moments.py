@@ -79,8 +79,13 @@ def past_of(events: pd.DataFrame) -> Past:
     """All moments of a log."""
     with tempfile.TemporaryDirectory() as scratch:
         _, interests = labelled(events, Path(scratch))
-        rows = moments(interests.select(*READ)).withColumn("user", F.xxhash64("user_id")).drop("user_id").toArrow()
-    return past_from(rows)
+        return past_from(known(interests))
+
+
+def known(interests: DataFrame) -> pa.Table:
+    """Rows of `moments` with their users, in the order in which `past_from` has them."""
+    rows = moments(interests.select(*READ)).withColumn("user", F.xxhash64("user_id")).toArrow()
+    return rows.sort_by([(name, "ascending") for name in ("user", "category", "n")])
 
 
 def past_from(rows: pa.Table) -> Past:

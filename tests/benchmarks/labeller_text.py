@@ -22,10 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 from labeller import SEED, lines, part_days
-from pyspark.sql import functions as F
 from torch import Tensor, nn
 
-from jobs.labeller.moments import READ, moments
 from models import encoder
 from models.labeller import Past, learn
 from models.lasting import MATURES_DAYS, features, lasting
@@ -38,9 +36,8 @@ def known(events: pd.DataFrame) -> tuple[Past, list[str], list[str]]:
     """All moments, and of each its category and the names of the user's check-ins before the day."""
     with tempfile.TemporaryDirectory() as scratch:
         _, interests = labeller_moments.labelled(events, Path(scratch))
-        rows = moments(interests.select(*READ)).withColumn("user", F.xxhash64("user_id")).toArrow()
-    rows = rows.sort_by([(name, "ascending") for name in ("user", "category", "n")])
-    past = labeller_moments.past_from(rows.drop_columns("user_id"))
+        rows = labeller_moments.known(interests)
+    past = labeller_moments.past_from(rows)
     at = events.sort_values(["user_id", "event_timestamp"], kind="stable")
     number = (at.event_timestamp.dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(int)).tolist()
     of_user: dict[str, tuple[list[int], list[str]]] = {}

@@ -21,11 +21,9 @@ import harness
 import labeller_moments
 import numpy as np
 import pandas as pd
-from pyspark.sql import functions as F
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from conf.settings import load_settings
-from jobs.labeller.moments import READ, moments
 from jobs.lake import session
 from jobs.simulate import World, simulate
 from models.labeller import learn
@@ -90,9 +88,8 @@ def main() -> None:
         (Path(scratch) / "made").mkdir()
         _, interests = labeller_moments.labelled(events, Path(scratch) / "made")
         harness.progress(f"{len(events):,} events")
-        known = moments(interests.select(*READ)).withColumn("user", F.xxhash64("user_id")).toArrow()
-        known = known.sort_by([(name, "ascending") for name in ("user", "category", "n")])
-        past = labeller_moments.past_from(known.drop_columns("user_id"))
+        known = labeller_moments.known(interests)
+        past = labeller_moments.past_from(known)
         since = past.until - JUDGED_DAYS
         made = learn(past.before(since), seed=SEED)
         assert made is not None, "too little to learn from"

@@ -207,8 +207,8 @@ def finish(context, **more):
 
 def test_who_is_left_out_would_have_got_the_very_lists_that_are_there(make_context, make_settings, monkeypatch):
     settings, asked = make_settings("conf/local.yaml", "score.k=3"), {}
-    chosen = score.due
-    monkeypatch.setattr(score, "due", lambda context, *given: noted(context, chosen(context, *given)))
+    chosen = score.users_due
+    monkeypatch.setattr(score, "users_due", lambda context, *given: noted(context, chosen(context, *given)))
 
     def noted(context, users):
         asked[context.days.last] = {row.user_id for row in users.select("user_id").collect()}
