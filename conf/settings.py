@@ -172,31 +172,41 @@ class Alert(Section):
     attempts: int = Field(3, ge=1)
 
 
-class Postgres(Section):
+class Target(Section):
+    source: str = "recommendations"
+    contract: int = Field(1, ge=1)
+
+
+class Postgres(Target):
     kind: Literal["postgres"]
     dsn: str
     password_env: str | None = None
     table: str = "recommendations"
-    source: str = "recommendations"
 
 
-class Folder(Section):
+class Folder(Target):
     kind: Literal["parquet", "csv", "json"]
     path: str
-    source: str = "recommendations"
 
 
-class Redis(Section):
+class Redis(Target):
     kind: Literal["redis"]
     url: str
     password_env: str | None = None
     prefix: str = Field("wherewhen", pattern=r"^[^:{}*?\[\]\\]+$")
-    source: str = "recommendations"
     expire_days: float = Field(7.0, gt=0)
     timeout_s: float = Field(30.0, gt=0)
 
 
-Sink = Annotated[Postgres | Folder | Redis, Field(discriminator="kind")]
+class Webhook(Target):
+    kind: Literal["webhook"]
+    url_env: str
+    token_env: str | None = None
+    timeout_s: float = Field(30.0, gt=0)
+    attempts: int = Field(5, ge=1)
+
+
+Sink = Annotated[Postgres | Folder | Redis | Webhook, Field(discriminator="kind")]
 
 
 class Segment(Section):

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
         profile,
         simulate,
         run,
+        refresh,
         backfill,
         rebuild,
         requarantine,
@@ -152,6 +153,22 @@ def run(
     alert.tell(loaded, outcome.days.last, refusals=outcome.refusals, drift=outcome.drift, run_id=outcome.run_id)
     alone = bool(from_step or to_step or only)
     return REFUSED if outcome.refusals and not alone else DONE
+
+
+def refresh() -> None:
+    """Between two nights: take what landed since the last, rank those in it again and deliver their lists.
+
+    It reads the landing folder of the day after the newest night as far as it is filled, and may run every hour. It does not
+    finish the day, and a night afterwards leaves what it would have left without.
+    Example: wherewhen --config mine.yaml refresh
+    """
+    from jobs.lake.session import start
+    from jobs.refresh import refresh as take_in
+
+    loaded = settings()
+    done = take_in(start(loaded, torch=True), loaded, Watch())
+    if done.run_id is None:
+        sys.stderr.write(f"nothing landed for {done.days.last} since the last refresh; lists stay as they are\n")
 
 
 def backfill(
@@ -293,17 +310,21 @@ def tune_baselines(
 
 def export(
     sink: Annotated[str | None, typer.Option(help="One sink of the settings; default: all.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare what the sinks hold; 1: one holds something else.")] = False,
+    whole: Annotated[bool, typer.Option("--whole", help="Send everything, whatever the sinks hold.")] = False,
 ) -> None:
-    """Deliver the newest finished night to the sinks again.
+    """Deliver the newest finished night to the sinks: what each lacks.
 
     Example: wherewhen --set 'sinks.files={kind: csv, path: out/lists}' export --sink files
+
+    Example: wherewhen --config mine.yaml export --check
     """
     from jobs.export import export as deliver
     from jobs.lake.session import start
 
     loaded = settings()
-    deliver(start(loaded), loaded, sink, dry_run)
+    deliver(start(loaded), loaded, sink, whole=whole, dry_run=dry_run, check=check)
 
 
 def report() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from conf.settings import Folder, Postgres, Redis, Settings, SettingsError, find
+from conf.settings import Folder, Postgres, Redis, Settings, SettingsError, Webhook, find
 from jobs.lake.java import java_problem
 
 _GIB = 2**30
@@ -57,8 +57,10 @@ def checks(settings: Settings) -> Iterator[Check]:
     for name, sink in settings.sinks.items():
         if isinstance(sink, Postgres):
             yield _postgres(name, sink)
+        elif isinstance(sink, Redis):
+            yield _redis(name, sink)
         else:
-            yield _redis(name, sink) if isinstance(sink, Redis) else _folder(name, sink)
+            yield _folder(name, sink) if isinstance(sink, Folder) else _webhook(name, sink)
     if settings.alert.url_env is not None:
         yield _alert(settings.alert.url_env)
 
@@ -271,6 +273,17 @@ def _folder(name: str, sink: Folder) -> Check:
         return Check(name=f"sink: {name}", found=f"{sink.path} (not looked at)")
     problem = _not_writable(Path(sink.path))
     return Check(name=f"sink: {name}", found=sink.path, problem=f"{problem}, or change sinks.{name}.path" if problem else None)
+
+
+def _webhook(name: str, sink: Webhook) -> Check:
+    """Nothing is sent: a receiver would take it for a delivery."""
+    from jobs.sinks import webhook
+
+    try:
+        webhook.receiver(sink)
+    except ValueError as error:
+        return Check(name=f"sink: {name}", problem=str(error))
+    return Check(name=f"sink: {name}", found=f"the URL in {sink.url_env} (not called)")
 
 
 def _alert(variable: str) -> Check:

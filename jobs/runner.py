@@ -103,7 +103,7 @@ def run(
                 pins=pins(settings.lake),
             ).seen_by(step)
             suit(spark, 0)
-            report = _run_step(step, context)
+            report = run_step(step, context)
             watch(step.name, report)
             reports.append(report)
             refusals += context.details.get("refusals", [])
@@ -129,11 +129,12 @@ def _held(settings: Settings, chosen: Sequence[Step], day: date, bootstrap: bool
     return lock.held(settings.lake, doing, day=day, steps=names)
 
 
-def _run_step(step: Step, context: Context) -> StepReport:
+def run_step(step: Step, context: Context, done: str = "done") -> StepReport:
+    """Run one step and record it, with `done` as its status where it was."""
     began = time.monotonic()
     with _MemoryWatch() as memory:
         failure: Exception | None = None
-        status, message = "done", ""
+        status, message = done, ""
         try:
             import_module(f"jobs.{step.name}").run(context)
         except Skipped as skipped:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jobs.lake.context import Context
 
-_USER = "user_id"
+USER = "user_id"
 # What single events say is for their own purposes: where a log asks for consent only what steps made of them is asked.
 _OF_EVENTS = (
     "raw_events", "events", "events_quarantine", "event_labels", "learned_labels", "user_sequences",
@@ -80,8 +80,8 @@ def parsed(settings: Settings, name: str) -> Segment:
 def _check_columns(name: str, columns: list[str]) -> None:
     if double := sorted({one for one in columns if columns.count(one) > 1}):
         raise SettingsError(f"segments.{name}.query: two columns are called {double[0]}: name them apart with AS")
-    if _USER not in columns:
-        raise SettingsError(f"segments.{name}.query: a segment says who is in it: select {_USER}")
+    if USER not in columns:
+        raise SettingsError(f"segments.{name}.query: a segment says who is in it: select {USER}")
 
 
 def members(context: Context, name: str) -> DataFrame:
@@ -107,7 +107,7 @@ def members(context: Context, name: str) -> DataFrame:
             spark.catalog.dropTempView(table)
     rows = rows.toDF(*segment.columns) if segment.columns else rows
     _check_columns(name, rows.columns)
-    return rows.where(f"{_USER} IS NOT NULL")
+    return rows.where(f"{USER} IS NOT NULL")
 
 
 def _seen(context: Context, name: str, table: str) -> DataFrame:

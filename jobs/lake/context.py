@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 from copy import copy
 from datetime import date, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.mapping import Mapping
+from conf.mapping import Mapping as SourceMapping
 from conf.settings import Settings
 from conf.tables import TABLES
 from jobs.lake import consent, logs
@@ -48,6 +49,7 @@ class Context:
         self.run_id = run_id
         self.bootstrap = bootstrap
         self.pins = pins
+        self.known_until: Mapping[str, date] = {}
         self.purposes: tuple[str, ...] = ()
         self.writes: tuple[str, ...] = ()
         self.inputs: dict[str, int] = {}
@@ -69,8 +71,30 @@ class Context:
         seen.purposes = (*self.purposes, *purposes)
         return seen
 
+    def over(self, days: Days) -> Context:
+        """The same lake over other days, to read only."""
+        seen = copy(self)
+        seen.days, seen.inputs = days, {}
+        return seen
+
+    def pinned(self, versions: dict[str, int]) -> Context:
+        """The same, but with some tables at other versions, to read only."""
+        seen = copy(self)
+        seen.pins, seen.inputs = {**self.pins, **versions}, {}
+        return seen
+
+    def left_as_of(self, day: date, *, but: Collection[str]) -> Context:
+        """The same, where a refresh made only some tables, and left the others as they were at the end of a day."""
+        seen = copy(self)
+        seen.known_until = {name: day for name in self.pins if name not in but}
+        return seen
+
+    def as_of(self, name: str) -> date:
+        """The day at whose end a table is seen: the last, but for those that a refresh left as they were."""
+        return self.known_until.get(name, self.days.last)
+
     @property
-    def mapping(self) -> Mapping:
+    def mapping(self) -> SourceMapping:
         return self.settings.mapping
 
     def note(self, **details: Any) -> None:
@@ -140,14 +164,19 @@ class Context:
             return rows.withColumn("allowed_until", F.lit(None).cast("date"))
         return consent.usable(rows, self._spans()).drop("allowed_from")
 
-    def state(self, name: str) -> DataFrame:
-        """`name`: the state as of the last day, what this run wrote included; without `gone` and `day`."""
-        reach = Days(first=keyframe_before(self.days.last, self.first_day), last=self.days.last)
+    def state(self, name: str, after: date | None = None) -> DataFrame:
+        """`name`: the state as of the last day, what this run wrote included; without `gone` and `day`.
+
+        after: of the owners that changed after that day; others are there or not.
+        """
+        last = self.as_of(name)
+        since = keyframe_before(last, self.first_day)
+        reach = Days(first=since if after is None else max(since, after + timedelta(days=1)), last=last)
         return self._usable_state(name, newest(self._read(name, reach.where()), TABLES[name].owner))
 
-    def aged(self, name: str) -> DataFrame:
+    def aged(self, name: str, after: date | None = None) -> DataFrame:
         """`state` with what moves with time as it is at the end of the last day: what readers see."""
-        rows = self.state(name).withColumn("age_days", F.date_diff(F.lit(self.days.last), "changed_on"))
+        rows = self.state(name, after).withColumn("age_days", F.date_diff(F.lit(self.as_of(name)), "changed_on"))
         columns = [column for column in TABLES[name].columns if column.name in rows.columns]
         return rows.select(
             *[F.expr(column.aged).cast(column.type).alias(column.name) if column.aged else column.name for column in columns]

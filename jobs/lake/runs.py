@@ -13,7 +13,9 @@ from typing import Any
 from conf.tables import TABLES
 from jobs.lake import logs
 
-NIGHT, ERASE = "night", "erase"
+NIGHT, ERASE, REFRESH = "night", "erase", "refresh"
+# The status of a refresh's steps: the next night starts from what stood before it.
+REFRESHED = "refreshed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +33,18 @@ class Night:
 def nights(root: str) -> list[Night]:
     """Finished nights, oldest record first; a day run twice is there twice."""
     rows = sorted(logs.read(root, "runs", f"step = '{NIGHT}' AND status = 'done'"), key=lambda row: row["finished_at"])
-    return [
-        Night(
-            run_id=row["run_id"],
-            day=row["day"],
-            first_day=row["first_day"],
-            versions=row["outputs"],
-            settings_hash=row["settings_hash"],
-            code_version=row["code_version"],
-        )
-        for row in rows
-    ]
+    return [_night(row) for row in rows]
+
+
+def _night(row: logs.Row) -> Night:
+    return Night(
+        run_id=row["run_id"],
+        day=row["day"],
+        first_day=row["first_day"],
+        versions=row["outputs"],
+        settings_hash=row["settings_hash"],
+        code_version=row["code_version"],
+    )
 
 
 def newest_night(root: str) -> Night | None:
@@ -53,13 +56,28 @@ def newest_night(root: str) -> Night | None:
     return [night for night in finished if night.day == newest_day][-1]
 
 
+def newest_refresh(root: str) -> Night | None:
+    """A refresh that readers see: newer than the newest night and of a later day. `versions`: of what it made."""
+    night = newest_night(root)
+    rows = logs.read(root, "runs", f"step = '{REFRESH}' AND status = 'done'")
+    newest = max(rows, key=lambda row: row["finished_at"], default=None)
+    if night is None or newest is None or newest["day"] <= night.day:
+        return None
+    closed = logs.read(root, "runs", f"step = '{NIGHT}' AND run_id = '{night.run_id}'")
+    if max(row["finished_at"] for row in closed) > newest["finished_at"]:  # as an erasure leaves it
+        return None
+    return _night(newest)
+
+
 def pins(root: str) -> dict[str, int]:
     """Table -> version of its last committed write: that of the newest `done` row that names it.
 
     What a killed step wrote without reaching its `done` row is on disk but in no pin. To a log several steps may add rows,
     also side by side: of its versions, which only grow, the highest holds what each of them added.
     """
-    done = sorted(logs.read(root, "runs", f"status = 'done' AND step <> '{NIGHT}'"), key=lambda row: row["finished_at"])
+    done = sorted(
+        logs.read(root, "runs", f"status = 'done' AND step NOT IN ('{NIGHT}', '{REFRESH}')"), key=lambda row: row["finished_at"]
+    )
     found: dict[str, int] = {}
     for table, version in (output for row in done for output in row["outputs"].items()):
         is_log = table in TABLES and TABLES[table].kind == "log"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyarrow.fs import FileSystem, FileType
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
@@ -131,6 +132,17 @@ class Lake:
                 if days.first <= day <= days.last:
                     found[day] = found.get(day, 0) + file.rows
         return found
+
+    def holds(self, name: str, version: int, where: str) -> bool:
+        """Whether the files of a version's partitions are all there still."""
+        try:
+            paths = files.paths(deltalake.DeltaTable(self.path(name), version=version), where)
+        except (TableNotFoundError, DeltaError):
+            return False
+        if not paths:
+            return True
+        system, root = FileSystem.from_uri(self.path(name))
+        return all(found.type == FileType.File for found in system.get_file_info([f"{root}/{path}" for path in paths]))
 
     def is_empty(self, name: str, version: int, days: Days) -> bool:
         """Whether a version is the newest, as its contract has it, and without rows of the days: nothing is left to write."""

@@ -9,7 +9,7 @@ from datetime import date
 
 from conf.tables import TABLES
 from jobs.lake import logs
-from jobs.lake.runs import NIGHT
+from jobs.lake.runs import NIGHT, REFRESH
 from jobs.query.statement import QueryError, nearest
 
 log = logging.getLogger("wherewhen")
@@ -45,11 +45,14 @@ class Records:
         return min(ingested or [row["first_day"] for row in self.rows], default=date.min)
 
     def committed(self) -> dict[str, Seen]:
-        """Table -> what readers see: the newest finished night, or what steps finished before there is one."""
+        """Table -> what readers see: the newest night and what a later refresh made, or what steps made before any night."""
         nights = [row for row in self.rows if row["step"] == NIGHT]
         if nights:
             newest_day = max(row["day"] for row in nights)
-            return self._outputs([[row for row in nights if row["day"] == newest_day][-1]])
+            night = [row for row in nights if row["day"] == newest_day][-1]
+            later = [row for row in self.rows if row["step"] == REFRESH and row["day"] > newest_day]
+            # An erasure closes the night anew, and with it ends what a refresh showed.
+            return self._outputs([night, *[row for row in later[-1:] if row["finished_at"] > night["finished_at"]]])
         return self._outputs(self.rows)
 
     def of_run(self, run_id: str) -> dict[str, Seen]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from conf.settings import Postgres, Redis, Sink
+from conf.settings import Postgres, Redis, Sink, Webhook
 
 
 def module_of(sink: Sink) -> ModuleType:
-    """The file of its kind, with `deliver`, `erase` and `rows_of`."""
+    """The file of its kind: `deliver`, `check`, `erase`, `rows_of`; where a target can be asked what it holds, `manifest`."""
     if isinstance(sink, Postgres):
         from jobs.sinks import postgres
 
@@ -17,6 +17,10 @@ def module_of(sink: Sink) -> ModuleType:
         from jobs.sinks import redis
 
         return redis
+    if isinstance(sink, Webhook):
+        from jobs.sinks import webhook
+
+        return webhook
     from jobs.sinks import folder
 
     return folder

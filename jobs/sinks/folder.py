@@ -2,7 +2,8 @@
 
 PATH is a symbolic link. Each delivery is a new folder beside it, `.NAME.DAY-RUN`, complete before
 the link is turned to it in one rename; the one before is kept for readers that are still in it,
-older ones are removed. A killed delivery leaves the link, and so the old contents.
+older ones are removed. A killed delivery leaves the link, and so the old contents. A folder is written
+whole, or not at all where it holds the very rows.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Observation
-from pyspark.sql import functions as F
 
 from conf.settings import Folder
 from jobs.lake import commits, parquet, records
 from jobs.lake.person import Person, owned, owns
+from jobs.sinks import checksum
+from jobs.sinks.delivery import EVERYTHING, NOTHING, Delivery, Manifest, Sent
+from jobs.sinks.plain import flat
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -35,33 +37,80 @@ _CSV = {"header": "true", "quote": '"', "escape": '"', "emptyValue": '""', "null
 _CSV |= {"ignoreLeadingWhiteSpace": "false", "ignoreTrailingWhiteSpace": "false"}
 _CSV |= {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
 _JSON = {"ignoreNullFields": "false", "timestampFormat": _CSV["timestampFormat"]}
+_OPTIONS = {"csv": _CSV, "json": _JSON}
+_MANIFEST = "_MANIFEST"  # readers of folders pass over what begins with a line
 _FORMS: dict[str, records.Form] = {"csv": records.Csv(multiline=True), "json": records.JsonLines()}
 
 
-def deliver(rows: DataFrame, sink: Folder, day: date, run_id: str) -> int:
-    """Make PATH hold exactly `rows`; gives the number of rows written.
+def manifest(sink: Folder) -> Manifest | None:
+    """What the folder holds; None: nothing, or nobody knows."""
+    told = Path(sink.path) / _MANIFEST
+    return Manifest.read(told.read_text(encoding="utf-8")) if told.is_file() else None
+
+
+def deliver(delivery: Delivery, sink: Folder) -> Sent:
+    """Make PATH hold exactly what is delivered, unless it does.
 
     On a cluster PATH must be a file system that all machines share.
 
     Raises:
-        ValueError: PATH is something else than a link made by an earlier delivery.
+        ValueError: PATH is something else than a link made by an earlier delivery, or the files do not read back as written.
     """
-    path = _checked(sink)
+    path, before = _checked(sink), manifest(sink)
+    if delivery.is_there(before):
+        return Sent(rows=0, how=NOTHING)
+    delivery.check_announced(before)
     path.parent.mkdir(parents=True, exist_ok=True)
-    final = path.parent / f".{path.name}.{day}-{run_id}-{uuid.uuid4().hex[:6]}"
+    final = path.parent / f".{path.name}.{delivery.manifest.day}-{delivery.run_id}-{uuid.uuid4().hex[:6]}"
     scratch = final.with_name(final.name + _UNFINISHED)
-    seen = Observation()
-    writer = rows.observe(seen, F.count(F.lit(1)).alias("rows")).write
-    options = {"csv": _CSV, "json": _JSON}.get(sink.kind, {})
-    writer.options(**options).format(sink.kind).save(scratch.absolute().as_uri())
+    rows = _formed(delivery, sink)
+    seen, csv = Observation(), sink.kind == "csv"
+    writer = rows.observe(seen, *checksum.measures(rows.schema, rows.columns, empty_is_null=csv)).write
+    writer.options(**_OPTIONS.get(sink.kind, {})).format(sink.kind).save(scratch.absolute().as_uri())
+    wanted = int(seen.get.get("rows", 0)), str(seen.get.get("checksum", "0"))
+    held = checksum.of(_written(rows, sink, scratch), rows.columns, empty_is_null=csv)
+    if held != wanted:
+        raise ValueError(
+            f"{path}: of {wanted[0]} rows written, with checksum {wanted[1]}, {held[0]} with {held[1]} can be read"
+        )
     for extra in [*scratch.glob(".*.crc"), *scratch.glob("._SUCCESS*"), scratch / "_SUCCESS"]:
         extra.unlink(missing_ok=True)
+    (scratch / _MANIFEST).write_text(delivery.manifest.text(), encoding="utf-8")
     scratch.rename(final)
-    before = path.resolve() if path.is_symlink() else None
+    former = path.resolve() if path.is_symlink() else None
     with commits.delivery("the folder sink"):
         _turn(path, final)
-    _clear(path, keep={final.name, before.name if before is not None else ""})
-    return int(seen.get.get("rows", 0))
+    _clear(path, keep={final.name, former.name if former is not None else ""})
+    return Sent(rows=wanted[0], how=EVERYTHING, checksum=wanted[1])
+
+
+def check(delivery: Delivery, sink: Folder) -> str | None:
+    """How the folder differs from what is to be delivered; None: not at all.
+
+    Raises:
+        ValueError: as `deliver`.
+    """
+    path, before = _checked(sink), manifest(sink)
+    if before is None:
+        return "nothing was delivered"
+    delivery.check_announced(before)
+    rows = _formed(delivery, sink)
+    both = (_written(rows, sink, path), rows)
+    held, wanted = (checksum.of(one, rows.columns, empty_is_null=sink.kind == "csv") for one in both)
+    return None if held == wanted else f"it holds {held[0]:,} rows with checksum {held[1]}, {wanted[0]:,} with {wanted[1]} here"
+
+
+def _formed(delivery: Delivery, sink: Folder) -> DataFrame:
+    ordered = delivery.rows.sortWithinPartitions(*(delivery.key or delivery.by or delivery.rows.columns[:1]))
+    return flat(ordered) if sink.kind == "csv" else ordered
+
+
+def _written(rows: DataFrame, sink: Folder, path: Path) -> DataFrame:
+    """The files there, as `rows` were."""
+    reader = rows.sparkSession.read.schema(rows.schema).options(**_OPTIONS.get(sink.kind, {}))
+    # Of a reader `emptyValue` is what an empty text becomes.
+    more = {"multiLine": "true", "emptyValue": ""} if sink.kind == "csv" else {}
+    return reader.options(mode="FAILFAST", **more).format(sink.kind).load(path.absolute().as_uri())
 
 
 def _checked(sink: Folder) -> Path:

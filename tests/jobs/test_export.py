@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -16,15 +16,16 @@ import pytest
 from conf.settings import Folder, Postgres, SettingsError
 from conf.tables import TABLES
 from jobs import export as exporting
+from jobs.export.rows import caller_rows
 from jobs.lake import identities, logs, runs
 from jobs.lake.person import Person
 from jobs.lake.runs import NIGHT
 from jobs.lake.schema import spark_schema
 from jobs.sinks import folder, postgres
+from jobs.sinks.postgres.table import Table, make, stage
+from tests.jobs.delivering import DAY, NASTY, SCHEMA, delivery, lists
 
-DAY = date(2024, 1, 31)
-NASTY = ['say "hi"', "two\nlines\r\nhere", "comma, semicolon;", "Zoë 東京 🍜", "back\\slash\\.", " spaces ", "", "tab\there"]
-SCHEMA = "user_id string, rank int, item_id string, score double"
+KEY = ("user_id", "rank")
 ENTRY = {
     "user_id": "anna", "slot": "any", "rank": 1, "item_id": "i1", "score": 0.5, "source": "model:transformer",
     "reason": "chosen by 2 users", "model_version": "v1", "policy_version": None, "propensity": 1.0, "gone": False,
@@ -65,12 +66,6 @@ def target(server, request, ask):
     ask(f'DROP TABLE IF EXISTS "{name}" CASCADE')
 
 
-def lists(spark, night, users=40):
-    """Lists of a night: every row of one night has one score, so that a mixture shows."""
-    rows = [(f"u{user}", rank, f"i{night}", float(night)) for user in range(users) for rank in (1, 2, 3)]
-    return spark.createDataFrame(rows, SCHEMA).repartition(2)
-
-
 def seal(context, *users):
     key = identities.load_key()
     rows = [
@@ -97,7 +92,7 @@ def test_the_table_is_made_with_its_key_and_holds_every_character(spark, target,
         for text, rank, item, score in rows
     }
     frame = spark.createDataFrame(rows, SCHEMA)
-    assert postgres.deliver(frame, target, ("user_id", "rank"), "what it's about") == len(rows)
+    assert postgres.deliver(delivery(frame, KEY, comment="what it's about"), target).rows == len(rows)
     assert set(ask(f'SELECT user_id, rank, item_id, score FROM "{target.table}"')) == wanted
     assert ask("SELECT obj_description(%s::regclass)", f'"{target.table}"') == [("what it's about",)]
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -106,7 +101,7 @@ def test_the_table_is_made_with_its_key_and_holds_every_character(spark, target,
 
 def test_contents_are_exchanged_while_views_grants_and_indexes_stay(spark, target, ask):
     key = ("user_id", "rank")
-    postgres.deliver(lists(spark, 1), target, key, "")
+    postgres.deliver(delivery(lists(spark, 1), key), target)
     ask(f'CREATE VIEW shown AS SELECT * FROM "{target.table}" WHERE rank = 1')
     ask(f'CREATE INDEX by_item ON "{target.table}" (item_id)')
     ask(f'GRANT SELECT ON "{target.table}" TO shop')
@@ -114,7 +109,7 @@ def test_contents_are_exchanged_while_views_grants_and_indexes_stay(spark, targe
     before = dict(ask(f'SELECT user_id || rank, xmin::text FROM "{target.table}"'))
 
     few = lists(spark, 1, users=30).unionByName(lists(spark, 2, users=50).where("substr(user_id, 2) >= 40"))
-    assert postgres.deliver(few, target, key, "") == 120
+    assert postgres.deliver(delivery(few, key), target).rows == 120
     after = dict(ask(f'SELECT user_id || rank, xmin::text FROM "{target.table}"'))
     assert len(before.items() & after.items()) == 90, "rows that did not change are not touched"
     assert ask("SELECT count(*) FROM shown") == [(40,)]
@@ -122,13 +117,13 @@ def test_contents_are_exchanged_while_views_grants_and_indexes_stay(spark, targe
     assert ask("SELECT %s::regclass::oid", f'"{target.table}"') == identity
     assert ask("SELECT count(*) FROM pg_indexes WHERE tablename = %s", target.table) == [(2,)]
     assert ask("SELECT count(*) FROM pg_class WHERE relname LIKE '%%staging%%'") == [(0,)]
-    assert postgres.deliver(few.limit(0), target, key, "") == 0
+    assert postgres.deliver(delivery(few.limit(0), key), target).rows == 0
     assert ask(f'SELECT count(*) FROM "{target.table}"') == [(0,)]
 
 
 @pytest.mark.parametrize("isolation", [psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.REPEATABLE_READ])
 def test_a_reader_sees_one_night_or_the_next(spark, server, target, isolation):
-    postgres.deliver(lists(spark, 1), target, ("user_id", "rank"), "")
+    postgres.deliver(delivery(lists(spark, 1), KEY), target)
     seen, done = Counter(), threading.Event()
 
     def read():
@@ -143,7 +138,7 @@ def test_a_reader_sees_one_night_or_the_next(spark, server, target, isolation):
     reader = threading.Thread(target=read)
     reader.start()
     for night in (2, 3):
-        postgres.deliver(lists(spark, night), target, ("user_id", "rank"), "")
+        postgres.deliver(delivery(lists(spark, night), KEY), target)
     time.sleep(0.1)
     done.set()
     reader.join()
@@ -153,21 +148,21 @@ def test_a_reader_sees_one_night_or_the_next(spark, server, target, isolation):
 def test_a_table_of_somebody_else_is_filled_even_without_a_key(spark, target, ask):
     ask(f'CREATE TABLE "{target.table}" (item_id varchar(20), rank numeric, user_id text, score real, note text DEFAULT $$n$$)')
     for night in (1, 2):
-        assert postgres.deliver(lists(spark, night), target, ("user_id", "rank"), "") == 120
+        assert postgres.deliver(delivery(lists(spark, night), KEY), target).rows == 120
     assert ask(f'SELECT DISTINCT item_id, score, note FROM "{target.table}"') == [("i2", 2.0, "n")]
     ask(f'ALTER TABLE "{target.table}" DROP COLUMN score')
     with pytest.raises(ValueError, match=r"lacks the column\(s\) score: add them"):
-        postgres.deliver(lists(spark, 3), target, (), "")
+        postgres.deliver(delivery(lists(spark, 3), ()), target)
 
 
 @pytest.mark.parametrize("body", ["RETURN NULL", "RAISE EXCEPTION 'no room for it'"])
 def test_a_failure_leaves_the_old_contents(spark, target, ask, body):
-    postgres.deliver(lists(spark, 1), target, ("user_id", "rank"), "")
+    postgres.deliver(delivery(lists(spark, 1), KEY), target)
     body = f"BEGIN IF NEW.user_id = 'u7' THEN {body}; END IF; RETURN NEW; END"
     ask(f"CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
     ask(f'CREATE TRIGGER refuse BEFORE INSERT ON "{target.table}" FOR EACH ROW EXECUTE FUNCTION refuse()')
-    with pytest.raises(ValueError, match=r"120 rows were sent, 117 would be there|no room for it"):
-        postgres.deliver(lists(spark, 2), target, ("user_id", "rank"), "")
+    with pytest.raises(ValueError, match=r"120 rows were sent, 117 would be there.*nothing was changed|no room for it"):
+        postgres.deliver(delivery(lists(spark, 2), KEY), target)
     assert ask(f'SELECT score, count(*) FROM "{target.table}" GROUP BY 1') == [(1.0, 120)]
     assert ask("SELECT count(*) FROM pg_class WHERE relname LIKE '%%staging%%'") == [(0,)]
 
@@ -176,7 +171,7 @@ def test_a_row_that_the_table_cannot_hold_is_said_in_one_line_without_its_conten
     ask(f'CREATE TABLE "{target.table}" (user_id text, rank int, item_id varchar(2), score real)')
     rows = spark.createDataFrame([("secret-user", 1, "too long", 1.0)], SCHEMA)
     with pytest.raises(ValueError, match="value too long for type character varying") as raised:
-        postgres.deliver(rows, target, (), "")
+        postgres.deliver(delivery(rows, ()), target)
     assert "\n" not in str(raised.value) and "secret-user" not in str(raised.value) and "Traceback" not in str(raised.value)
 
 
@@ -184,21 +179,21 @@ def test_two_exports_at_once_are_refused(spark, server, target):
     with psycopg.connect(server) as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"wherewhen {target.table}"])
         with pytest.raises(ValueError, match=r"another export into .* is under way"):
-            postgres.deliver(lists(spark, 1), target, (), "")
+            postgres.deliver(delivery(lists(spark, 1), ()), target)
 
 
 def test_another_attempt_at_a_partition_replaces_the_first(spark, server, target, ask):
     import pyarrow as pa
 
     frame = lists(spark, 1)
-    how, table = postgres.login(target), postgres._Table.of(target.table)
+    how, table = postgres.login(target), Table.of(target.table)
     with how.connect() as connection:
-        postgres._create(connection, table, frame, (), "")
-        postgres._stage(connection, table, frame.columns)
+        make(connection, table, frame.schema, delivery(frame))
+        stage(connection, table, frame.schema, None, ())
     batch = pa.RecordBatch.from_pydict({"user_id": pa.array(["a", "b"]), "rank": pa.array([1, 2], pa.int32()),
                                         "item_id": pa.array(["x", None]), "score": pa.array([0.1, 0.2])})  # fmt: skip
     for part in (0, 1, 0):
-        assert postgres._copy([batch, batch.slice(1)], how, table, frame.columns, part) == 3
+        assert postgres._copy([batch, batch.slice(1)], how, table, table.staging, frame.columns, part) == 3
     staging = f'"_staging_{target.table}"'
     assert ask(f"SELECT _part, count(*) FROM {staging} GROUP BY 1 ORDER BY 1") == [(0, 3), (1, 3)]
     ask(f"DROP TABLE {staging}")
@@ -238,33 +233,33 @@ def read_json(path):
 def test_a_folder_is_exchanged_whole(spark, tmp_path, kind):
     sink = Folder(kind=kind, path=str(tmp_path / "out" / "lists"))
     read = {"csv": read_csv, "json": read_json, "parquet": lambda path: pq.read_table(path).to_pylist()}[kind]
-    assert folder.deliver(lists(spark, 1), sink, DAY, "r1") == 120
+    assert folder.deliver(delivery(lists(spark, 1), KEY, run_id="r1"), sink).rows == 120
     first = Path(sink.path).resolve()
     assert len(read(sink.path)) == 120 and {row["item_id"] for row in read(sink.path)} == {"i1"}
     (first.with_name(first.name + "-dead.writing")).mkdir()
     for _ in range(2):  # a run again leaves equal contents
-        assert folder.deliver(lists(spark, 2, users=2), sink, DAY, "r2") == 6
+        assert folder.deliver(delivery(lists(spark, 2, users=2), KEY, run_id="r2"), sink).rows == 6
         assert {row["item_id"] for row in read(sink.path)} == {"i2"} and len(read(sink.path)) == 6
     assert not first.exists(), "only the delivery before is kept, for readers that are still in it"
     assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir() and not path.is_symlink()]) == 3
-    assert {path.suffix for path in Path(sink.path).iterdir()} == {f".{kind}"}
-    assert folder.deliver(lists(spark, 3).limit(0), sink, DAY, "r3") == 0
+    assert {path.suffix for path in Path(sink.path).iterdir() if path.name != "_MANIFEST"} == {f".{kind}"}
+    assert folder.deliver(delivery(lists(spark, 3).limit(0), KEY, run_id="r3"), sink).rows == 0
     assert read(sink.path) == []
 
 
 def test_a_killed_delivery_leaves_the_old_folder(spark, tmp_path, monkeypatch):
     sink = Folder(kind="csv", path=str(tmp_path / "lists"))
-    folder.deliver(lists(spark, 1), sink, DAY, "r1")
+    folder.deliver(delivery(lists(spark, 1), KEY, run_id="r1"), sink)
     monkeypatch.setattr(folder, "_turn", lambda path, final: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        folder.deliver(lists(spark, 2), sink, DAY, "r2")
+        folder.deliver(delivery(lists(spark, 2), KEY, run_id="r2"), sink)
     assert {row["item_id"] for row in read_csv(sink.path)} == {"i1"}
 
 
 def test_csv_reads_back_every_character(spark, tmp_path):
     rows = [(text, n, text[::-1], n / 7) for n, text in enumerate(NASTY)] + [("none", 9, None, None)]
     sink = Folder(kind="csv", path=str(tmp_path / "lists"))
-    folder.deliver(spark.createDataFrame(rows, SCHEMA), sink, DAY, "r")
+    folder.deliver(delivery(spark.createDataFrame(rows, SCHEMA), KEY, run_id="r"), sink)
     found = [(row["user_id"], int(row["rank"]), row["item_id"], row["score"]) for row in read_csv(sink.path)]
     assert sorted(found) == sorted(
         (user, rank, item or "", "" if score is None else str(score)) for user, rank, item, score in rows
@@ -275,7 +270,7 @@ def test_json_holds_every_character_and_what_is_nested_and_lets_go_of_a_person(s
     rows = [(text, n, {"a": [text[::-1], None]}) for n, text in enumerate(NASTY)] + [("none", 9, None)]
     sink = Folder(kind="json", path=str(tmp_path / "lists"))
     frame = spark.createDataFrame(rows, "user_id string, rank int, more map<string,array<string>>")
-    folder.deliver(frame, sink, DAY, "r")
+    folder.deliver(delivery(frame, KEY, run_id="r"), sink)
     found = [(row["user_id"], row["rank"], row["more"]) for row in read_json(sink.path)]
     assert sorted(found, key=str) == sorted(rows, key=str)
     person = Person.of(NASTY[0])
@@ -288,9 +283,9 @@ def test_a_folder_of_somebody_else_is_left_alone(spark, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("x")
     with pytest.raises(ValueError, match="was not made by an export"):
-        folder.deliver(lists(spark, 1), Folder(kind="csv", path=str(tmp_path / "mine")), DAY, "r")
+        folder.deliver(delivery(lists(spark, 1), KEY, run_id="r"), Folder(kind="csv", path=str(tmp_path / "mine")))
     with pytest.raises(ValueError, match="not to a URL"):
-        folder.deliver(lists(spark, 1), Folder(kind="csv", path="s3://bucket/x"), DAY, "r")
+        folder.deliver(delivery(lists(spark, 1), KEY, run_id="r"), Folder(kind="csv", path="s3://bucket/x"))
 
 
 def sinks(tmp_path, **more):
@@ -330,7 +325,7 @@ def test_the_step_serves_what_it_can_records_all_and_fails_for_the_rest(
         "files": ("done", 9), "broken": ("failed", 0), "shop": ("done", 9),
     }  # fmt: skip
     assert log["shop"]["table_version"] == context.pins["recommendations"] and "password" in log["broken"]["error"]
-    expected = ["user_id", "slot", "rank", "item_id", "score", "source", "reason", "model_version", "propensity", "day"]
+    expected = ["user_id", "slot", "rank", "item_id", "score", "source", "reason", "model_version", "propensity", "changed_on"]
     served = ask("SELECT * FROM served")
     assert {row[0] for row in served} == {"anna", *NASTY}
     assert ("anna", "any", 1, "i1", 0.5, "model:transformer", "chosen by 2 users", "v1", 1.0, DAY) in served
@@ -342,10 +337,15 @@ def test_the_step_serves_what_it_can_records_all_and_fails_for_the_rest(
     night(context, settings, recommendations=context.pins["recommendations"], vault=context.pins["vault"])
     with caplog.at_level(logging.INFO):
         (counted,) = exporting.export(context.spark, settings, "files", dry_run=True)
-    assert counted.rows == 9 and "would write 9 rows of recommendations as of 2024-01-31" in caplog.text
+    assert counted.rows == 0 and "holds recommendations as of 2024-01-31 already" in caplog.text
+    with caplog.at_level(logging.INFO):
+        (counted,) = exporting.export(context.spark, settings, "files", dry_run=True, whole=True)
+    assert counted.rows == 9 and "would send 9 rows of recommendations as of 2024-01-31" in caplog.text
     assert len(logs.read(settings.lake, "export_log")) == 3, "a dry run writes nothing"
     (again,) = exporting.export(context.spark, settings, "files")
-    assert again.rows == 9 and read_csv(tmp_path / "out") == files
+    assert (again.rows, again.how) == (0, "nothing") and read_csv(tmp_path / "out") == files
+    (again,) = exporting.export(context.spark, settings, "files", whole=True)
+    assert (again.rows, again.how) == (9, "everything") and read_csv(tmp_path / "out") == files
     with pytest.raises(SettingsError, match="no sink other; the settings have broken, files, shop"):
         exporting.export(context.spark, settings, "other")
 
@@ -359,8 +359,8 @@ def test_rows_that_repeat_another_leave_too(make_context, make_settings, server,
     row = {**dict.fromkeys(TABLES["raw_events"].names), "row_hash": "h", "user_id": "anna", "item_id": "i", "day": DAY}
     write(context, "raw_events", row, row)
     context = make_context(DAY, settings=settings)
-    (delivery,) = exporting.deliver(context, settings.sinks)
-    assert (delivery.error, delivery.rows) == (None, 2)
+    (outcome,) = exporting.deliver(context, settings.sinks)
+    assert (outcome.error, outcome.rows) == (None, 2)
     assert ask("SELECT user_id, item_id FROM raw") == [("anna", "i")] * 2
     ask("DROP TABLE raw")
 
@@ -398,10 +398,10 @@ def test_any_table_leaves_under_the_callers_ids(make_context, make_settings, tmp
         {"entity_type": "user", "entity_id": pseudonym, **activity}, {"entity_type": "item", "entity_id": "i", **activity},
     )  # fmt: skip
     context = make_context(DAY, settings=settings)
-    (sequence,) = exporting.caller_rows(context, "user_sequences").collect()
+    (sequence,) = caller_rows(context, "user_sequences").collect()
     assert (sequence.user_id, sequence.events[0].item_id, sequence.events[0].event_timestamp) == ("anna", "i", None)
-    rows = exporting.caller_rows(context, "activity_daily").collect()
+    rows = caller_rows(context, "activity_daily").collect()
     assert {(row.entity_type, row.entity_id, row.event_date) for row in rows} == {("user", "anna", None), ("item", "i", None)}
     sink = Folder(kind="csv", path=str(tmp_path / "sequences"), source="user_sequences")
-    (delivery,) = exporting.deliver(context, {"files": sink})
-    assert delivery.error is None and '"item_id":"i"' in read_csv(sink.path)[0]["events"]
+    (outcome,) = exporting.deliver(context, {"files": sink})
+    assert outcome.error is None and '"item_id":"i"' in read_csv(sink.path)[0]["events"]
