@@ -63,10 +63,11 @@ def run(context: Context) -> None:
         caps=settings.score.caps,
         diversity=settings.score.diversity,
     )
-    lists = context.before("recommendations")
-    users = scoring_input(sequences, context.state("user_places"), digests(lists))
+    lists, places = context.before("recommendations"), context.state("user_places")
     if (told := told_before(context, served.model_version, Path(served.folder), catalogue)) is not None:
-        users = users_due(context, users, lists, told)
+        due = users_due(context, told).persist()
+        sequences, places, lists = (rows.join(due, on="user_id", how="left_semi") for rows in (sequences, places, lists))
+    users = scoring_input(sequences, places, digests(lists))
     context.note(ranked="everybody" if told is None else "who may get other lists")
     rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, context.days.last)
     if keyframes(context.days, context.first_day):
@@ -135,7 +136,7 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
     mains = [
         F.min(F.when(F.array_contains("main_slots", slot), F.struct("place_id", "latitude", "longitude"))) for slot in SLOTS
     ]
-    by_slot = places.groupBy("user_id").agg(F.array(*mains).alias("mains"), F.max("changed_on").alias("places_changed_on"))
+    by_slot = places.groupBy("user_id").agg(F.array(*mains).alias("mains"))
     return (
         sequences.join(by_slot, on="user_id", how="left")
         .join(before, on="user_id", how="full_outer")
@@ -147,8 +148,6 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
             F.col("mains.latitude").alias("place_latitude"),
             F.col("mains.longitude").alias("place_longitude"),
             "digest_before",
-            F.col("changed_on").alias("sequence_changed_on"),
-            "places_changed_on",
         )
     )
 

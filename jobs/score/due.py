@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import date, timedelta
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pyspark.sql import functions as F
 from conf.settings import Score
 from jobs.lake import consent
 from jobs.lake.context import Context
-from jobs.lake.store import Days
+from jobs.lake.store import Days, keyframe_before
 from jobs.score.lists import ASKED_FROM, end_of
 from jobs.score.reasons import rounded
 from jobs.staleness import standing
@@ -81,20 +82,27 @@ def _told(facts: pa.Table) -> pa.Table:
     return told.append_column("told_users", pa.array(rounded(facts["users"].to_numpy())))
 
 
-def users_due(context: Context, users: DataFrame, lists: DataFrame, told: DataFrame) -> DataFrame:
-    """Of `scoring_input` those who are to be ranked again."""
-    day = context.days.last
-    also = lists.join(F.broadcast(told), on="item_id", how="left_semi").select("user_id")
+def users_due(context: Context, told: DataFrame) -> DataFrame:
+    """Who is to be ranked again, `user_id`: from rows as they are stored, so that nothing is sorted of those who are not.
+
+    Superseded rows among them name a few more than need be; they get the lists that they have.
+    """
+    yesterday = context.days.last - timedelta(days=1)
+    reach = Days(first=keyframe_before(yesterday, context.first_day), last=yesterday)
+    listed = context.over(reach).arrivals("recommendations").where(~F.col("gone"))
+    by = [listed.join(F.broadcast(told), on="item_id", how="left_semi")]
+    by += [context.changed(table) for table in ("user_sequences", "user_places")]
+    known = context.over(Days(first=keyframe_before(context.days.last, context.first_day), last=context.days.last))
+    sequences = known.arrivals("user_sequences")
     if context.settings.asks_consent:
-        also = also.unionByName(context.changed(consent.CONSENTS).select("user_id"))
-    also = also.distinct().withColumn("also", F.lit(True))
-    is_of_day = F.coalesce(F.greatest("sequence_changed_on", "places_changed_on") == F.lit(day), F.lit(False))
-    is_known = F.col("digest_before").isNotNull() & F.col("sequence_changed_on").isNotNull()
-    kept = is_known & ~is_of_day & ~_asked_from_moves(day) & F.col("also").isNull()
-    return users.join(also, on="user_id", how="left").where(~kept).drop("also")
+        by.append(context.changed(consent.CONSENTS))
+        sequences = context.state("user_sequences")  # the newest event of all need not be the newest that may be used
+    by.append(sequences.where(_asked_from_moves(context.days.last)))
+    return reduce(DataFrame.unionByName, [rows.select("user_id") for rows in by]).distinct()
 
 
 def _asked_from_moves(day: date) -> Column:
     """Whether the day that a user is asked from is another than the night before."""
-    idle = F.floor((F.lit(end_of(day)) - F.unix_seconds(F.element_at("event_timestamp", -1))) / 86_400)
-    return F.coalesce(idle.isin(*ASKED_FROM.tolist()), F.lit(True))
+    newest = F.element_at("events.event_timestamp", -1)
+    idle = F.floor((F.lit(end_of(day)) - F.unix_seconds(newest)) / 86_400)
+    return (F.size("events") > 0) & idle.isin(*ASKED_FROM.tolist())
