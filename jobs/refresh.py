@@ -18,7 +18,6 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from conf.tables import TABLES
-from jobs import export, provenance
 from jobs.lake import lock, logs, runs
 from jobs.lake.context import NO_TIMES_DAY, Context, Refused
 from jobs.lake.plans import suit

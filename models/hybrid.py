@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from conf.baselines import Baselines, Kernels
 from conf.learning import HYBRID
+from models import cores
 from models.baselines import Baseline, baseline
 from models.candidates import FEATURES, Candidates, candidates
 from models.counts import count
@@ -85,8 +85,7 @@ class Hybrid:
         first_BV = self.first.scores(histories, queries)
         found = candidates(self.known, histories, queries, first_BV)
         below_BV = first_BV - first_BV.max(axis=1, keepdims=True)
-        # As many threads as torch is allowed here.
-        score_C = self.trees.predict(found.features_CF, num_threads=torch.get_num_threads())
+        score_C = self.trees.predict(found.features_CF, num_threads=cores.allowed())
         below_C = below_BV[found.row_C, found.item_C]
         score_C = score_C + _TIE * below_C / (1.0 - below_C)
         least_B = np.full(len(first_BV), np.inf)
@@ -258,4 +257,4 @@ def grow(parts: Iterable[Examples], seed: int = 1) -> lightgbm.Booster:
         group=size_G,
         feature_name=list(FEATURES),
     )
-    return lightgbm.train({**_GROWN_AS, "seed": seed, "num_threads": torch.get_num_threads()}, data, num_boost_round=_ROUNDS)
+    return lightgbm.train({**_GROWN_AS, "seed": seed, "num_threads": cores.allowed()}, data, num_boost_round=_ROUNDS)

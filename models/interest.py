@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from models.events import Events, Moments
 from models.knowledge import Knowledge
 from models.network import Network
 from models.queries import FIRST, PADDING, Histories, Queries, Vocabulary
+
+if TYPE_CHECKING:
+    from models.bulk import BulkScorer
 
 _WEIGHTS, _VOCABULARY, _DETAILS = "weights.pt", "vocabulary.json", "version.json"
 KNOWLEDGE = "knowledge.npz"
@@ -103,6 +107,12 @@ class InterestModel:
     def method(self) -> str:
         """The sequence encoder."""
         return self.network.settings.encoder
+
+    def bulk(self) -> BulkScorer:
+        """What scores many moments of each history at once."""
+        from models.bulk import BulkScorer
+
+        return BulkScorer(self)
 
     @property
     def window(self) -> int:

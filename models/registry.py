@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from conf.learning import ENCODERS, HYBRID
 from models.baselines import BASELINES, Baseline
-from models.interest import InterestModel
 from models.queries import Ranker
 
 FOLDER = "models"
@@ -90,6 +89,8 @@ def load_ranker(folder: Path) -> Ranker:
     folder = Path(folder)
     method = details(folder).get("method")
     if method in ENCODERS:
+        from models.interest import InterestModel  # loads torch, which no other kind needs
+
         return InterestModel.load(folder)
     if method in BASELINES:
         return Baseline.load(folder)

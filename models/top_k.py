@@ -9,13 +9,17 @@ Shape suffixes: B moments, V items of the catalogue, K the length of a list, N b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 ABSENT = -1
 # Blocks are so many times as many as the items wanted, and no wider: then few items reach the bound that are not wanted.
 _BLOCKS, _WIDEST = 6, 32
+_BROKEN = "the model scores NaN: its weights or inputs are broken; publish another version (wherewhen rollback)"
 
 
 def top_k(
@@ -30,35 +34,44 @@ def top_k(
     Equal scores are ordered by position. `banned_V` marks items that nobody may get, `seen` lists
     the positions that a moment may not get. A list with fewer than K items left ends with
     position -1 and score -inf; so does an item that scores -inf: it is not ranked. A tensor is
-    worked on where it lies.
+    worked on where it lies; arrays need no torch.
 
     Raises:
         ValueError: a score is NaN, or k < 1.
     """
     if k < 1:
         raise ValueError(f"a list holds at least one item, not {k}")
-    given_BV = torch.as_tensor(scores_BV, dtype=torch.float32)
+    if isinstance(scores_BV, np.ndarray):
+        allowed_BV = np.ascontiguousarray(scores_BV, dtype=np.float32)
+    elif scores_BV.device.type == "cpu":
+        allowed_BV = scores_BV.float().contiguous().numpy()
+    else:
+        return _on_device(scores_BV.float(), k, banned_V, seen)
     # One NaN makes the sum one, which is quicker to see; so do infinities of both signs.
-    if bool(torch.isnan(given_BV.sum())) and bool(torch.isnan(given_BV).any()):
-        raise ValueError("the model scores NaN: its weights or inputs are broken; publish another version (wherewhen rollback)")
-    allowed_BV = _masked(given_BV, banned_V, seen)
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_suspect = bool(np.isnan(allowed_BV.sum()))
+    if is_suspect and bool(np.isnan(allowed_BV).any()):
+        raise ValueError(_BROKEN)
+    if banned_V is not None or seen is not None:
+        allowed_BV = allowed_BV.copy()
+        if banned_V is not None:
+            allowed_BV[:, banned_V] = -np.inf
+        if seen is not None:
+            allowed_BV[_cells(seen)] = -np.inf
     length = min(k, allowed_BV.shape[1])
     if length == 0 or allowed_BV.shape[0] == 0:
         return np.zeros((len(allowed_BV), length), np.int64), np.zeros((len(allowed_BV), length), np.float32)
-    width = min(allowed_BV.shape[1] // (_BLOCKS * length), _WIDEST)
-    if width > 1 and allowed_BV.device.type == "cpu":
-        return _of_blocks(allowed_BV.contiguous().numpy(), length, width)
-    best_BK, position_BK = torch.topk(allowed_BV, length, dim=1)
-    # torch.topk takes any of those that tie at the last place: such rows are taken again, in order.
-    tied_B = (allowed_BV >= best_BK[:, -1:]).sum(dim=1) > length
-    if bool(tied_B.any()):
-        position_BK[tied_B] = torch.sort(allowed_BV[tied_B], dim=1, descending=True, stable=True).indices[:, :length]
-    position_BK = torch.sort(position_BK, dim=1).values
-    score_BK = torch.gather(allowed_BV, 1, position_BK)
-    order_BK = torch.sort(score_BK, dim=1, descending=True, stable=True).indices
-    scores = torch.gather(score_BK, 1, order_BK).cpu().numpy()
-    positions = torch.gather(position_BK, 1, order_BK).cpu().numpy()
+    if (width := min(allowed_BV.shape[1] // (_BLOCKS * length), _WIDEST)) > 1:
+        return _of_blocks(allowed_BV, length, width)
+    positions = np.argsort(-allowed_BV, axis=1, kind="stable")[:, :length]
+    scores = np.take_along_axis(allowed_BV, positions, axis=1)
     return np.where(np.isneginf(scores), ABSENT, positions), scores
+
+
+def _cells(seen: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each position that a moment may not get."""
+    moment = np.repeat(np.arange(len(seen)), [len(positions) for positions in seen])
+    return moment, np.concatenate([*seen, np.zeros(0, np.int64)]).astype(np.int64)
 
 
 def _of_blocks(scores_BV: np.ndarray, k: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +79,7 @@ def _of_blocks(scores_BV: np.ndarray, k: int, width: int) -> tuple[np.ndarray, n
     rows, size = scores_BV.shape
     even = size // width * width
     # Blocks are taken across, not along: the greatest of W rows of N is found many at a time.
-    greatest_BN = torch.from_numpy(scores_BV[:, :even]).reshape(rows, width, -1).amax(dim=1).numpy()
+    greatest_BN = scores_BV[:, :even].reshape(rows, width, -1).max(axis=1)
     greatest_BN = np.concatenate([greatest_BN, scores_BV[:, even:]], axis=1)
     bound_B = np.partition(greatest_BN, greatest_BN.shape[1] - k, axis=1)[:, -k]
     place_C = np.flatnonzero(scores_BV >= bound_B[:, None])
@@ -89,16 +102,32 @@ def _of_blocks(scores_BV: np.ndarray, k: int, width: int) -> tuple[np.ndarray, n
     return np.where(np.isneginf(scores), ABSENT, positions), scores
 
 
-def _masked(scores_BV: torch.Tensor, banned_V: np.ndarray | None, seen: Sequence[np.ndarray] | None) -> torch.Tensor:
-    """A copy with -inf where an item may not be ranked; the scores themselves where all may."""
-    if banned_V is None and seen is None:
-        return scores_BV
-    scores_BV = scores_BV.clone()
-    if banned_V is not None:
-        scores_BV[:, torch.from_numpy(banned_V).to(scores_BV.device)] = -torch.inf
-    if seen is not None:
-        moment = np.repeat(np.arange(len(seen)), [len(positions) for positions in seen])
-        position = np.concatenate([*seen, np.zeros(0, np.int64)]).astype(np.int64)
-        index = [torch.from_numpy(part).to(scores_BV.device) for part in (moment, position)]
-        scores_BV[index[0], index[1]] = -torch.inf
-    return scores_BV
+def _on_device(
+    scores_BV: torch.Tensor, k: int, banned_V: np.ndarray | None, seen: Sequence[np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`top_k` of scores that lie on a GPU."""
+    import torch
+
+    if bool(torch.isnan(scores_BV.sum())) and bool(torch.isnan(scores_BV).any()):
+        raise ValueError(_BROKEN)
+    if banned_V is not None or seen is not None:
+        scores_BV = scores_BV.clone()
+        if banned_V is not None:
+            scores_BV[:, torch.from_numpy(banned_V).to(scores_BV.device)] = -torch.inf
+        if seen is not None:
+            moment, position = (torch.from_numpy(part).to(scores_BV.device) for part in _cells(seen))
+            scores_BV[moment, position] = -torch.inf
+    length = min(k, scores_BV.shape[1])
+    if length == 0 or scores_BV.shape[0] == 0:
+        return np.zeros((len(scores_BV), length), np.int64), np.zeros((len(scores_BV), length), np.float32)
+    best_BK, position_BK = torch.topk(scores_BV, length, dim=1)
+    # torch.topk takes any of those that tie at the last place: such rows are taken again, in order.
+    tied_B = (scores_BV >= best_BK[:, -1:]).sum(dim=1) > length
+    if bool(tied_B.any()):
+        position_BK[tied_B] = torch.sort(scores_BV[tied_B], dim=1, descending=True, stable=True).indices[:, :length]
+    position_BK = torch.sort(position_BK, dim=1).values
+    score_BK = torch.gather(scores_BV, 1, position_BK)
+    order_BK = torch.sort(score_BK, dim=1, descending=True, stable=True).indices
+    scores = torch.gather(score_BK, 1, order_BK).cpu().numpy()
+    positions = torch.gather(position_BK, 1, order_BK).cpu().numpy()
+    return np.where(np.isneginf(scores), ABSENT, positions), scores

@@ -89,20 +89,18 @@ class Catalogue:
 
 def keep_to_own_cores() -> None:
     """One thread of torch per core that Spark counts for the task: its neighbours compute as well. Outside of tasks all."""
-    import torch
     from pyspark import TaskContext
 
     task = TaskContext.get()
     if task is not None:
+        import torch
+
         torch.set_num_threads(int(task.cpus()))
 
 
 @lru_cache(maxsize=1)
 def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: tuple[str, ...]) -> Catalogue:
     """Loaded once per worker process and version; `facts` is the broadcast of `item_facts`."""
-    from models.bulk import BulkScorer
-    from models.interest import InterestModel
-
     keep_to_own_cores()
     ranker = load(folder)
     table: pa.Table = facts.value
@@ -130,7 +128,7 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
         brand_V=pc.fill_null(brand_of_item.indices, -1).to_numpy(zero_copy_only=False),
         banned_V=banned_V if banned_V.any() else None,
         boost_V=boost_V if boost_V.any() else None,
-        bulk=BulkScorer(ranker) if isinstance(ranker, InterestModel) else None,
+        bulk=ranker.bulk() if hasattr(ranker, "bulk") else None,
     )
 
 
