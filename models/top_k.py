@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ABSENT = -1
 # Blocks are so many times as many as the items wanted, and no wider: then few items reach the bound that are not wanted.
-_BLOCKS, _WIDEST = 6, 32
+_BLOCKS, _WIDEST = 3, 64
 _BROKEN = "the model scores NaN: its weights or inputs are broken; publish another version (wherewhen rollback)"
 
 
@@ -47,12 +47,9 @@ def top_k(
         allowed_BV = scores_BV.float().contiguous().numpy()
     else:
         return _on_device(scores_BV.float(), k, banned_V, seen)
-    # One NaN makes the sum one, which is quicker to see; so do infinities of both signs.
-    with np.errstate(invalid="ignore", over="ignore"):
-        is_suspect = bool(np.isnan(allowed_BV.sum()))
-    if is_suspect and bool(np.isnan(allowed_BV).any()):
-        raise ValueError(_BROKEN)
     if banned_V is not None or seen is not None:
+        if np.isnan(allowed_BV).any():  # of those too that are not listed
+            raise ValueError(_BROKEN)
         allowed_BV = allowed_BV.copy()
         if banned_V is not None:
             allowed_BV[:, banned_V] = -np.inf
@@ -63,6 +60,8 @@ def top_k(
         return np.zeros((len(allowed_BV), length), np.int64), np.zeros((len(allowed_BV), length), np.float32)
     if (width := min(allowed_BV.shape[1] // (_BLOCKS * length), _WIDEST)) > 1:
         return _of_blocks(allowed_BV, length, width)
+    if np.isnan(allowed_BV).any():
+        raise ValueError(_BROKEN)
     positions = np.argsort(-allowed_BV, axis=1, kind="stable")[:, :length]
     scores = np.take_along_axis(allowed_BV, positions, axis=1)
     return np.where(np.isneginf(scores), ABSENT, positions), scores
@@ -81,6 +80,8 @@ def _of_blocks(scores_BV: np.ndarray, k: int, width: int) -> tuple[np.ndarray, n
     # Blocks are taken across, not along: the greatest of W rows of N is found many at a time.
     greatest_BN = scores_BV[:, :even].reshape(rows, width, -1).max(axis=1)
     greatest_BN = np.concatenate([greatest_BN, scores_BV[:, even:]], axis=1)
+    if np.isnan(greatest_BN).any():  # the greatest of a block with one NaN is NaN
+        raise ValueError(_BROKEN)
     bound_B = np.partition(greatest_BN, greatest_BN.shape[1] - k, axis=1)[:, -k]
     place_C = np.flatnonzero(scores_BV >= bound_B[:, None])
     row_C = place_C // size
@@ -90,16 +91,25 @@ def _of_blocks(scores_BV: np.ndarray, k: int, width: int) -> tuple[np.ndarray, n
     if many_B.any():
         kept_C = ~many_B[row_C]
         place_C, row_C, count_B = place_C[kept_C], row_C[kept_C], np.where(many_B, 0, count_B)
-    shape = (rows, max(int(count_B.max(initial=0)), k))
-    position_BC, score_BC = np.full(shape, ABSENT, np.int64), np.full(shape, -np.inf, np.float32)
+    in_order_BC = np.full((rows, max(int(count_B.max(initial=0)), k)), np.iinfo(np.int64).max)
     column_C = np.arange(len(row_C)) - (np.cumsum(count_B) - count_B)[row_C]
-    position_BC[row_C, column_C], score_BC[row_C, column_C] = place_C - row_C * size, scores_BV.ravel()[place_C]
-    order_BK = np.argsort(-score_BC, axis=1, kind="stable")[:, :k]
-    positions, scores = np.take_along_axis(position_BC, order_BK, axis=1), np.take_along_axis(score_BC, order_BK, axis=1)
+    in_order_BC[row_C, column_C] = _keys(scores_BV.ravel()[place_C], place_C - row_C * size)
+    in_order_BC.sort(axis=1)
+    positions = in_order_BC[:, :k] & 0xFFFFFFFF
     for row in np.flatnonzero(many_B):
         positions[row] = np.argsort(-scores_BV[row], kind="stable")[:k]
-        scores[row] = scores_BV[row, positions[row]]
+    scores = scores_BV.ravel()[positions + np.arange(rows)[:, None] * size]
     return np.where(np.isneginf(scores), ABSENT, positions), scores
+
+
+def _keys(scores_C: np.ndarray, position_C: np.ndarray) -> np.ndarray:
+    """Whole numbers in the order of lists: falling by score, rising by position where scores are equal.
+
+    The bits of a float of 32 rise with it, as a whole number, where it is not negative, and fall where it is.
+    """
+    bits_C = (scores_C + np.float32(0)).view(np.int32).astype(np.int64)  # -0 + 0 is 0, as they are equal
+    rising_C = np.where(bits_C < 0, bits_C ^ 0x7FFFFFFF, bits_C)
+    return (-1 - rising_C << 32) | position_C
 
 
 def _on_device(

@@ -15,7 +15,7 @@ from score_vectors import COMPARED, SIZE, K
 from conf.settings import load_settings
 from jobs.lake import session
 
-AT_ONCE = 512
+AT_ONCE = 128
 
 
 def lists(items: Any) -> Any:
