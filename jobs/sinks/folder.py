@@ -65,10 +65,10 @@ def deliver(delivery: Delivery, sink: Folder) -> Sent:
     scratch = final.with_name(final.name + _UNFINISHED)
     rows = _formed(delivery, sink)
     seen, csv = Observation(), sink.kind == "csv"
-    writer = rows.observe(seen, *checksum.measures(rows.schema, rows.columns, empty_is_null=csv)).write
+    writer = rows.observe(seen, *checksum.in_spark(rows.schema, empty_is_null=csv)).write
     writer.options(**_OPTIONS.get(sink.kind, {})).format(sink.kind).save(scratch.absolute().as_uri())
     wanted = int(seen.get.get("rows", 0)), str(seen.get.get("checksum", "0"))
-    held = checksum.of(_written(rows, sink, scratch), rows.columns, empty_is_null=csv)
+    held = _measured(_written(rows, sink, scratch), sink)
     if held != wanted:
         raise ValueError(
             f"{path}: of {wanted[0]} rows written, with checksum {wanted[1]}, {held[0]} with {held[1]} can be read"
@@ -95,9 +95,15 @@ def check(delivery: Delivery, sink: Folder) -> str | None:
         return "nothing was delivered"
     delivery.check_announced(before)
     rows = _formed(delivery, sink)
-    both = (_written(rows, sink, path), rows)
-    held, wanted = (checksum.of(one, rows.columns, empty_is_null=sink.kind == "csv") for one in both)
+    held, wanted = _measured(_written(rows, sink, path), sink), _measured(rows, sink)
     return None if held == wanted else f"it holds {held[0]:,} rows with checksum {held[1]}, {wanted[0]:,} with {wanted[1]} here"
+
+
+def _measured(rows: DataFrame, sink: Folder) -> tuple[int, str]:
+    """Rows and checksum."""
+    found = rows.agg(*checksum.in_spark(rows.schema, empty_is_null=sink.kind == "csv")).first()
+    assert found is not None
+    return found["rows"], found["checksum"]
 
 
 def _formed(delivery: Delivery, sink: Folder) -> DataFrame:

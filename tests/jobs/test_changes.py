@@ -2,11 +2,12 @@
 
 import http.server
 import json
+import math
 import random
 import threading
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 
 import psycopg
@@ -267,6 +268,34 @@ def test_a_receiver_that_stumbles_is_posted_to_again_and_one_that_refuses_is_not
         monkeypatch.setenv("SHOP_URL", url)
         with pytest.raises(ValueError, match=said):
             webhook.receiver(hook)
+
+
+def test_both_sides_have_one_checksum_of_whatever_a_row_holds(spark, targets):
+    """Floats of all sizes, times before 1970, nulls beside empty texts: PostgreSQL compares, and refuses where it differs."""
+    schema = "user_id string, a string, b int, c bigint, d double, e float, f boolean, g date, h timestamp, i array<string>"
+    long_ago, then = datetime(1901, 5, 17, 3, 4, 5, 678901, tzinfo=UTC), datetime(2262, 1, 1, 0, 0, 0, 1, tzinfo=UTC)
+    rows = [
+        ("null", *[None] * 9),
+        ("empty", "", 0, 0, 0.0, 0.0, False, date(1970, 1, 1), datetime(1970, 1, 1, tzinfo=UTC), []),
+        ("least", "\x1e", -(2**31), -(2**63), -1e308, -3e38, True, date(1, 1, 1), long_ago, [None, ""]),
+        ("most", "a\x1fb\x00c", 2**31 - 1, 2**63 - 1, 1e308, 3e38, True, date(9999, 12, 31), then, ["\x00", '"']),
+        ("nan", "NaN", 1, 1, math.nan, math.nan, True, date(1969, 12, 31), long_ago, None),
+        ("infinite", "🍜", 1, 1, math.inf, -math.inf, False, date(2024, 2, 29), then, ["é"]),
+        *[
+            (f"r{n}", f"t{n}", n, n, (-1) ** n * 10.0 ** (n - 20) / 3, 1.0 / (n + 1), n % 2 == 0, DAY, then, None)
+            for n in range(40)
+        ],
+    ]
+    sink = targets["shop"]
+    given = delivery(spark.createDataFrame(rows, schema), ("user_id",))
+    sent = postgres.deliver(given, sink)
+    assert (sent.rows, sent.how) == (46, "everything") and postgres.check(given, sink) is None
+    with psycopg.connect(sink.dsn, autocommit=True) as connection:
+        for change in ("a = ''", "d = d + 1e-5", "h = h + interval '1 microsecond'", "f = NOT f", "b = NULL"):
+            connection.execute(f'UPDATE "{sink.table}" SET {change} WHERE user_id = %s', ["r21"])
+            assert "checksum" in postgres.check(given, sink), change
+            postgres.deliver(replace(given, whole=True), sink)
+            assert postgres.check(given, sink) is None
 
 
 def test_changes_are_seen_all_at_once(spark, targets, redis_server):

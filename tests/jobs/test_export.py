@@ -193,7 +193,7 @@ def test_another_attempt_at_a_partition_replaces_the_first(spark, server, target
     batch = pa.RecordBatch.from_pydict({"user_id": pa.array(["a", "b"]), "rank": pa.array([1, 2], pa.int32()),
                                         "item_id": pa.array(["x", None]), "score": pa.array([0.1, 0.2])})  # fmt: skip
     for part in (0, 1, 0):
-        assert postgres._copy([batch, batch.slice(1)], how, table, table.staging, frame.columns, part) == 3
+        assert postgres._copy([batch, batch.slice(1)], how, table, table.staging, frame.columns, part)[0] == 3
     staging = f'"_staging_{target.table}"'
     assert ask(f"SELECT _part, count(*) FROM {staging} GROUP BY 1 ORDER BY 1") == [(0, 3), (1, 3)]
     ask(f"DROP TABLE {staging}")

@@ -11,12 +11,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from psycopg import sql
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import DataFrame
 from pyspark.sql.types import StructType
 
 from conf.settings import Postgres
@@ -91,7 +92,7 @@ def check(delivery: Delivery, sink: Postgres) -> str | None:
             held = _held(connection, table, rows.schema, same)
     except psycopg.Error as error:
         raise ValueError(refused(how, error)) from None
-    wanted = checksum.of(rows, same)
+    wanted = _measured(rows, same)
     return None if held == wanted else f"it holds {held[0]:,} rows with checksum {held[1]}, {wanted[0]:,} with {wanted[1]} here"
 
 
@@ -110,18 +111,16 @@ class _Exchange:
         stage(connection, table, rows.schema, self.announced, self.delivery.by if self.changes is not None else ())
         if self.changes is not None:
             _copy_partitions(self.changes.owners.select(*self.delivery.by), self.how, table, table.owners)
-        seen = Observation()
         # Floats and the like are compared where the table holds them unchanged.
         same = compared(connection, table, rows.schema, self.announced)
-        sent = _copy_partitions(rows.observe(seen, *checksum.measures(rows.schema, same)), self.how, table, table.staging)
-        wanted = sent, str(seen.get.get("checksum") or 0) if sent else "0"
+        wanted = _copy_partitions(rows, self.how, table, table.staging, same)
         with commits.delivery("the PostgreSQL sink"), connection.transaction():
             self._exchange(connection)
             tell(connection, table, self.delivery)
             held = _held(connection, table, rows.schema, same, ALL if self.changes is None else self._of_owners())
             if held != wanted:
                 raise ValueError(_not_alike(self.how, table, wanted, held))
-        return Sent(rows=sent, how=EVERYTHING if self.changes is None else CHANGES, checksum=wanted[1])
+        return Sent(rows=wanted[0], how=EVERYTHING if self.changes is None else CHANGES, checksum=wanted[1])
 
     def _exchange(self, connection: psycopg.Connection) -> None:
         """Old contents out, staged ones in; what is equal is not touched."""
@@ -144,6 +143,8 @@ class _Exchange:
             delete += " AND NOT EXISTS (SELECT FROM {staging} s WHERE {same})"
             insert += " WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same_key})"
         connection.execute(sql.SQL(delete).format(**names))
+        if self.changes is None and not connection.execute(sql.SQL("SELECT FROM {table} LIMIT 1").format(**names)).rowcount:
+            insert = insert.partition(" WHERE NOT EXISTS")[0]  # nothing stayed: to look for it would take as long again
         connection.execute(sql.SQL(insert).format(**names))
 
     def _of_owners(self) -> sql.Composed:
@@ -156,7 +157,7 @@ def _held(
 ) -> tuple[int, str]:
     """Rows and checksum of the table as it is."""
     columns = [(sql.Identifier("t", name).as_string(connection), schema[name].dataType) for name in same]
-    measures = sql.SQL(checksum.postgres_measures(columns))  # type: ignore[arg-type]
+    measures = sql.SQL(checksum.in_postgres(columns))  # type: ignore[arg-type]
     found = connection.execute(sql.SQL("SELECT {} FROM {} t WHERE {}").format(measures, table.name, where)).fetchone()
     assert found is not None
     return int(found[0]), str(found[1])
@@ -169,8 +170,10 @@ def _not_alike(how: Login, table: Table, wanted: tuple[int, str], held: tuple[in
     return f"PostgreSQL at {how.server}, table {table.text}: {said}; nothing was changed: does a trigger or a rule change rows?"
 
 
-def _copy_partitions(rows: DataFrame, how: Login, table: Table, staged: sql.Identifier) -> int:
-    """COPY every partition into a staging table, in parallel; gives the number of rows sent."""
+def _copy_partitions(
+    rows: DataFrame, how: Login, table: Table, staged: sql.Identifier, same: Sequence[str] = ()
+) -> tuple[int, str]:
+    """COPY every partition into a staging table, in parallel; gives the number of rows sent, and their checksum over `same`."""
     columns = rows.columns
 
     def copied(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -179,19 +182,26 @@ def _copy_partitions(rows: DataFrame, how: Login, table: Table, staged: sql.Iden
         task = TaskContext.get()
         assert task is not None
         try:
-            count = _copy(batches, how, table, staged, columns, task.partitionId())
+            count, total = _copy(batches, how, table, staged, columns, task.partitionId(), same)
         except psycopg.Error as error:
             raise ValueError(refused(how, error)) from None
-        yield pa.RecordBatch.from_pydict({"rows": pa.array([count], pa.int64())})
+        yield pa.RecordBatch.from_pydict({"rows": pa.array([count], pa.int64()), "checksum": pa.array([str(total)])})
 
-    return sum(row["rows"] for row in tasks.collected(rows.mapInArrow(copied, "rows bigint"), "PostgreSQL"))
+    found = tasks.collected(rows.mapInArrow(copied, "rows bigint, checksum string"), "PostgreSQL")
+    return sum(row["rows"] for row in found), str(sum(int(row["checksum"]) for row in found))
 
 
 def _copy(
-    batches: Iterable[pa.RecordBatch], how: Login, table: Table, staged: sql.Identifier, columns: list[str], part: int
-) -> int:
+    batches: Iterable[pa.RecordBatch],
+    how: Login,
+    table: Table,
+    staged: sql.Identifier,
+    columns: list[str],
+    part: int,
+    same: Sequence[str] = (),
+) -> tuple[int, int]:
     """One partition, one transaction. What another attempt at the partition left is replaced, never added to."""
-    count = 0
+    count = total = 0
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
     command = sql.SQL("COPY {} ({}, _part) FROM STDIN (FORMAT csv)").format(staged, listed(columns))
     with how.connect() as connection, connection.transaction():
@@ -199,14 +209,30 @@ def _copy(
         connection.execute(sql.SQL("DELETE FROM {} WHERE _part = %s").format(staged), [part])
         with connection.cursor().copy(command) as copy:
             for batch in batches:
-                numbered = [_storable(column) for column in batch.columns] + [pa.array([part] * batch.num_rows, pa.int32())]
+                stored = pa.RecordBatch.from_arrays([_storable(column) for column in batch.columns], names=columns)
+                numbers = pa.array(np.full(batch.num_rows, part, np.int32))
                 buffer = io.BytesIO()
-                pyarrow.csv.write_csv(pa.RecordBatch.from_arrays(numbered, names=[*columns, "_part"]), buffer, options)
+                numbered = pa.RecordBatch.from_arrays([*stored.columns, numbers], names=[*columns, "_part"])
+                pyarrow.csv.write_csv(numbered, buffer, options)
                 copy.write(buffer.getbuffer())
-                count += batch.num_rows
-    return count
+                count, total = count + batch.num_rows, total + checksum.of_batch(stored, same)
+    return count, total
 
 
 def _storable(column: pa.Array) -> pa.Array:
     """`stored_text` on a column."""
     return pc.replace_substring(column, pattern="\x00", replacement="\ufffd") if pa.types.is_string(column.type) else column
+
+
+def _measured(rows: DataFrame, same: Sequence[str]) -> tuple[int, str]:
+    """Rows and checksum, without sending any."""
+
+    def measured(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        count = total = 0
+        for batch in batches:
+            stored = pa.RecordBatch.from_arrays([_storable(column) for column in batch.columns], names=batch.schema.names)
+            count, total = count + batch.num_rows, total + checksum.of_batch(stored, same)
+        yield pa.RecordBatch.from_pydict({"rows": pa.array([count], pa.int64()), "checksum": pa.array([str(total)])})
+
+    found = rows.mapInArrow(measured, "rows bigint, checksum string").collect()
+    return sum(row["rows"] for row in found), str(sum(int(row["checksum"]) for row in found))
