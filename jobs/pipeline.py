@@ -183,9 +183,9 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="evolution",
-        does="says what each user will be interested in on the coming days, by category",
-        reads=("user_sequences", "consents", "model_versions", "publications", "interest_forecasts@-1"),
-        writes=("interest_forecasts",),
+        does="says what the interest model has made of each user, and expects of the coming days by category",
+        reads=("user_sequences", "consents", "model_versions", "publications", "interest_forecasts@-1", "user_vectors@-1"),
+        writes=("interest_forecasts", "user_vectors"),
         purposes=("labels",),
         gpu=True,
         torch=True,

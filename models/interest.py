@@ -139,6 +139,19 @@ class InterestModel:
         return self._read(histories, queries)
 
     @torch.inference_mode()
+    def readings(self, histories: Histories, queries: Queries) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """What the moments' vectors are made of, and they, (B, D) float32 each: the state at the end of the history, the
+        reading of the whole past (None: this network has none), and both joined by the gate."""
+        read = [self.network(one.to(self.device), asked.to(self.device)) for _, one, asked in self._batches(histories, queries)]
+
+        def joined(vectors: list[torch.Tensor]) -> np.ndarray:
+            return np.concatenate([vector_BTD[:, 0].float().cpu().numpy() for vector_BTD in vectors])
+
+        long = [one.long_BTD for one in read if one.long_BTD is not None]
+        short, vector = joined([one.short_BTD for one in read]), joined([one.vector_BTD for one in read])
+        return short, joined(long) if long else None, vector
+
+    @torch.inference_mode()
     def item_matrix(self) -> np.ndarray:
         """The items as columns, (D, V) float32."""
         return self.network.item_matrix().T.contiguous().cpu().numpy()

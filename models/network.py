@@ -53,12 +53,16 @@ class Reading:
 
     `pull_BTL` is zero but at the first place of each item in the row; `item_BL` names the item there, and
     `base_BTL` is its score without the pull. L is 0 where items do not repeat: nothing is pulled then.
+    What the vector is made of: `short_BTD`, the state at the end of the history, and `long_BTD`, a reading of the whole past,
+    weighed by the query; None where the log has nothing that asks.
     """
 
     vector_BTD: Tensor
     pull_BTL: Tensor
     base_BTL: Tensor
     item_BL: Tensor
+    short_BTD: Tensor
+    long_BTD: Tensor | None = None
 
 
 class Network(nn.Module):
@@ -190,20 +194,22 @@ class Network(nn.Module):
             known_BLD = self.known(events.item_BL - FIRST) + self.category(events.category_BL)
             state_BTD = state_BTD + self.profile(state_BTD, known_BLD, _hidden(events, moments))
         if not self.asks:
-            return _unpulled(state_BTD)
-        vector_BTD, weight_BTL = self._asked(events, _later(events, moments), event_BLD, state_BLD, state_BTD)
+            return _unpulled(state_BTD, state_BTD)
+        vector_BTD, weight_BTL, long_BTD = self._asked(events, _later(events, moments), event_BLD, state_BLD, state_BTD)
         if not self.settings.repeats:
-            return _unpulled(vector_BTD)
+            return _unpulled(vector_BTD, state_BTD, long_BTD)
         item_BL = torch.where(events.item_BL >= FIRST, events.item_BL, PADDING)
         base_BTL = self._base(vector_BTD, item_BL)
         pull_BTL = self._pull(base_BTL, weight_BTL, item_BL)
-        return Reading(vector_BTD=vector_BTD, pull_BTL=pull_BTL, base_BTL=base_BTL, item_BL=item_BL)
+        return Reading(
+            vector_BTD=vector_BTD, pull_BTL=pull_BTL, base_BTL=base_BTL, item_BL=item_BL, short_BTD=state_BTD, long_BTD=long_BTD
+        )
 
     def _asked(
         self, events: Events, moments: Moments, event_BLD: Tensor, state_BLD: Tensor, state_BTD: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The state and a reading of the whole past joined by a gate that sees the query, (B, T, D); logs of the weights of
-        the past events, (B, T, L)."""
+        the past events, (B, T, L); that reading, (B, T, D)."""
         some_BT = moments.last_BT >= 0
         query_BTD = self._query(events, moments)
         # The state in which an event happened is that before it.
@@ -221,7 +227,7 @@ class Network(nn.Module):
         long_BTD = weight_BTL @ self.past_value(event_BLD)
         gate_BTD = self.gate(torch.cat([state_BTD, long_BTD, *query_BTD], dim=-1)).sigmoid()
         joined = torch.cat([gate_BTD * state_BTD, (1 - gate_BTD) * long_BTD, *query_BTD], dim=-1)
-        return self.vector(joined), pull_BTL
+        return self.vector(joined), pull_BTL, long_BTD
 
     def _base(self, vector_BTD: Tensor, item_BL: Tensor) -> Tensor:
         """The scores of the row's own items by taste alone, (B, T, L); of padding, something."""
@@ -312,10 +318,12 @@ def _later(events: Events, moments: Moments) -> Moments:
     return replace(moments, hour_of_week_BT=torch.where(is_known_BT, moments.hour_of_week_BT, -1.0))
 
 
-def _unpulled(vector_BTD: Tensor) -> Reading:
+def _unpulled(vector_BTD: Tensor, short_BTD: Tensor, long_BTD: Tensor | None = None) -> Reading:
     none_BTL = vector_BTD[:, :, :0]
     none_BL = torch.zeros(len(vector_BTD), 0, dtype=torch.long, device=vector_BTD.device)
-    return Reading(vector_BTD=vector_BTD, pull_BTL=none_BTL, base_BTL=none_BTL, item_BL=none_BL)
+    return Reading(
+        vector_BTD=vector_BTD, pull_BTL=none_BTL, base_BTL=none_BTL, item_BL=none_BL, short_BTD=short_BTD, long_BTD=long_BTD
+    )
 
 
 def _hidden(events: Events, moments: Moments) -> Tensor:

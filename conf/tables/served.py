@@ -69,6 +69,28 @@ SERVED = (
         purpose="labels",
         nothing={"horizon_days": "1"},
     ),
+    state(
+        "user_vectors",
+        "What the interest model has made of each user: vectors of one length, asked as lists of slot any are.",
+        user(),
+        column("short", "array<float>", "the state at the end of the user's history", tolerance=1e-4),
+        column(
+            "long", "array<float>", "a reading of the whole past; null: the log has neither times nor places", tolerance=1e-4
+        ),
+        column(
+            "gated",
+            "array<float>",
+            "both joined by the gate: its product with an item's vector is the item's score but for bias and own past",
+            tolerance=1e-4,
+        ),
+        column("model_version", "string", "the version that made them; comparable within one", nullable=False),
+        owner="user_id",
+        key=("user_id",),
+        newest_only=True,
+        keep_keyframes=2,
+        personal=True,
+        purpose="labels",
+    ),
     fact(
         "drift",
         "How far the day's events, scores and lists have moved from those before; a row per measure.",

@@ -3,17 +3,21 @@
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from conf.learning import Model
 from conf.tables import TABLES
 from jobs import evolution
-from jobs.evolution import IDLE_DAYS, LEAST_SHARE, TABLE
+from jobs.evolution import IDLE_DAYS, LEAST_SHARE, TABLE, vectors
 from jobs.lake import logs
 from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
+from jobs.score.lists import EVENT_FIELDS, end_of
 from models import registry
+from models.histories import Moments, event_columns, histories_from_events, queries_before
 from models.interest import InterestModel, new_network
 from models.queries import Vocabulary
 
@@ -132,6 +136,50 @@ def test_the_network_that_serves_is_asked_else_the_newest_whole_one(make_context
     assert evolution.version_asked(context)["model_version"] == "older"
 
 
-def test_a_log_without_times_is_skipped(make_context, make_settings):
-    with pytest.raises(Skipped, match="no times"):
-        evolution.run(make_context(date(2000, 1, 1), bootstrap=True, settings=make_settings("conf/movielens.yaml")))
+def vectors_of(context, where="true"):
+    rows = context.lake.read(vectors.TABLE, context.lake.version(vectors.TABLE), where).collect()
+    return {row.user_id: row.asDict() for row in rows}
+
+
+def test_vectors_are_those_that_score_and_hold_until_a_user_acts_or_another_version_is_asked(make_context, make_settings):
+    settings = make_settings()
+    first = make_context(FIRST, bootstrap=True, settings=settings)
+    took(first, active=[FIRST - timedelta(days=3), FIRST], quiet=[FIRST - timedelta(days=90)])
+    learn(first, "v1")
+    evolution.run(first)
+    found = vectors_of(first)
+    assert set(found) == {"active", "quiet"} and {row["model_version"] for row in found.values()} == {"v1"}
+    model = InterestModel.load(Path(registry.version_folder(first.lake.root, "v1")))
+    columns = {name: pa.array([EVENT[name]] * 2) for name in EVENT_FIELDS}
+    times = [datetime(d.year, d.month, d.day, 13, tzinfo=UTC) for d in (FIRST - timedelta(days=3), FIRST)]
+    columns["event_timestamp"] = pa.array(times, pa.timestamp("us", tz="UTC"))
+    events, one = event_columns(VOCABULARY, columns), np.array([0])
+    asked = Moments(first_B=one, stop_B=one + 2, timestamp_B=np.array([end_of(FIRST)]), hour_of_week_B=np.array([-1.0]))
+    histories, queries = histories_from_events(events, one, one + 2, 2), queries_before(events, asked)
+    scores, pulls = model.scores(histories, queries)[0], model.history_term(histories, queries)
+    np.testing.assert_allclose(found["active"]["gated"], model.query_vectors(histories, queries)[0], atol=1e-5)
+    scored = np.array(found["active"]["gated"]) @ model.item_matrix() + model.item_bias()
+    scored[pulls.places_P] += pulls.values_P
+    np.testing.assert_allclose(scored, scores, atol=1e-5)
+    assert {len(found["quiet"][name]) for name in ("short", "long", "gated")} == {8}
+    assert not np.allclose(found["active"]["short"], found["active"]["long"])
+    written = {}
+    for number in range(1, 4):
+        day = FIRST + timedelta(days=number)
+        night = make_context(day, first_day=FIRST, settings=settings)
+        took(night, **({"active": [FIRST, day]} if number == 1 else {}))
+        if number == 3:
+            learn(night, "v2", day)
+        evolution.run(night)
+        written[number] = {user for user, row in vectors_of(night, f"day = '{day}'").items() if row["changed_on"] == day}
+    assert written == {1: {"active"}, 2: set(), 3: {"active", "quiet"}}
+    assert {row.model_version for row in night.state(vectors.TABLE).collect()} == {"v2"}
+
+
+def test_a_log_without_times_has_vectors_and_no_coming_days(make_context, make_settings):
+    context = make_context(date(2000, 1, 1), bootstrap=True, settings=make_settings("conf/movielens.yaml"))
+    took(context, anna=[date(2000, 1, 1)])
+    learn(context, "v1", date(2000, 1, 1))
+    evolution.run(context)
+    assert set(vectors_of(context)) == {"anna"} and "no times" in context.details["forecasts"]
+    assert context.lake.version(TABLE) is None

@@ -1,7 +1,7 @@
-"""evolution: what each user will be interested in on the next seven days, by category, as the interest model expects it.
+"""evolution: what the interest model has made of each user, and what it expects of the next seven days, by category.
 
-Written are the users of the day and those whose week has run out: what was expected of the others holds on. Who has done
-nothing for eight weeks has no forecast.
+Forecasts are written of the users of the day and of those whose week has run out: what was expected of the others holds on.
+Who has done nothing for eight weeks has none. Vectors: see `jobs.evolution.vectors`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from conf.learning import ENCODERS
 from conf.tables import TABLES
+from jobs.evolution import vectors
 from jobs.lake import consent, logs
 from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import INTEREST, in_force
@@ -42,32 +43,48 @@ _EXPECTED = "user_id string, horizon_days int, category string, share double, da
 
 
 def run(context: Context) -> None:
-    if not context.mapping.has_times:
-        raise Skipped("the log has no times, so there are no coming days to ask about")
     version = version_asked(context)
     if version is None:
         raise Skipped("no interest model is there yet: nothing was learnt")
-    day = context.days.last
+    context.note(model_version=version["model_version"])
     folder = context.lake.path(version["folder"])
-    if not Vocabulary.load(Path(folder) / registry.VOCABULARY).categories:
-        raise Skipped("the log has no categories, so there is nothing to forecast of them")
-    users = due(context.state("user_sequences"), context.before(TABLE), day)
+    sequences = context.state("user_sequences")
+    _write_vectors(context, sequences, version["model_version"], folder)
+    if not context.mapping.has_times:
+        context.note(forecasts="the log has no times, so there are no coming days to ask about")
+    elif not Vocabulary.load(Path(folder) / registry.VOCABULARY).categories:
+        context.note(forecasts="the log has no categories, so there is nothing to forecast of them")
+    else:
+        _write_forecasts(context, sequences, version["model_version"], folder)
+
+
+def _write_vectors(context: Context, sequences: DataFrame, model_version: str, folder: str) -> None:
+    day = context.days.last
+    users = vectors.due(sequences, context.before(vectors.TABLE), model_version, day)
+    asked = users.where(~F.col("is_over")).drop("is_over")
+    with batches_of(context.spark, _USERS_AT_ONCE):
+        _write(context, vectors.TABLE, vectors.vectors(asked, folder, day), users, model_version)
+
+
+def _write_forecasts(context: Context, sequences: DataFrame, model_version: str, folder: str) -> None:
+    day = context.days.last
+    users = due(sequences, context.before(TABLE), day)
     ahead = Ahead(folder=folder, day=day, repeats=context.mapping.repeats)
     asked = users.where(~F.col("is_over")).drop("is_over")
-    dated = {
-        "forecast_date": F.date_add(F.lit(day), F.col("horizon_days")),
-        "model_version": F.lit(version["model_version"]),
-        "gone": F.lit(False),
-        "changed_on": F.lit(day),
-        "day": F.lit(day),
-    }
-    made = asked.mapInArrow(ahead, _EXPECTED).withColumns(dated).select(*TABLES[TABLE].names)
-    if keyframes(context.days, context.first_day) or context.settings.asks_consent:
-        made = made.persist()  # read twice: as changes, and for copies or to find who is written
-    over = consent.gone(users.where("is_over").select("user_id", F.lit(day).alias("day")), TABLES[TABLE])
-    context.note(model_version=version["model_version"])
+    made = asked.mapInArrow(ahead, _EXPECTED).withColumn("forecast_date", F.date_add(F.lit(day), F.col("horizon_days")))
     with batches_of(context.spark, _USERS_AT_ONCE):
-        context.write(TABLE, made.unionByName(over))
+        _write(context, TABLE, made, users, model_version)
+
+
+def _write(context: Context, table: str, made: DataFrame, users: DataFrame, model_version: str) -> None:
+    """Rows of the users asked about, and a gone one of each with whom it is over."""
+    day, contract = F.lit(context.days.last), TABLES[table]
+    dated = {"model_version": F.lit(model_version), "gone": F.lit(False), "changed_on": day, "day": day}
+    rows = made.withColumns(dated).select(*contract.names)
+    if keyframes(context.days, context.first_day) or context.settings.asks_consent:
+        rows = rows.persist()  # read twice: as changes, and for copies or to find who is written
+    over = consent.gone(users.where("is_over").select("user_id", day.alias("day")), contract)
+    context.write(table, rows.unionByName(over))
 
 
 def version_asked(context: Context) -> logs.Row | None:
