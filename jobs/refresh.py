@@ -1,8 +1,8 @@
 """Between two nights: takes what landed since the last one, ranks those in it again, and delivers their lists.
 
 It works on the day after the newest night, whose folder is still being filled, and finishes nothing: its steps are recorded as
-refreshed, so that the night starts from what stood before, and leaves what it would have left. Readers see what it made (lists,
-sequences, items, what users declared and allow); all other tables stay those of the night.
+refreshed, so that the night starts from what stood before, and leaves what it would have left. Readers see the
+states that it made (lists, sequences, items, what users declared and allow, surroundings); all else stays the night's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from pyspark.sql import SparkSession
 
@@ -29,6 +29,7 @@ from jobs.runner import StepReport, Watcher, run_step
 log = logging.getLogger("wherewhen")
 
 _FIRST, _THEN, EXPORT = "ingest", ("clean", "sequences", "score"), "export"
+_ALSO = ("served_items", "vault")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ def refresh(spark: SparkSession, settings: Settings, watch: Watcher = lambda ste
 
     Raises:
         Refused: another process writes the lake, a finished day's rows changed, or a night has begun.
-        ValueError: no night is finished, the log has no times, or a sink failed; what was ranked is there all the same.
+        ValueError: no night is finished, the log has no times, or a sink failed: what was ranked is there all the same, and the
+            next refresh delivers it.
     """
     night = newest_state(spark, settings)
     if night.first_day == NO_TIMES_DAY:
@@ -55,23 +57,19 @@ def refresh(spark: SparkSession, settings: Settings, watch: Watcher = lambda ste
     with lock.held(settings.lake, f"refresh of {day}"):
         if begun := _begun(settings, night):
             raise Refused(f"the night of {day} has begun ({begun} is done): finish it with run --day {day} --from-step {begun}")
-        refreshing = _Refreshing(spark, accepting, night, watch)
+        refreshing, before = _Refreshing(spark, accepting, night, watch), _newest_refresh(settings, night)
         reports = [refreshing.run(_FIRST)]
-        landed = refreshing.landed
-        if landed == _landed_before(settings, night) or not (landed["rows"] or landed["listings"]):
+        is_new = refreshing.landed != (before[1] if before else refreshing.NOTHING)
+        if is_new:
+            reports += [refreshing.run(name) for name in _THEN]
+            refreshing.close(sum(report.seconds for report in reports))
+        else:
             log.info("nothing landed for %s since the last refresh", day)
-            return Refreshed(run_id=None, days=refreshing.days, reports=tuple(reports))
-        reports += [refreshing.run(name) for name in _THEN]
-        refreshing.close(landed, sum(report.seconds for report in reports))
-        failure: Exception | None = None
-        if settings.sinks:
-            try:
-                reports.append(refreshing.deliver())
-            except ValueError as error:
-                failure = error
-    if failure is not None:
-        raise failure
-    return Refreshed(run_id=refreshing.run_id, days=refreshing.days, reports=tuple(reports))
+            refreshing.made = before[0].versions if before else {}
+        # Where nothing is new a sink may still lack what the last refresh made.
+        if settings.sinks and refreshing.made:
+            reports.append(refreshing.deliver())
+    return Refreshed(run_id=refreshing.run_id if is_new else None, days=refreshing.days, reports=tuple(reports))
 
 
 def _begun(settings: Settings, night: Context) -> str | None:
@@ -81,17 +79,19 @@ def _begun(settings: Settings, night: Context) -> str | None:
     return next((step.name for step in order() if step.name in found), None)
 
 
-def _landed_before(settings: Settings, night: Context) -> Any:
-    """What the newest refresh of the day had read; None before the first."""
+def _newest_refresh(settings: Settings, night: Context) -> tuple[runs.Night, Any] | None:
+    """The newest refresh of the day after the night, and what it had read."""
     seen = runs.newest_refresh(settings.lake)
     if seen is None or seen.day != night.days.last + timedelta(days=1):
         return None
     [row] = logs.read(settings.lake, "runs", f"step = '{runs.REFRESH}' AND run_id = '{seen.run_id}'")
-    return json.loads(row["details"])["landed"]
+    return seen, json.loads(row["details"])["landed"]
 
 
 class _Refreshing:
     """The steps of one refresh, each on what the night left and the steps before it made."""
+
+    NOTHING: Final[dict[str, Any]] = {"rows": 0, "fingerprint": None, "listings": {}}
 
     def __init__(self, spark: SparkSession, settings: Settings, night: Context, watch: Watcher) -> None:
         self.spark, self.settings, self.night, self.watch = spark, settings, night, watch
@@ -123,22 +123,24 @@ class _Refreshing:
         report = run_step(step, context, runs.REFRESHED)
         self.made |= context.outputs
         if name == _FIRST:
-            of_day = context.details["fingerprints"].get(str(self.days.last)) if context.rows_in else None
+            of_day = context.details["fingerprints"].get(str(self.days.last))
             read = {"rows": context.rows_in, "fingerprint": of_day, "listings": context.details["listings"]}
             self.landed = json.loads(json.dumps(read, default=str))
         self.watch(name, report)
         return report
 
-    def close(self, landed: Any, seconds: float) -> None:
-        """From here on readers see it."""
+    def close(self, seconds: float) -> None:
+        """From here on readers see it: states, the items of the lists, and who is who; facts of a day end with it."""
+        shown = {name: version for name, version in self.made.items() if TABLES[name].kind == "state" or name in _ALSO}
         row = runs.row(
             self.run_id,
             runs.REFRESH,
             self.days.last,
             first_day=self.night.first_day,
             settings_hash=self.settings.hash(),
-            outputs={name: version for name, version in self.made.items() if TABLES[name].kind != "log"},
-            details=json.dumps({"landed": landed}, default=str),
+            status=runs.REFRESHED,
+            outputs=shown,
+            details=json.dumps({"landed": self.landed, "made": self.made}),
             seconds=seconds,
         )
         logs.append(self.settings.lake, "runs", [row])

@@ -138,7 +138,7 @@ def run_step(step: Step, context: Context, done: str = "done") -> StepReport:
         try:
             import_module(f"jobs.{step.name}").run(context)
         except Skipped as skipped:
-            status, message = "skipped", str(skipped)
+            status, message = "skipped" if done == "done" else done, str(skipped)
         except Refused as refused:
             status, message, failure = "refused", str(refused), refused
         except Exception as error:

@@ -9,6 +9,7 @@ import base64
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from jobs.lake.erasure import Visible, newest_files, text_hashes
 from jobs.lake.identities import load_tombstone_key
 from jobs.lake.logs import table_path
 from jobs.lake.person import WITHOUT_PERSONS, Person, check_key, identifying, owned
+from jobs.lake.runs import stored_by_refresh
 from jobs.lake.tombstones import TABLE, tombstone_of
 
 Row = dict[str, Any]
@@ -41,7 +43,7 @@ def subject(settings: Settings, raw_id: str) -> dict[str, Any]:
     root = lake_folder(settings)
     person = Person.of(raw_id)
     check_key(root)
-    visible = Visible.of(root)
+    visible = replace(Visible.of(root), refreshed=stored_by_refresh(root))
     hashes = _texts_of(root, visible, person)
     tables = {name: list(_rows(root, name, visible, person, hashes)) for name in TABLES if identifying(TABLES[name])}
     return {

@@ -70,26 +70,32 @@ def export(
         raise SettingsError("no sinks in the settings: add one, for example --set 'sinks.files={kind: csv, path: out/lists}'")
     if sink is not None and sink not in settings.sinks:
         raise SettingsError(f"there is no sink {sink}; the settings have {', '.join(sorted(settings.sinks))}")
-    if newest_night(settings.lake) is None:
+    if (newest := newest_night(settings.lake)) is None:
         raise ValueError(f"no night is finished in {settings.lake}: run one first (wherewhen run --day D)")
-    context = readers_state(spark, settings).seen_by(choose(only=(EXPORT,))[0])
-    day = context.days.last
-    context.run_id = f"{day:%Y%m%d}-export-{uuid.uuid4().hex[:8]}"
     chosen = {name: target for name, target in settings.sinks.items() if sink in (None, name)}
     if dry_run or check:
+        context = _context(spark, settings)
         outcomes = [_looked_at(context, name, target, whole=whole, check=check) for name, target in chosen.items()]
     else:
-        with lock.held(settings.lake, f"export of {day}", day=day, steps=("export",)):
-            outcomes = deliver(context, chosen, whole=whole)
+        day = newest.day
+        with lock.held(settings.lake, f"export of {day}", day=day, steps=(EXPORT,)):
+            outcomes = deliver(_context(spark, settings), chosen, whole=whole)
     _fail_for(outcomes)
     return outcomes
+
+
+def _context(spark: SparkSession, settings: Settings) -> Context:
+    """What readers see now."""
+    context = readers_state(spark, settings).seen_by(choose(only=(EXPORT,))[0])
+    context.run_id = f"{context.days.last:%Y%m%d}-export-{uuid.uuid4().hex[:8]}"
+    return context
 
 
 def deliver(context: Context, sinks: dict[str, Sink], *, whole: bool = False) -> list[Outcome]:
     """Serve every sink; failures are returned and logged, not raised."""
     outcomes = []
     for name, sink in sinks.items():
-        check_source(context.settings, name, sink.source)
+        check_source(context.settings, name, sink)
         if (delivered := version(context, sink.source)) is None:
             context.log.warning("  %s: nothing is delivered, %s was never written", name, sink.source)
             continue
@@ -134,7 +140,7 @@ def _known(context: Context, name: str, sink: Sink) -> Manifest | None:
 
 def _looked_at(context: Context, name: str, sink: Sink, *, whole: bool, check: bool) -> Outcome:
     """What a sink lacks, or how it differs; nothing is written."""
-    check_source(context.settings, name, sink.source)
+    check_source(context.settings, name, sink)
     target, said = _target(sink), f"{sink.source} as of {context.days.last}"
     known, module = _known(context, name, sink), module_of(sink)
     done = Outcome(sink=name, table=sink.source, target=target, how=NOTHING)

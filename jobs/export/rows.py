@@ -15,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StructType
 
-from conf.settings import Settings, SettingsError, Sink
+from conf.settings import Settings, SettingsError, Sink, Webhook
 from conf.tables import TABLES
 from jobs import segments
 from jobs.lake import consent, logs
@@ -68,16 +68,21 @@ def delivery(context: Context, sink: Sink, known: Manifest | None = None, *, who
     )
 
 
-def check_source(settings: Settings, name: str, source: str) -> None:
+def check_source(settings: Settings, name: str, sink: Sink) -> None:
     """
     Raises:
-        SettingsError: no such table or segment, or one that never leaves.
+        SettingsError: no such table or segment, one that never leaves, or one that the sink cannot be sent.
     """
+    source = sink.source
     if source in _NEVER:
         raise SettingsError(f"sinks.{name}.source: {source} never leaves the lake")
     if source not in TABLES and source not in settings.segments:
         raise SettingsError(
             f"sinks.{name}.source: there is no table {source}, and no segment; `wherewhen tables` lists the tables"
+        )
+    if isinstance(sink, Webhook) and source in TABLES and TABLES[source].kind != "state":
+        raise SettingsError(
+            f"sinks.{name}.source: a webhook is sent owners with their rows, and {source} has none: name a state, or a segment"
         )
 
 
@@ -136,6 +141,10 @@ def _changes(context: Context, source: str, before: Manifest) -> Changes | None:
         return None
     # What moves with time alone moves in every row.
     if any(column.aged for column in contract.columns) or before.day > day:
+        return None
+    # Partitions that are older than the last keyframe but one may be gone.
+    keyframe = keyframe_before(day, context.first_day)
+    if before.day < keyframe_before(keyframe - timedelta(days=1), context.first_day):
         return None
     state, last = _made_of(context, source, before.day)
     if state != before.state:

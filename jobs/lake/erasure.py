@@ -83,10 +83,14 @@ class NamesBlotted:
 
 @dataclass(frozen=True, kw_only=True)
 class Visible:
-    """The versions that must go on being readable: the newest night's, and what the next step reads."""
+    """The versions that must go on being readable: the newest night's, and what the next step reads.
+
+    `refreshed`: those that a refresh made since, which an erasure ends.
+    """
 
     night: runs.Night | None
     pins: Mapping[str, int]
+    refreshed: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of(root: str) -> Visible:
@@ -94,7 +98,7 @@ class Visible:
 
     def versions(self, name: str) -> list[int]:
         """Oldest first; none where no step finished the table."""
-        seen = {self.pins.get(name), None if self.night is None else self.night.versions.get(name)}
+        seen = {self.pins.get(name), None if self.night is None else self.night.versions.get(name), self.refreshed.get(name)}
         return sorted(version for version in seen if version is not None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -14,7 +15,7 @@ from conf.tables import TABLES
 from jobs.lake import logs
 
 NIGHT, ERASE, REFRESH = "night", "erase", "refresh"
-# The status of a refresh's steps: the next night starts from what stood before it.
+# The status of a refresh and its steps: no day is done by it, and the next night starts from what stood before.
 REFRESHED = "refreshed"
 
 
@@ -59,7 +60,7 @@ def newest_night(root: str) -> Night | None:
 def newest_refresh(root: str) -> Night | None:
     """A refresh that readers see: newer than the newest night and of a later day. `versions`: of what it made."""
     night = newest_night(root)
-    rows = logs.read(root, "runs", f"step = '{REFRESH}' AND status = 'done'")
+    rows = logs.read(root, "runs", f"step = '{REFRESH}' AND status = '{REFRESHED}'")
     newest = max(rows, key=lambda row: row["finished_at"], default=None)
     if night is None or newest is None or newest["day"] <= night.day:
         return None
@@ -69,15 +70,22 @@ def newest_refresh(root: str) -> Night | None:
     return _night(newest)
 
 
+def stored_by_refresh(root: str) -> dict[str, int]:
+    """Table -> the version that the refresh wrote that readers see, facts of its day included; {}: there is none."""
+    if (refresh := newest_refresh(root)) is None:
+        return {}
+    [row] = logs.read(root, "runs", f"step = '{REFRESH}' AND run_id = '{refresh.run_id}'")
+    made: dict[str, int] = json.loads(row["details"])["made"]
+    return made
+
+
 def pins(root: str) -> dict[str, int]:
     """Table -> version of its last committed write: that of the newest `done` row that names it.
 
     What a killed step wrote without reaching its `done` row is on disk but in no pin. To a log several steps may add rows,
     also side by side: of its versions, which only grow, the highest holds what each of them added.
     """
-    done = sorted(
-        logs.read(root, "runs", f"status = 'done' AND step NOT IN ('{NIGHT}', '{REFRESH}')"), key=lambda row: row["finished_at"]
-    )
+    done = sorted(logs.read(root, "runs", f"status = 'done' AND step <> '{NIGHT}'"), key=lambda row: row["finished_at"])
     found: dict[str, int] = {}
     for table, version in (output for row in done for output in row["outputs"].items()):
         is_log = table in TABLES and TABLES[table].kind == "log"

@@ -9,7 +9,7 @@ from datetime import date
 
 from conf.tables import TABLES
 from jobs.lake import logs
-from jobs.lake.runs import NIGHT, REFRESH
+from jobs.lake.runs import NIGHT, REFRESH, REFRESHED
 from jobs.query.statement import QueryError, nearest
 
 log = logging.getLogger("wherewhen")
@@ -35,7 +35,7 @@ class Records:
 
     @classmethod
     def of(cls, root: str) -> Records:
-        rows = logs.read(root, RUNS, "status = 'done'")
+        rows = logs.read(root, RUNS, f"status = 'done' OR (step = '{REFRESH}' AND status = '{REFRESHED}')")
         return cls(root=root, rows=tuple(sorted(rows, key=lambda row: row["finished_at"])))
 
     @property

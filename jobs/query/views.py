@@ -24,7 +24,9 @@ def view(contract: Table, seen: Seen, gained: Collection[str] = ()) -> str:
     if contract.kind == "snapshot":
         upto = f"day <= DATE '{seen.day}'"
         return f"SELECT {columns} FROM {history} WHERE day = (SELECT max(day) FROM {history} WHERE {upto})"
-    return f"SELECT {columns} FROM {history}"
+    # A later day may stand there already, half of it: a refresh's.
+    upto = f" WHERE day <= DATE '{seen.day}'" if contract.kind == "fact" else ""
+    return f"SELECT {columns} FROM {history}{upto}"
 
 
 def _state(contract: Table, seen: Seen, history: str, gained: Collection[str]) -> str:

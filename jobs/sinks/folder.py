@@ -8,6 +8,7 @@ whole, or not at all where it holds the very rows.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -45,7 +46,8 @@ _FORMS: dict[str, records.Form] = {"csv": records.Csv(multiline=True), "json": r
 def manifest(sink: Folder) -> Manifest | None:
     """What the folder holds; None: nothing, or nobody knows."""
     told = Path(sink.path) / _MANIFEST
-    return Manifest.read(told.read_text(encoding="utf-8")) if told.is_file() else None
+    said = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+    return Manifest.read(said.get("manifest")) if said.get("kind") == sink.kind else None
 
 
 def deliver(delivery: Delivery, sink: Folder) -> Sent:
@@ -75,7 +77,8 @@ def deliver(delivery: Delivery, sink: Folder) -> Sent:
         )
     for extra in [*scratch.glob(".*.crc"), *scratch.glob("._SUCCESS*"), scratch / "_SUCCESS"]:
         extra.unlink(missing_ok=True)
-    (scratch / _MANIFEST).write_text(delivery.manifest.text(), encoding="utf-8")
+    said = {"kind": sink.kind, "manifest": delivery.manifest.text()}
+    (scratch / _MANIFEST).write_text(json.dumps(said), encoding="utf-8")
     scratch.rename(final)
     former = path.resolve() if path.is_symlink() else None
     with commits.delivery("the folder sink"):

@@ -39,7 +39,13 @@ _GLOB = re.compile(r"([*?\[\]\\])")
 # Names of owners that were sent, and of those left with nothing, in the set that tells what an exchange is to do.
 _THERE, _GONE = "+", "-"
 _EXCHANGE = """
+if redis.call('GET', ARGV[3]) == ARGV[4] then
+    return 0
+end
 local members = redis.call('SMEMBERS', KEYS[1])
+if #members ~= tonumber(ARGV[5]) then
+    return redis.error_reply('of the names that were sent some are not there any more: nothing was exchanged')
+end
 for _, member in ipairs(members) do
     if member:sub(1, 1) == '+' and redis.call('EXISTS', ARGV[1] .. member:sub(2)) == 0 then
         return redis.error_reply('keys that were sent are not there any more: nothing was exchanged')
@@ -145,7 +151,7 @@ def deliver(delivery: Delivery, sink: Redis) -> Sent:
         client.sadd(_name(sink, "versions"), version)
         evicted = _evicted(client)
         until = int((time.time() + sink.expire_days * 86_400) * 1000) if changes is None else current.expires_at
-        sent = _send(_to_send(delivery, changes), how, sink, version, until, changes is not None)
+        owners, rows = _send(_to_send(delivery, changes), how, sink, version, until, changes is not None)
         if _evicted(client) > evicted:
             raise ValueError(f"Redis at {how.server} dropped keys while it was filled: raise its maxmemory, or send it less")
         described = json.dumps(
@@ -153,6 +159,7 @@ def deliver(delivery: Delivery, sink: Redis) -> Sent:
                 "day": str(delivery.manifest.day),
                 "table": delivery.manifest.source,
                 "expires_at_ms": until,
+                "evicted": evicted,
                 "manifest": delivery.manifest.text(),
             }
         )
@@ -160,11 +167,11 @@ def deliver(delivery: Delivery, sink: Redis) -> Sent:
             if changes is None:
                 _switch(client, sink, version, described, until)
             else:
-                _exchange(client, sink, version, current.version, described)
+                _exchange(client, sink, version, current.version, described, owners)
         _clear(client, sink)
     except redis.RedisError as error:
         raise ValueError(refused(how, error)) from None
-    return Sent(rows=sent, how=EVERYTHING if changes is None else CHANGES)
+    return Sent(rows=rows, how=EVERYTHING if changes is None else CHANGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +181,7 @@ class _Current:
     version: str = ""
     manifest: Manifest | None = None
     expires_at: int = 0  # milliseconds since 1970
-    is_fresh: bool = False  # more than half of its time is left
+    is_fresh: bool = False  # more than half of its time is left, and the server has dropped no key since
 
     @staticmethod
     def of(client: Client, sink: Redis) -> _Current:
@@ -185,7 +192,8 @@ class _Current:
             version=version,
             manifest=Manifest.read(described.get("manifest")),
             expires_at=expires_at,
-            is_fresh=expires_at / 1000 - time.time() > sink.expire_days * 86_400 / 2,
+            is_fresh=expires_at / 1000 - time.time() > sink.expire_days * 86_400 / 2
+            and _evicted(client) <= described.get("evicted", 0),
         )
 
 
@@ -233,22 +241,23 @@ def _evicted(client: Client) -> int:
     return int(client.info("stats").get("evicted_keys", 0))
 
 
-def _send(lists: DataFrame, how: Login, sink: Redis, version: str, until: int, is_aside: bool) -> int:
-    """The rows that the server has been sent. `is_aside`: what is to be exchanged for what stays under a version's own name."""
+def _send(lists: DataFrame, how: Login, sink: Redis, version: str, until: int, is_aside: bool) -> tuple[int, int]:
+    """Owners and rows that the server has been sent. `is_aside`: to be exchanged for what is in the version of readers."""
 
     def sent(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        client, rows = how.connect(), 0
+        client, owners, rows = how.connect(), 0, 0
         try:
             for batch in batches:
                 for start in range(0, batch.num_rows, _AT_ONCE):
                     part = batch.slice(start, _AT_ONCE).to_pydict()
                     _set(client, how, sink, version, part, until, is_aside)
-                    rows += sum(count or 0 for count in part["rows"])
+                    owners, rows = owners + len(part["name"]), rows + sum(count or 0 for count in part["rows"])
         except redis.RedisError as error:
             raise ValueError(refused(how, error)) from None
-        yield pa.RecordBatch.from_pydict({"rows": pa.array([rows], pa.int64())})
+        yield pa.RecordBatch.from_pydict({"owners": pa.array([owners], pa.int64()), "rows": pa.array([rows], pa.int64())})
 
-    return sum(row["rows"] for row in tasks.collected(lists.mapInArrow(sent, "rows bigint"), "Redis"))
+    found = tasks.collected(lists.mapInArrow(sent, "owners bigint, rows bigint"), "Redis")
+    return sum(row["owners"] for row in found), sum(row["rows"] for row in found)
 
 
 def _set(
@@ -270,7 +279,8 @@ def _set(
             pairs = zip(lists["name"], lists["fields"], strict=True)
             marked = [f"{_GONE if fields is None else _THERE}{name}" for name, fields in pairs]
             at_once.sadd(_name(sink, version), *marked)
-            wanted.append(None)
+            at_once.pexpireat(_name(sink, version), until)
+            wanted += [None, None]
         answers = at_once.execute()
     if any(right is not None and right != answer for right, answer in zip(wanted, answers, strict=True)):
         raise ValueError(f"Redis at {how.server} does not hold what it was sent: nothing was switched")
@@ -286,10 +296,10 @@ def _switch(client: Client, sink: Redis, version: str, described: str, until: in
         all_at_once.execute()
 
 
-def _exchange(client: Client, sink: Redis, aside: str, current: str, described: str) -> None:
+def _exchange(client: Client, sink: Redis, aside: str, current: str, described: str, owners: int) -> None:
     """What lies aside becomes the current version's, at once; the server does it, so that no names come here."""
     names = (_name(sink, aside), _name(sink, aside, ""), _name(sink, current, ""), _name(sink, current))
-    client.eval(_EXCHANGE, 1, *names, described)
+    client.eval(_EXCHANGE, 1, *names, described, owners)
 
 
 def check(delivery: Delivery, sink: Redis) -> str | None:

@@ -20,7 +20,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -87,6 +87,8 @@ def receiver(sink: Webhook) -> Receiver:
     if not is_one or not url.isascii() or any(character.isspace() for character in url):
         raise ValueError(f"{sink.url_env} holds no URL that begins with https:// or http://")
     token = tasks.password(sink.token_env, "the webhook")
+    if token is not None and not ((token := token.strip()).isascii() and token.isprintable() and " " not in token):
+        raise ValueError(f"{sink.token_env} holds no token: it has spaces, or what is no ASCII")
     return Receiver(url=url, token=token, name=sink.url_env, timeout_s=sink.timeout_s, attempts=sink.attempts)
 
 
@@ -105,7 +107,7 @@ def _once(request: urllib.request.Request, timeout_s: float) -> tuple[str, bool]
             return f"the receiver's certificate is not trusted ({reason.verify_message})", False
         said = (reason.strerror if isinstance(reason, OSError) else None) or type(reason).__name__
         return f"the receiver cannot be reached ({said})", True
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # of its words none: they may repeat a header
         return f"the receiver did not answer ({type(error).__name__})", True
 
 
@@ -127,15 +129,25 @@ def deliver(delivery: Delivery, sink: Webhook) -> Sent:
         return Sent(rows=0, how=NOTHING)
     changes = delivery.changes(delivery.known)
     told = delivery.manifest
-    # The same for the same rows, so that a run again after a failure is known as such.
-    run = hashlib.sha256((told.text() + ("" if delivery.known is None else delivery.known.text())).encode()).hexdigest()[:16]
+    # The same for the same rows, so that a run again after a failure is known as such; not where all is asked for again.
     whole = changes is None
+    of = [
+        told.text(),
+        "" if delivery.known is None else delivery.known.text(),
+        whole,
+        delivery.run_id if delivery.whole else "",
+    ]
+    run = _id(of)
     begin = {"event": "begin", "everything": whole, "table": told.source, "day": str(told.day), "columns": dict(told.columns)}
     _tell(to, run, begin | {"contract": told.contract})
     owners, rows = _send(_messages(delivery, changes), to, run)
     with commits.delivery("the webhook sink"):
         _tell(to, run, {"event": "commit", "owners": owners, "rows": rows})
     return Sent(rows=rows, how=EVERYTHING if whole else CHANGES)
+
+
+def _id(of: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
 
 
 def _tell(to: Receiver, run: str, said: Mapping[str, Any]) -> None:
@@ -194,14 +206,20 @@ def erase(sink: Webhook, person: Person, text_hashes: frozenset[str] = frozenset
         ValueError: as `deliver`.
     """
     to = receiver(sink)
-    if sink.source in TABLES and TABLES[sink.source].owner != ("user_id",):
+    owner = TABLES[sink.source].owner if sink.source in TABLES else ("user_id",)
+    by_owner: dict[tuple[str, ...], list[str]] = {
+        ("user_id",): [person.raw_id],
+        ("entity",): [f"user:{person.raw_id}"],
+        ("text_hash",): sorted(text_hashes),
+    }
+    if not (keys := by_owner.get(owner)):
         return 0
-    run = hashlib.sha256(f"erase {person.raw_id}".encode()).hexdigest()[:16]
+    run = _id(["erase", sink.source, *keys])
     _tell(to, run, {"event": "begin", "everything": False, "table": sink.source})
-    body = json.dumps({"key": person.raw_id, "value": None}).encode() + b"\n"
+    body = "".join(json.dumps({"key": key, "value": None}) + "\n" for key in keys).encode()
     headers = {"Content-Type": "application/x-ndjson", "Wherewhen-Delivery": run, "Idempotency-Key": f"{run}-erase"}
     to.post(body, headers)
-    _tell(to, run, {"event": "commit", "owners": 1, "rows": 0})
+    _tell(to, run, {"event": "commit", "owners": len(keys), "rows": 0})
     return 0
 
 

