@@ -58,7 +58,7 @@ def world(request, spark, tmp_path_factory, server) -> Settings:
     }
     settings = settings.model_copy(update={"sinks": sinks})
     for _ in range(2):  # a second delivery, so that the one before is kept
-        export(spark, settings)
+        export(spark, settings, whole=True)
     run(spark, settings, DAY, steps=choose(only=("report",)))
     return settings
 
