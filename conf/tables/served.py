@@ -143,7 +143,12 @@ SERVED = (
         column("step", "string", "the step; `night` closes a run of all steps, `maintain` drops days", nullable=False),
         column("day", "date", "run date", nullable=False),
         column("first_day", "date", "first day that the step covered (bootstrap: the log's first)", nullable=False),
-        column("status", "string", "done, skipped, refused, failed, or refreshed (by a refresh: no day is done by it)", nullable=False),
+        column(
+            "status",
+            "string",
+            "done, skipped, refused, failed, or refreshed (by a refresh: no day is done by it)",
+            nullable=False,
+        ),
         column("settings_hash", "string", "hash of the settings without resources and sinks", nullable=False),
         column("code_version", "string", "version and hash of the code", nullable=False),
         column("inputs", "map<string,bigint>", "Delta version of every table read", nullable=False),
