@@ -5,12 +5,10 @@ The URL is a secret (whoever has it may post): it comes from the environment, an
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import os
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -18,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from conf.settings import Alert, Settings
+from jobs.posting import posted
 
 log = logging.getLogger("wherewhen")
 
@@ -67,36 +66,4 @@ def post(settings: Alert, message: Mapping[str, Any], wait: Callable[[float], No
         request = urllib.request.Request(url, body, {"Content-Type": "application/json", "User-Agent": "wherewhen"})
     except ValueError:  # its message would repeat the URL
         return f"{settings.url_env} holds no valid URL"
-    problem = None
-    for attempt in range(settings.attempts):
-        if attempt:
-            wait(2.0 ** (attempt - 1))
-        problem, may_help = _once(request, settings.timeout_s)
-        if problem is None or not may_help:
-            break
-    return problem
-
-
-def _once(request: urllib.request.Request, timeout_s: float) -> tuple[str | None, bool]:
-    """What went wrong, if anything, and whether another attempt may help."""
-    try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_s):
-            return None, False
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"the receiver answered {error.code}", error.code == 429 or error.code >= 500
-    except (http.client.InvalidURL, UnicodeError):
-        return "the URL is not valid", False
-    except urllib.error.URLError as error:
-        reason = error.reason
-        said = (reason.strerror if isinstance(reason, OSError) else None) or type(reason).__name__
-        return f"the receiver cannot be reached ({said})", True
-    except (OSError, http.client.HTTPException) as error:
-        return f"the receiver did not answer ({type(error).__name__})", True
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A POST that is sent elsewhere would become a GET, and look delivered."""
-
-    def redirect_request(self, *args: Any, **more: Any) -> None:
-        return None
+    return posted(request, settings.timeout_s, settings.attempts, wait)

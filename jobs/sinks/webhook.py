@@ -13,14 +13,10 @@ delivery that was not committed is to be forgotten when another begins. It canno
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
-import ssl
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +29,7 @@ from conf.settings import Webhook
 from conf.tables import TABLES
 from jobs.lake import commits
 from jobs.lake.person import Person
+from jobs.posting import posted
 from jobs.sinks import tasks
 from jobs.sinks.delivery import CHANGES, EVERYTHING, NOTHING, Changes, Delivery, Sent
 
@@ -49,8 +46,8 @@ class Receiver:
     timeout_s: float
     attempts: int
 
-    def post(self, body: bytes, headers: Mapping[str, str], wait: Callable[[float], None] = time.sleep) -> None:
-        """Post, again after 1, 2, 4 ... seconds (at most 60, or as the receiver asks) where that may help.
+    def post(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Post, again where that may help.
 
         Raises:
             ValueError: it was not taken; names the variable, never the URL.
@@ -59,16 +56,8 @@ class Receiver:
         if self.token is not None:
             more["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(self.url, body, more, method="POST")
-        problem = ""
-        for attempt in range(self.attempts):
-            if attempt:
-                wait(min(60.0, 2.0 ** (attempt - 1)))
-            problem, may_help = _once(request, self.timeout_s)
-            if not problem:
-                return
-            if not may_help:
-                break
-        raise ValueError(f"Webhook at the URL in {self.name}: {problem}")
+        if (problem := posted(request, self.timeout_s, self.attempts)) is not None:
+            raise ValueError(f"Webhook at the URL in {self.name}: {problem}")
 
 
 def receiver(sink: Webhook) -> Receiver:
@@ -90,32 +79,6 @@ def receiver(sink: Webhook) -> Receiver:
     if token is not None and not ((token := token.strip()).isascii() and token.isprintable() and " " not in token):
         raise ValueError(f"{sink.token_env} holds no token: it has spaces, or what is no ASCII")
     return Receiver(url=url, token=token, name=sink.url_env, timeout_s=sink.timeout_s, attempts=sink.attempts)
-
-
-def _once(request: urllib.request.Request, timeout_s: float) -> tuple[str, bool]:
-    """What went wrong, if anything, and whether another attempt may help."""
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context()))
-    try:
-        with opener.open(request, timeout=timeout_s):
-            return "", False
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"the receiver answered {error.code}", error.code in (408, 425, 429) or error.code >= 500
-    except urllib.error.URLError as error:
-        reason = error.reason
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return f"the receiver's certificate is not trusted ({reason.verify_message})", False
-        said = (reason.strerror if isinstance(reason, OSError) else None) or type(reason).__name__
-        return f"the receiver cannot be reached ({said})", True
-    except (OSError, ValueError, http.client.HTTPException) as error:  # of its words none: they may repeat a header
-        return f"the receiver did not answer ({type(error).__name__})", True
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A POST that is sent elsewhere would become a GET, and look delivered."""
-
-    def redirect_request(self, *args: Any, **more: Any) -> None:
-        return None
 
 
 def deliver(delivery: Delivery, sink: Webhook) -> Sent:
