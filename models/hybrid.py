@@ -17,7 +17,7 @@ import numpy as np
 
 from conf.baselines import Baselines, Kernels
 from conf.learning import HYBRID
-from models import cores
+from models import chance, cores
 from models.baselines import Baseline, baseline
 from models.candidates import FEATURES, Candidates, candidates
 from models.counts import count
@@ -169,7 +169,7 @@ def examples(found: Candidates, target_B: np.ndarray, moment_B: np.ndarray) -> E
     size_B = np.bincount(found.row_C, minlength=len(target_B))
     place_C = np.empty(len(order), np.int64)
     place_C[order] = np.arange(len(order)) - np.repeat(np.cumsum(size_B) - size_B, size_B)
-    drawn_C = _drawn(moment_B[found.row_C], found.item_C) < _OTHERS_KEPT
+    drawn_C = chance.uniform(moment_B[found.row_C], found.item_C) < _OTHERS_KEPT
     kept = np.flatnonzero(told_B[found.row_C] & (is_taken_C | (place_C < _BEST_KEPT) | drawn_C))
     size_B = np.bincount(found.row_C[kept], minlength=len(target_B))
     return Examples(
@@ -195,7 +195,7 @@ def lesson(
     for part in _parts(len(target_B), len(known.vocabulary.items)):
         past, asked, moment = histories.part(part), queries.part(part), moment_B[part]
         # So that trees know what to do where the time is hidden.
-        again = np.flatnonzero(_drawn(moment, np.zeros_like(moment)) < _HIDDEN)
+        again = np.flatnonzero(chance.uniform(moment, np.zeros_like(moment)) < _HIDDEN)
         hidden = asked.part(again)
         hidden = replace(hidden, hour_of_week_B=np.full_like(hidden.hour_of_week_B, -1.0))
         for own, given, wanted, number in (
@@ -227,14 +227,6 @@ def _parts(moments: int, size: int) -> Iterator[slice]:
     at_once = max(1, _PAIRS_AT_ONCE // max(size, 1))
     for start in range(0, moments if size else 0, at_once):
         yield slice(start, start + at_once)
-
-
-def _drawn(moment_C: np.ndarray, item_C: np.ndarray) -> np.ndarray:
-    """A number in 0..1 of each pair, by the mixing of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
-    mixed = moment_C.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + item_C.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) / float(1 << 53)
 
 
 def grow(parts: Iterable[Examples], seed: int = 1) -> lightgbm.Booster:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models import chance
+
 EMPTY = 0
 # P(Poisson(1) <= n), n = 0..12: a uniform number falls into one of the steps.
 _POISSON_STEPS = np.cumsum([np.exp(-1.0)] + [float(np.exp(-1.0) / np.prod(np.arange(1, n + 1))) for n in range(1, 13)])
@@ -90,16 +92,8 @@ def poisson_weights(user_U: Sequence[str], samples: int, seed: int = 0) -> np.nd
     """How often each user counts in each sample, Poisson(1), (S, U) uint8; a function of id, sample and seed alone."""
     digests = (hashlib.blake2b(user.encode(), digest_size=8, salt=seed.to_bytes(8, "little")) for user in user_U)
     hash_U = np.fromiter((int.from_bytes(digest.digest(), "little") for digest in digests), dtype=np.uint64, count=len(user_U))
-    step_S = np.arange(1, samples + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    uniform_SU = (_mixed(hash_U[None, :] + step_S[:, None]) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    uniform_SU = chance.uniform(np.arange(1, samples + 1)[:, None], hash_U[None, :])
     return np.searchsorted(_POISSON_STEPS, uniform_SU, side="right").astype(np.uint8)
-
-
-def _mixed(bits: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al., 2014): consecutive numbers become independent bits."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,254 @@
+"""How much of users' lists comes from which source, by context: a policy that moves a little each night, by how lists did.
+
+A contextual bandit by Thompson sampling, as a share: of each source in a context the chance that it is the one that earns
+most (Thompson, "On the likelihood that one unknown probability exceeds another", Biometrika 1933; Russo et al., "A Tutorial on
+Thompson Sampling", 2018). Draws from sources are known by their chances, so that what a source earns is told without bias from
+lists that another mix made (`models.mixing`), and ranks by how much they are looked at (`models.position_bias`).
+
+Whatever feedback says, in one night no context's shares move by more than `Limits.step`, no source falls below `Limits.floor`,
+and no user counts for more than `Limits.lists_per_user` lists.
+
+Shape suffixes: C contexts, S sources, K ranks, E entries of lists, N rows to tell shares of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.mixing import agreeing
+
+ANY = ""
+# region, slot, activity; what is ANY stands for all.
+Context = tuple[str, str, str]
+EVERYWHERE: Context = (ANY, ANY, ANY)
+_DRAWS = 1_000
+_FILE = "policy.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What bounds a policy. `step`: how much of a context's lists may come from another source than the night before.
+
+    `half_life_days`: after so many, answers count half. `strength`: entries that a wider context counts for in a narrower one.
+    """
+
+    floor: float = 0.005
+    step: float = 0.2
+    half_life_days: float = 10.0
+    strength: float = 2000.0
+    lists_per_user: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """Entries that were shown, each once, and what they earned.
+
+    `context_E`: the place in `contexts` of the narrowest there is. `rank_E`: from 0. `reward_E`: 0..1. `user_E`: any numbers.
+    """
+
+    contexts: tuple[Context, ...]
+    context_E: np.ndarray
+    user_E: np.ndarray
+    rank_E: np.ndarray
+    agreed_E: np.ndarray
+    propensity_E: np.ndarray
+    reward_E: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """`share_CS` sums to 1 in each context. What is known of a source there, older answers for less:
+
+    `seen_CS`: entries as far as they were looked at, each by how unlikely it was; `spread_CS`: the same, squared, per entry;
+    `earned_CS`: their rewards.
+    """
+
+    sources: tuple[str, ...]
+    limits: Limits = field(default_factory=Limits)
+    contexts: tuple[Context, ...]
+    share_CS: np.ndarray
+    seen_CS: np.ndarray
+    spread_CS: np.ndarray
+    earned_CS: np.ndarray
+
+    @staticmethod
+    def first(sources: Sequence[str], limits: Limits | None = None) -> Policy:
+        """Nearly all from the first source.
+
+        Raises:
+            ValueError: more sources than the floor leaves room for.
+        """
+        limits = limits or Limits()
+        if limits.floor * len(sources) > 1.0:
+            raise ValueError(f"a floor of {limits.floor} for {len(sources)} sources is more than there is: lower it")
+        share_S = np.full(len(sources), limits.floor)
+        share_S[0] = 1.0 - limits.floor * (len(sources) - 1)
+        nothing = np.zeros((1, len(sources)))
+        return Policy(
+            sources=tuple(sources),
+            limits=limits,
+            contexts=(EVERYWHERE,),
+            share_CS=share_S[None, :],
+            seen_CS=nothing,
+            spread_CS=nothing,
+            earned_CS=nothing,
+        )
+
+    def shares(self, contexts: Iterable[Context]) -> np.ndarray:
+        """Of each context, (N, S); of one that was never heard from those of the next wider one."""
+        row = {context: place for place, context in enumerate(self.contexts)}
+        found = [next(row[wider] for wider in reversed(ancestry(context)) if wider in row) for context in contexts]
+        return self.share_CS[found]
+
+    def after(self, feedback: Feedback, examined_K: np.ndarray, seed: int = 0) -> Policy:
+        """The policy of the night that has seen the answers of one day more."""
+        known = self._known(feedback.contexts)
+        fading = 0.5 ** (1.0 / self.limits.half_life_days)
+        seen_CS, spread_CS, earned_CS = (
+            old * by + new
+            for old, by, new in zip(
+                (known.seen_CS, known.spread_CS, known.earned_CS),
+                (fading, fading**2, fading),
+                _sums(feedback, examined_K, known, self.limits.lists_per_user),
+                strict=True,
+            )
+        )
+        learnt = replace(known, seen_CS=seen_CS, spread_CS=spread_CS, earned_CS=earned_CS)
+        wanted_CS = learnt._wanted(seed)
+        # As far that way as one night may go.
+        far_C = 0.5 * np.abs(wanted_CS - known.share_CS).sum(axis=1)
+        part_C = np.minimum(1.0, self.limits.step / np.maximum(far_C, 1e-12))
+        return replace(learnt, share_CS=known.share_CS + part_C[:, None] * (wanted_CS - known.share_CS))
+
+    def _known(self, contexts: Sequence[Context]) -> Policy:
+        """With these contexts and all that are wider; new ones start as the next wider one stands."""
+        wanted = sorted({*self.contexts, *(wider for context in contexts for wider in ancestry(context))}, key=_narrow)
+        row = {context: place for place, context in enumerate(self.contexts)}
+        place_C = np.array([row.get(context, -1) for context in wanted])
+        new_C1 = (place_C < 0)[:, None]
+        seen_CS, spread_CS, earned_CS = (
+            np.where(new_C1, 0.0, known_CS[place_C]) for known_CS in (self.seen_CS, self.spread_CS, self.earned_CS)
+        )
+        return replace(
+            self,
+            contexts=tuple(wanted),
+            share_CS=self.shares(wanted),
+            seen_CS=seen_CS,
+            spread_CS=spread_CS,
+            earned_CS=earned_CS,
+        )
+
+    def _wanted(self, seed: int) -> np.ndarray:
+        """The shares that answers speak for, (C, S): how likely each source is the best, and none below the floor."""
+        mean_CS, many_CS = self.worth()
+        random = np.random.default_rng(seed)
+        best_CS = np.empty(mean_CS.shape)
+        for place, (mean_S, many_S) in enumerate(zip(mean_CS, many_CS, strict=True)):
+            # A half of an entry each way: a source that nobody has looked at yet may be anything.
+            drawn = random.beta(mean_S * many_S + 0.5, (1.0 - mean_S) * many_S + 0.5, (_DRAWS, len(mean_S)))
+            best_CS[place] = np.bincount(drawn.argmax(axis=1), minlength=len(mean_S)) / _DRAWS
+        floor = self.limits.floor
+        return floor + (1.0 - floor * best_CS.shape[1]) * best_CS
+
+    def worth(self) -> tuple[np.ndarray, np.ndarray]:
+        """What each source earns per entry that is looked at, (C, S), and from how many entries that is known.
+
+        A context is believed as far as its own entries go, and for the rest what is known of the next wider one.
+        """
+        row = {context: place for place, context in enumerate(self.contexts)}
+        own_CS = self.seen_CS**2 / np.maximum(self.spread_CS, 1e-12)
+        rate_CS = np.clip(self.earned_CS / np.maximum(self.seen_CS, 1e-12), 0.0, 1.0)
+        mean_CS, many_CS = np.zeros(rate_CS.shape), np.zeros(rate_CS.shape)
+        for place, context in enumerate(self.contexts):  # wider ones come first
+            if context == EVERYWHERE:
+                before_S, weight_S = np.full(len(self.sources), _overall(self, place)), np.zeros(len(self.sources))
+            else:
+                wider = row[ancestry(context)[-2]]
+                before_S, weight_S = mean_CS[wider], np.minimum(many_CS[wider], self.limits.strength)
+            many_CS[place] = own_CS[place] + weight_S
+            told_S = own_CS[place] * rate_CS[place] + weight_S * before_S
+            mean_CS[place] = np.where(many_CS[place] > 0, told_S / np.maximum(many_CS[place], 1e-12), before_S)
+        return mean_CS, many_CS
+
+    @property
+    def version(self) -> str:
+        """Of equal policies the same."""
+        return hashlib.sha256(self._written().encode()).hexdigest()[:16]
+
+    def _written(self) -> str:
+        arrays = {name: value.tolist() for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return json.dumps({"sources": self.sources, "limits": vars(self.limits), "contexts": self.contexts, **arrays})
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _FILE).write_text(self._written())
+
+    @staticmethod
+    def load(folder: Path) -> Policy:
+        """
+        Raises:
+            ValueError: the folder holds no policy, or a damaged one.
+        """
+        try:
+            held: dict[str, Any] = json.loads((folder / _FILE).read_text())
+            contexts = tuple((region, slot, activity) for region, slot, activity in held.pop("contexts"))
+            sources, limits = tuple(held.pop("sources")), Limits(**held.pop("limits"))
+            arrays = {name: np.array(values, dtype=np.float64) for name, values in held.items()}
+            policy = Policy(sources=sources, limits=limits, contexts=contexts, **arrays)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{folder / _FILE} holds no policy that can be read ({error}): take up an earlier one") from None
+        shape = (len(contexts), len(sources))
+        shares = policy.share_CS
+        if any(values.shape != shape or not np.isfinite(values).all() for values in arrays.values()):
+            raise ValueError(f"{folder / _FILE} is damaged: not {shape} numbers of each kind; take up an earlier one")
+        if (shares < 0).any() or not np.allclose(shares.sum(axis=1), 1.0) or EVERYWHERE not in contexts:
+            raise ValueError(f"{folder / _FILE} is damaged: shares that do not sum to 1; take up an earlier one")
+        return policy
+
+
+def ancestry(context: Context) -> list[Context]:
+    """The context and all that are wider, the widest first.
+
+    >>> ancestry(("Shinjuku", "weekday_morning", "new"))[:3]
+    [('', '', ''), ('', '', 'new'), ('', 'weekday_morning', 'new')]
+    """
+    region, slot, activity = context
+    chain: list[Context] = [EVERYWHERE, (ANY, ANY, activity), (ANY, slot, activity), (region, slot, activity)]
+    return [one for place, one in enumerate(chain) if place == 0 or one != chain[place - 1]]
+
+
+def _narrow(context: Context) -> tuple[int, Context]:
+    return len(ancestry(context)), context
+
+
+def _overall(policy: Policy, place: int) -> float:
+    """What an entry that is looked at earns, whoever gave it."""
+    return float(np.clip(policy.earned_CS[place].sum() / max(policy.seen_CS[place].sum(), 1e-12), 0.0, 1.0))
+
+
+def _sums(feedback: Feedback, examined_K: np.ndarray, known: Policy, lists: float) -> Iterable[np.ndarray]:
+    """`seen`, `spread` and `earned` of one day, each (C, S), in each context those of all narrower ones too."""
+    shape = known.share_CS.shape
+    looked_E = examined_K[feedback.rank_E]
+    _, user_E = np.unique(feedback.user_E, return_inverse=True)
+    # Whoever looks at more than so many lists in a day counts for these: each entry for less.
+    looked_U = np.bincount(user_E, weights=looked_E) if len(user_E) else np.zeros(0)
+    counts_E = np.minimum(1.0, lists * examined_K.sum() / np.maximum(looked_U, 1e-12))[user_E]
+    weight_ES = agreeing(feedback.agreed_E, shape[1]) * (counts_E / feedback.propensity_E)[:, None]
+    row = {context: place for place, context in enumerate(known.contexts)}
+    entries = (weight_ES * looked_E[:, None], weight_ES**2 * looked_E[:, None], weight_ES * feedback.reward_E[:, None])
+    sums = tuple(np.zeros(shape) for _ in entries)
+    chains = [[row[wider] for wider in ancestry(context)] for context in feedback.contexts]
+    for total, value_ES in zip(sums, entries, strict=True):
+        own = np.zeros((len(feedback.contexts), shape[1]))
+        np.add.at(own, feedback.context_E, value_ES)
+        for value_S, chain in zip(own, chains, strict=True):
+            total[chain] += value_S
+    return sums
