@@ -24,6 +24,8 @@ SERIES_DAYS = 91
 SERIES_WINDOWS = (1, 7, 28, 90)
 # So many days ahead is forecast.
 FORECAST_DAYS = 14
+# That an entry of a list was shown; what else is done to one has a reward in the settings.
+IMPRESSION = "impression"
 # What a user may allow, each by itself.
 PURPOSES = ("labels", "location", "training", "export")
 

@@ -117,7 +117,7 @@ class Surroundings(Feed):
         return self
 
 
-FEEDS = ("items", "users", "consents", "context", "relations", "vectors")
+FEEDS = ("items", "users", "consents", "context", "relations", "vectors", "feedback")
 RELATION_COLUMNS = ("subject", "relation", "object", "weight")
 
 
@@ -155,6 +155,33 @@ class Vectors(Feed):
         return self
 
 
+FEEDBACK_COLUMNS = ("user_id", "event_type", "event_time", "list_day", "slot", "rank", "item_id", "model_version")
+
+
+class Feedback(Feed):
+    """How lists did: a row for each entry that was shown to somebody (impression), and for each thing done to one.
+
+    columns.list_day is the day that the list was made on or served for (`changed_on` of what sinks deliver, or later),
+    columns.slot the list (any, where it is not mapped), columns.rank the entry, from 1, columns.item_id what stood there.
+    event_types renames the values of columns.event_type. columns.model_version, where it is mapped, must be the list's.
+    """
+
+    event_types: dict[str, str] = {}
+    time_format: str = "iso"
+    time_zone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _says_which_entry_and_what_was_done(self) -> Feedback:
+        if unknown := sorted(set(self.columns) - set(FEEDBACK_COLUMNS)):
+            raise ValueError(f"columns: unknown {', '.join(unknown)}; known are {', '.join(FEEDBACK_COLUMNS)}")
+        needed = set(FEEDBACK_COLUMNS) - {"slot", "model_version"}
+        if missing := sorted(needed - set(self.columns)):
+            raise ValueError(f"columns: {', '.join(missing)} must be mapped")
+        if self.time_format == "position":
+            raise ValueError("time_format: feedback needs times, not an order")
+        return self
+
+
 class Mapping(Strict):
     """One log. All but the events are sought beside them where they have no path of their own.
 
@@ -172,6 +199,7 @@ class Mapping(Strict):
     context: Surroundings | None = None
     relations: Relations | None = None
     vectors: Vectors | None = None
+    feedback: Feedback | None = None
 
     @property
     def feeds(self) -> dict[str, Feed | None]:

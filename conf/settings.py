@@ -158,6 +158,19 @@ class Score(Section):
     diversity: float = Field(0.0, ge=0, lt=1)
 
 
+class Policy(Section):
+    by: Literal["feedback", "none"] = "none"
+    floor: float = Field(0.005, gt=0, lt=0.1)
+    step: float = Field(0.2, gt=0, le=1)
+    half_life_days: float = Field(10.0, gt=0)
+    strength: float = Field(2000.0, ge=0)
+    lists_per_user: float = Field(2.0, gt=0)
+    shuffled: float = Field(0.02, ge=0, le=0.5)
+    holdout: float = Field(0.0, ge=0, lt=1)
+    rewards: dict[str, Annotated[float, Field(ge=-1, le=1)]] = {"click": 0.5, "purchase": 1.0, "check_in": 1.0, "dismiss": -1.0}
+    answer_days: int = Field(7, ge=1, le=28)
+
+
 class Drift(Section):
     weeks: int = Field(4, ge=1)
     max_psi: float = Field(0.25, ge=0)
@@ -236,7 +249,7 @@ _CHANGES_NO_ROW: dict[str, Any] = {
 
 class Settings(Section):
     lake: str = "lake"
-    sources: dict[Literal["events", "items", "users", "consents", "context", "relations", "vectors"], Source]
+    sources: dict[Literal["events", "items", "users", "consents", "context", "relations", "vectors", "feedback"], Source]
     spark: Spark = Spark()
     ingest: Ingest = Ingest()
     clean: Clean = Clean()
@@ -258,6 +271,7 @@ class Settings(Section):
     baselines: Baselines = Baselines()
     gate: Gate = Gate()
     score: Score = Score()
+    policy: Policy = Policy()
     drift: Drift = Drift()
     alert: Alert = Alert()
     segments: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")], Segment] = {}

@@ -1,4 +1,4 @@
-"""The commands of models, without a JVM: models, publish, rollback, check; and tune, which may need one."""
+"""The commands of models, without a JVM: models, publish, rollback, policy, check; and tune, which may need one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.cli import DONE, REFUSED, day_of, settings, terminal_width
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (models, publish, rollback, check, tune):
+    for command in (models, publish, rollback, policy, check, tune):
         app.command()(command)
 
 
@@ -50,7 +50,9 @@ def publish(
 
 
 def rollback(
-    kind: Annotated[Literal["interest", "labeller"], typer.Option(help="What kind of version goes back.")] = "interest",
+    kind: Annotated[
+        Literal["interest", "labeller", "policy"], typer.Option(help="What kind of version goes back.")
+    ] = "interest",
 ) -> None:
     """Let the version that served before serve again, from the next run on. A second one goes back further.
 
@@ -59,6 +61,36 @@ def rollback(
     from jobs.publishing import rollback as back
 
     sys.stdout.write(back(settings(), kind) + "\n")
+
+
+def policy(
+    version: Annotated[
+        str | None, typer.Argument(metavar="[VERSION]", help="Another than the one in force.", show_default=False)
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Say what it would have earned, by the answers to lists.")
+    ] = False,
+    shares: Annotated[
+        str | None,
+        typer.Option(help="With --evaluate: the same mix for everybody, as in ranked=0.9,own=0.1.", show_default=False),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="With --evaluate: the newest so many days of feedback.")] = 14,
+    format_: Annotated[Literal["table", "json"], typer.Option("--format", help="How it is written to stdout.")] = "table",
+) -> int:
+    """Show what lists are mixed from, by context; or what a mix would have earned. Ends with 3 where answers are too few.
+
+    Example: wherewhen policy; then wherewhen policy --evaluate --shares ranked=0.9,popular=0.1
+    """
+    from jobs.mixes import judged, shown, write_mix, write_verdict
+
+    if not evaluate:
+        if shares is not None:
+            raise typer.BadParameter("it says what to evaluate: add --evaluate", param_hint="--shares")
+        sys.stdout.write(write_mix(shown(settings(), version), format_, width=terminal_width()))
+        return DONE
+    found = judged(settings(), version, shares, days)
+    sys.stdout.write(write_verdict(found, format_, width=terminal_width()))
+    return DONE if found.is_enough else REFUSED
 
 
 def check(

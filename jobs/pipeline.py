@@ -57,7 +57,9 @@ STEPS: tuple[Step, ...] = (
         name="ingest",
         does="reads what landed, replaces user ids by pseudonyms, keeps what is declared of items, users and surroundings",
         reads=("raw_events@-1", "items@-1", "users@-1", "consents@-1", "context@-1", "item_relations@-1", "item_vectors@-1"),
-        writes=("raw_events", "items", "users", "consents", "context", "item_relations", "item_vectors", "vault"),
+        writes=(
+            "raw_events", "raw_feedback", "items", "users", "consents", "context", "item_relations", "item_vectors", "vault",
+        ),
     ),
     Step(
         name="clean",
@@ -171,12 +173,27 @@ STEPS: tuple[Step, ...] = (
         torch=True,
     ),
     Step(
+        name="feedback",
+        does="matches what was done to entries of lists to the lists as they were",
+        reads=("raw_feedback", "feedback@-1", "recommendations@-1"),
+        writes=("feedback",),
+    ),
+    Step(
+        name="policy",
+        does="learns from how lists did how much of them is to come from which source, by region, slot and activity",
+        reads=("feedback", "feedback@-1", "consents", "model_versions?", "publications?"),
+        writes=(),
+        appends=("model_versions", "publications"),
+        purposes=("training",),
+    ),
+    Step(
         name="score",
         does="ranks the catalogue for every user and slot with the published model, a reason per item",
         reads=(
             "user_sequences", "consents", "user_places", "items", "model_versions", "publications", "recommendations@-1",
             "served_items@-1",
         ),
+        after=("policy",),
         writes=("recommendations", "served_items"),
         gpu=True,
         torch=True,

@@ -12,14 +12,14 @@ from typing import Any
 from conf.settings import Settings
 from jobs.lake import logs
 from jobs.lake.lock import held
-from jobs.lake.publications import INTEREST, KINDS, LABELLER, RULE, in_order, serves_as
+from jobs.lake.publications import INTEREST, KINDS, LABELLER, POLICY, RULE, in_order, serves_as
 from jobs.lake.refused import Refused
 from jobs.lake.runs import newest_night
 from jobs.query.rendering import aligned
 
 MANUAL, ROLLBACK, KEPT, REFUSED = "manual", "rollback", "kept", "refused"
 _BASELINE = "baseline:"
-_MAKES = {INTEREST: "lists", LABELLER: "labels"}
+_MAKES = {INTEREST: "lists", LABELLER: "labels", POLICY: "lists"}
 _WHOLE = "all"  # the segment of all events
 
 

@@ -15,6 +15,7 @@ from scipy import sparse
 from models.facts import HOURS, Facts, sort_of_day
 from models.own_past import KERNELS, OF_PAIR, OwnPast, kilometres, own_past
 from models.queries import Histories, Queries
+from models.top_k import top_k
 
 FIRST_RANKED, NEARBY, ALIKE, FOLLOWING = 60, 40, 20, 20
 # What is liked near the place: the log of how much lately, plus the hour's, less this much per log of the distance.
@@ -40,6 +41,22 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.row_C)
+
+
+WAYS = ("nearby", "alike", "following")
+
+
+def ways(known: Facts, histories: Histories, queries: Queries, many: int) -> dict[str, np.ndarray]:
+    """The best items of each of `WAYS` by itself, (B, P) catalogue places, best first; ABSENT where it speaks for no more."""
+    taken = replace(histories, item_BL=known.taken(histories))
+    views = _views(known, own_past(taken, queries, known.vocabulary.category_of_item_V), queries)
+    some_BV = np.isfinite(views.distance)
+    worth = {
+        "nearby": np.where(some_BV, views.nearby, -np.inf),
+        "alike": np.where(views.likeness > 0, views.likeness, -np.inf),
+        "following": np.where(views.moves > 0, views.moves, -np.inf),
+    }
+    return {name: top_k(worth_BV, many)[0] for name, worth_BV in worth.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -26,3 +29,9 @@ def uniform(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     [0.0, 0.0]
     """
     return np.asarray((numbered(first, second) >> np.uint64(11)) / float(1 << 53))
+
+
+def of_names(names: Sequence[str], salt: int = 0) -> np.ndarray:
+    """Bits of names, uint64."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=8, salt=salt.to_bytes(8, "little")) for name in names)
+    return np.fromiter((int.from_bytes(digest.digest(), "little") for digest in digests), dtype=np.uint64, count=len(names))

@@ -19,7 +19,7 @@ from conf.baselines import Baselines, Kernels
 from conf.learning import HYBRID
 from models import chance, cores
 from models.baselines import Baseline, baseline
-from models.candidates import FEATURES, Candidates, candidates
+from models.candidates import FEATURES, Candidates, candidates, ways
 from models.counts import count
 from models.facts import KINDS, Facts, facts
 from models.histories import name_indices
@@ -93,6 +93,15 @@ class Hybrid:
         scores_BV: np.ndarray = (below_BV + least_B[:, None] - 1.0).astype(np.float32)
         scores_BV[found.row_C, found.item_C] = score_C
         return scores_BV
+
+    def ways(self, histories: Histories, queries: Queries, many: int) -> dict[str, np.ndarray]:
+        """What else than its order speaks for items, see `models.candidates.ways`: (B, P) each."""
+        queries = as_asked(histories, queries)
+        parts = [
+            ways(self.known, histories.part(part), queries.part(part), many)
+            for part in _parts(len(queries.timestamp_B), len(self.vocabulary.items))
+        ]
+        return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]} if parts else {}
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

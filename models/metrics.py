@@ -11,7 +11,6 @@ over days, add up to the sums over all of them: nothing that grows with users is
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -90,8 +89,7 @@ def values(rank_N: np.ndarray, wanted: Sequence[tuple[str, int]]) -> np.ndarray:
 
 def poisson_weights(user_U: Sequence[str], samples: int, seed: int = 0) -> np.ndarray:
     """How often each user counts in each sample, Poisson(1), (S, U) uint8; a function of id, sample and seed alone."""
-    digests = (hashlib.blake2b(user.encode(), digest_size=8, salt=seed.to_bytes(8, "little")) for user in user_U)
-    hash_U = np.fromiter((int.from_bytes(digest.digest(), "little") for digest in digests), dtype=np.uint64, count=len(user_U))
+    hash_U = chance.of_names(user_U, seed)
     uniform_SU = chance.uniform(np.arange(1, samples + 1)[:, None], hash_U[None, :])
     return np.searchsorted(_POISSON_STEPS, uniform_SU, side="right").astype(np.uint8)
 

@@ -6,6 +6,7 @@ Shape suffixes: B lists, S sources, P best items of each, K length of a list, E 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +29,22 @@ class Mixed:
     propensity_BK: np.ndarray
 
 
-def mix(best_BSP: np.ndarray, share_BS: np.ndarray, draw_BK: np.ndarray) -> Mixed:
+def mix(
+    best_BSP: np.ndarray,
+    share_BS: np.ndarray,
+    draw_BK: np.ndarray,
+    *,
+    kind_AV: np.ndarray | None = None,
+    cap_A: Sequence[int] = (),
+) -> Mixed:
     """One after the other, rank by rank. Who has nothing left gives what the first source does that has.
 
     Args:
-        best_BSP: the items of each source, best first, ABSENT where it has no more; none twice.
+        best_BSP: the items of each source, best first, ABSENT where it has no more.
         share_BS: how likely each source is drawn; they sum to 1.
         draw_BK: numbers of 0..1.
+        kind_AV: of each attribute the kinds of all items, whole numbers; -1: like no other.
+        cap_A: of each attribute how many of a kind a list may hold.
     """
     rows, sources, _ = best_BSP.shape
     assert sources <= MOST_SOURCES, f"{sources} sources, and bits for {MOST_SOURCES}"
@@ -42,6 +52,8 @@ def mix(best_BSP: np.ndarray, share_BS: np.ndarray, draw_BK: np.ndarray) -> Mixe
     upto_BS = np.cumsum(share_BS, axis=1)
     every = np.arange(rows)
     free_BSP = best_BSP != ABSENT
+    kind_ABSP = None if kind_AV is None else np.where(free_BSP, kind_AV[:, np.maximum(best_BSP, 0)], -1)
+    held_ABSP = None if kind_ABSP is None else np.zeros(kind_ABSP.shape, np.int32)
     items, agreed = np.full(draw_BK.shape, ABSENT, np.int64), np.zeros(draw_BK.shape, np.int64)
     propensity = np.ones(draw_BK.shape)
     for rank in range(draw_BK.shape[1]):
@@ -59,6 +71,10 @@ def mix(best_BSP: np.ndarray, share_BS: np.ndarray, draw_BK: np.ndarray) -> Mixe
         agreed[some_B, rank] = (same_BS @ bit_S)[some_B]
         propensity[some_B, rank] = (same_BS * share_BS).sum(axis=1)[some_B]
         free_BSP &= best_BSP != item_B[:, None, None]
+        if kind_AV is not None and kind_ABSP is not None and held_ABSP is not None:
+            kind_AB = np.where(item_B == ABSENT, -1, kind_AV[:, np.maximum(item_B, 0)])
+            held_ABSP += (kind_ABSP == kind_AB[..., None, None]) & (kind_ABSP != -1)
+            free_BSP &= (held_ABSP < np.array(cap_A)[:, None, None, None]).all(axis=0)
     return Mixed(item_BK=items, agreed_BK=agreed, propensity_BK=propensity)
 
 

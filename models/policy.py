@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from models.mixing import agreeing
+from models.position_bias import Examined, from_shuffled
 
 ANY = ""
 # region, slot, activity; what is ANY stands for all.
 Context = tuple[str, str, str]
 EVERYWHERE: Context = (ANY, ANY, ANY)
 _DRAWS = 1_000
-_FILE = "policy.json"
+_FILE, METHOD = "version.json", "thompson"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,10 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback:
-    """Entries that were shown, each once, and what they earned.
+    """Entries that were shown, how often, and what they earned, since they were last heard of.
 
-    `context_E`: the place in `contexts` of the narrowest there is. `rank_E`: from 0. `reward_E`: 0..1. `user_E`: any numbers.
+    `context_E`: the place in `contexts` of the narrowest there is. `rank_E`: from 0. `reward_E`: up to 1 for each time
+    it was shown, less than 0 where something was taken back. `shown_E`: how often more. `user_E`: any numbers.
     """
 
     contexts: tuple[Context, ...]
@@ -60,6 +62,22 @@ class Feedback:
     agreed_E: np.ndarray
     propensity_E: np.ndarray
     reward_E: np.ndarray
+    shown_E: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What answers of one day say, each of its narrowest context (C, S), as `Policy` has it.
+
+    `shown_K`, `answered_K`: of shuffled lists, how many entries there were at each rank, and what they earned.
+    """
+
+    contexts: tuple[Context, ...]
+    seen_CS: np.ndarray
+    spread_CS: np.ndarray
+    earned_CS: np.ndarray
+    shown_K: np.ndarray
+    answered_K: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +85,7 @@ class Policy:
     """`share_CS` sums to 1 in each context. What is known of a source there, older answers for less:
 
     `seen_CS`: entries as far as they were looked at, each by how unlikely it was; `spread_CS`: the same, squared, per entry;
-    `earned_CS`: their rewards.
+    `earned_CS`: their rewards. `shown_K`, `answered_K`: of shuffled lists, the entries of each rank and what they earned.
     """
 
     sources: tuple[str, ...]
@@ -77,6 +95,8 @@ class Policy:
     seen_CS: np.ndarray
     spread_CS: np.ndarray
     earned_CS: np.ndarray
+    shown_K: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    answered_K: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @staticmethod
     def first(sources: Sequence[str], limits: Limits | None = None) -> Policy:
@@ -107,25 +127,45 @@ class Policy:
         found = [next(row[wider] for wider in reversed(ancestry(context)) if wider in row) for context in contexts]
         return self.share_CS[found]
 
-    def after(self, feedback: Feedback, examined_K: np.ndarray, seed: int = 0) -> Policy:
+    def under(self, limits: Limits) -> Policy:
+        """The same, from here on within other limits; shares below a new floor are lifted to it."""
+        share_CS = np.maximum(self.share_CS, limits.floor)
+        free_CS = share_CS - limits.floor
+        left = 1.0 - limits.floor * len(self.sources)
+        share_CS = limits.floor + left * free_CS / np.maximum(free_CS.sum(axis=1, keepdims=True), 1e-12)
+        return self if limits == self.limits else replace(self, limits=limits, share_CS=share_CS)
+
+    def examined(self, ranks: int) -> np.ndarray:
+        """How much each rank is looked at, the first 1, (K,); all alike as long as too few shuffled lists were answered."""
+        told = from_shuffled(self.shown_K, self.answered_K) or Examined.evenly(max(ranks, len(self.shown_K)))
+        known_K = told.examined_K[:ranks]
+        return np.concatenate([known_K, np.full(ranks - len(known_K), known_K[-1] if len(known_K) else 1.0)])
+
+    def after(self, evidence: Evidence, seed: int = 0) -> Policy:
         """The policy of the night that has seen the answers of one day more."""
-        known = self._known(feedback.contexts)
+        known = self._known(evidence.contexts)
         fading = 0.5 ** (1.0 / self.limits.half_life_days)
-        seen_CS, spread_CS, earned_CS = (
-            old * by + new
-            for old, by, new in zip(
-                (known.seen_CS, known.spread_CS, known.earned_CS),
-                (fading, fading**2, fading),
-                _sums(feedback, examined_K, known, self.limits.lists_per_user),
-                strict=True,
-            )
+        learnt = replace(
+            known,
+            seen_CS=fading * known.seen_CS + known._spread_up(evidence.contexts, evidence.seen_CS),
+            spread_CS=fading**2 * known.spread_CS + known._spread_up(evidence.contexts, evidence.spread_CS),
+            earned_CS=fading * known.earned_CS + known._spread_up(evidence.contexts, evidence.earned_CS),
+            shown_K=_sum_of(fading * self.shown_K, evidence.shown_K),
+            answered_K=_sum_of(fading * self.answered_K, evidence.answered_K),
         )
-        learnt = replace(known, seen_CS=seen_CS, spread_CS=spread_CS, earned_CS=earned_CS)
         wanted_CS = learnt._wanted(seed)
         # As far that way as one night may go.
         far_C = 0.5 * np.abs(wanted_CS - known.share_CS).sum(axis=1)
         part_C = np.minimum(1.0, self.limits.step / np.maximum(far_C, 1e-12))
         return replace(learnt, share_CS=known.share_CS + part_C[:, None] * (wanted_CS - known.share_CS))
+
+    def _spread_up(self, contexts: Sequence[Context], values_CS: np.ndarray) -> np.ndarray:
+        """Sums of the contexts given, in each of ours those of all that are narrower."""
+        row = {context: place for place, context in enumerate(self.contexts)}
+        total_CS = np.zeros(self.share_CS.shape)
+        for context, value_S in zip(contexts, values_CS, strict=True):
+            total_CS[[row[wider] for wider in ancestry(context)]] += value_S
+        return total_CS
 
     def _known(self, contexts: Sequence[Context]) -> Policy:
         """With these contexts and all that are wider; new ones start as the next wider one stands."""
@@ -184,7 +224,9 @@ class Policy:
 
     def _written(self) -> str:
         arrays = {name: value.tolist() for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        return json.dumps({"sources": self.sources, "limits": vars(self.limits), "contexts": self.contexts, **arrays})
+        return json.dumps(
+            {"method": METHOD, "sources": self.sources, "limits": vars(self.limits), "contexts": self.contexts, **arrays}
+        )
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,16 +240,20 @@ class Policy:
         """
         try:
             held: dict[str, Any] = json.loads((folder / _FILE).read_text())
+            if held.pop("method") != METHOD:
+                raise ValueError("it is a version of another kind")
             contexts = tuple((region, slot, activity) for region, slot, activity in held.pop("contexts"))
             sources, limits = tuple(held.pop("sources")), Limits(**held.pop("limits"))
             arrays = {name: np.array(values, dtype=np.float64) for name, values in held.items()}
             policy = Policy(sources=sources, limits=limits, contexts=contexts, **arrays)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{folder / _FILE} holds no policy that can be read ({error}): take up an earlier one") from None
-        shape = (len(contexts), len(sources))
-        shares = policy.share_CS
-        if any(values.shape != shape or not np.isfinite(values).all() for values in arrays.values()):
-            raise ValueError(f"{folder / _FILE} is damaged: not {shape} numbers of each kind; take up an earlier one")
+        shares, of_ranks = policy.share_CS, policy.shown_K.shape
+        shapes = {name: of_ranks if name.endswith("_K") else (len(contexts), len(sources)) for name in arrays}
+        if any(values.shape != shapes[name] or not np.isfinite(values).all() for name, values in arrays.items()):
+            raise ValueError(
+                f"{folder / _FILE} is damaged: not as many numbers of each kind as there must be; take up an earlier one"
+            )
         if (shares < 0).any() or not np.allclose(shares.sum(axis=1), 1.0) or EVERYWHERE not in contexts:
             raise ValueError(f"{folder / _FILE} is damaged: shares that do not sum to 1; take up an earlier one")
         return policy
@@ -233,22 +279,34 @@ def _overall(policy: Policy, place: int) -> float:
     return float(np.clip(policy.earned_CS[place].sum() / max(policy.seen_CS[place].sum(), 1e-12), 0.0, 1.0))
 
 
-def _sums(feedback: Feedback, examined_K: np.ndarray, known: Policy, lists: float) -> Iterable[np.ndarray]:
-    """`seen`, `spread` and `earned` of one day, each (C, S), in each context those of all narrower ones too."""
-    shape = known.share_CS.shape
-    looked_E = examined_K[feedback.rank_E]
+def _sum_of(one_K: np.ndarray, other_K: np.ndarray) -> np.ndarray:
+    """Of lists that may have become longer or shorter."""
+    total_K = np.zeros(max(len(one_K), len(other_K)))
+    total_K[: len(one_K)] += one_K
+    total_K[: len(other_K)] += other_K
+    return total_K
+
+
+def evidence(feedback: Feedback, policy: Policy, examined_K: np.ndarray, shuffled: tuple[np.ndarray, np.ndarray]) -> Evidence:
+    """What a day's answers say; `shuffled`: of shuffled lists how many entries there were at each rank, and what they earned.
+
+    Whoever looks at more than so many lists in a day counts for these: each entry for less.
+    """
+    looked_E = examined_K[feedback.rank_E] * feedback.shown_E
     _, user_E = np.unique(feedback.user_E, return_inverse=True)
-    # Whoever looks at more than so many lists in a day counts for these: each entry for less.
     looked_U = np.bincount(user_E, weights=looked_E) if len(user_E) else np.zeros(0)
-    counts_E = np.minimum(1.0, lists * examined_K.sum() / np.maximum(looked_U, 1e-12))[user_E]
-    weight_ES = agreeing(feedback.agreed_E, shape[1]) * (counts_E / feedback.propensity_E)[:, None]
-    row = {context: place for place, context in enumerate(known.contexts)}
+    most = policy.limits.lists_per_user * examined_K.sum()
+    counts_E = np.minimum(1.0, most / np.maximum(looked_U, 1e-12))[user_E]
+    weight_ES = agreeing(feedback.agreed_E, len(policy.sources)) * (counts_E / feedback.propensity_E)[:, None]
+    sums = [np.zeros((len(feedback.contexts), len(policy.sources))) for _ in range(3)]
     entries = (weight_ES * looked_E[:, None], weight_ES**2 * looked_E[:, None], weight_ES * feedback.reward_E[:, None])
-    sums = tuple(np.zeros(shape) for _ in entries)
-    chains = [[row[wider] for wider in ancestry(context)] for context in feedback.contexts]
-    for total, value_ES in zip(sums, entries, strict=True):
-        own = np.zeros((len(feedback.contexts), shape[1]))
-        np.add.at(own, feedback.context_E, value_ES)
-        for value_S, chain in zip(own, chains, strict=True):
-            total[chain] += value_S
-    return sums
+    for total_CS, value_ES in zip(sums, entries, strict=True):
+        np.add.at(total_CS, feedback.context_E, value_ES)
+    return Evidence(
+        contexts=feedback.contexts,
+        seen_CS=sums[0],
+        spread_CS=sums[1],
+        earned_CS=sums[2],
+        shown_K=shuffled[0],
+        answered_K=shuffled[1],
+    )

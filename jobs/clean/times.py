@@ -8,7 +8,7 @@ from datetime import datetime
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from conf.mapping import Events, Surroundings
+from conf.mapping import Events, Feedback, Surroundings
 
 ORDER_BEGINS = datetime(2000, 1, 1)
 # Strict: a cast alone would take "12:30" for a time of today and "2024" for New Year.
@@ -22,7 +22,7 @@ _LAST_SECOND = 253_402_300_799  # of the year 9999
 _ZONE_LETTERS = re.compile(r"[VzOXxZ]")
 
 
-def event_timestamp(written: Column, feed: Events | Surroundings) -> Column:
+def event_timestamp(written: Column, feed: Events | Surroundings | Feedback) -> Column:
     """The time, UTC; null where it cannot be read. Never raises: one bad row must not stop the good ones."""
     text = F.trim(written)
     if feed.time_format == "iso":

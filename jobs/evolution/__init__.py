@@ -27,7 +27,8 @@ from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import INTEREST, in_force
 from jobs.lake.store import keyframes
 from jobs.score import batches_of
-from jobs.score.lists import EVENT_FIELDS, end_of, keep_to_own_cores, places_of
+from jobs.score.lists import keep_to_own_cores
+from jobs.score.moments import EVENT_FIELDS, end_of, places_of
 from models import registry
 from models.queries import Vocabulary
 

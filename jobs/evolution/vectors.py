@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.score.lists import EVENT_FIELDS, end_of, keep_to_own_cores
+from jobs.score.lists import keep_to_own_cores
+from jobs.score.moments import EVENT_FIELDS, end_of
 
 if TYPE_CHECKING:
     from models.interest import InterestModel

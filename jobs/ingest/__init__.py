@@ -33,6 +33,8 @@ from jobs.lake.tombstones import tombstones
 
 __all__ = ["first_day", "raw_events", "run"]
 
+FEEDBACK, RAW_FEEDBACK = "feedback", "raw_feedback"
+
 
 def run(context: Context) -> None:
     """Count everything, so that what cannot be read stops the run before it writes; then write.
@@ -76,7 +78,9 @@ def run(context: Context) -> None:
     if left_out:
         context.note(erased=left_out)
     _write(context, of_days, key)
-    _add_to_vault(context, found.user_ids.where(context.days.where()).select("user_id"), key)
+    # Feedback comes from outside and may name anybody: ids are taken from what people did.
+    known = found.user_ids.where(context.days.where() + f" AND feed != '{FEEDBACK}'")
+    _add_to_vault(context, known.select("user_id"), key)
     if CONTEXT in of_days:
         _write_told(context, CONTEXT, told(of_days[CONTEXT], sources[CONTEXT].feed), context_by_day)
     if RELATIONS in of_days:
@@ -160,6 +164,8 @@ def _write(context: Context, rows: dict[str, DataFrame], key: bytes) -> None:
     if "users" in rows:
         hidden = rows["users"].withColumn("user_id", pseudonym_column(F.col("user_id"), key))
         context.write("users", users_by_day(hidden, context.before("users")))
+    if FEEDBACK in rows:
+        context.write(RAW_FEEDBACK, _as_contract(RAW_FEEDBACK, _hidden(rows[FEEDBACK], key)))
 
 
 def _write_told(context: Context, name: str, rows: DataFrame, by_day: Callable[[DataFrame, DataFrame], DataFrame]) -> None:
@@ -180,14 +186,18 @@ def raw_events(rows: DataFrame, feed: Events, key: bytes, privacy: Privacy) -> D
     only a row that repeats another in full may be taken for its duplicate. It is keyed: from an
     open hash and the rest of the row one could try out the addresses and positions that were left out.
     """
-    hidden = rows.withColumn("user_id", pseudonym_column(F.col("user_id"), key)).withColumn("row_hash", _row_hash(key))
-    shown = limited(hidden, privacy)
-    made = {"event_type": _event_type(feed)}
-    columns = []
-    for column in TABLES["raw_events"].columns:
-        given = F.col(column.name) if column.name in shown.columns else F.lit(None)
-        columns.append(made.get(column.name, given).cast(column.type).alias(column.name))
-    return shown.select(*columns)
+    shown = limited(_hidden(rows, key), privacy)
+    return _as_contract("raw_events", shown.withColumn("event_type", _event_type(feed)))
+
+
+def _hidden(rows: DataFrame, key: bytes) -> DataFrame:
+    return rows.withColumn("user_id", pseudonym_column(F.col("user_id"), key)).withColumn("row_hash", _row_hash(key))
+
+
+def _as_contract(table: str, rows: DataFrame) -> DataFrame:
+    """The table's columns, null where the source has none such."""
+    given = {name: F.col(name) for name in rows.columns}
+    return rows.select(*[given.get(one.name, F.lit(None)).cast(one.type).alias(one.name) for one in TABLES[table].columns])
 
 
 def _row_hash(key: bytes) -> Column:

@@ -110,7 +110,7 @@ def marked(frame: DataFrame, known: Tombstones | None) -> DataFrame:
 class Survey:
     """What the sources hold.
 
-    `prints`: of each day with rows. `user_ids`: day and user_id as the caller writes it, without those of erased persons.
+    `prints`: of each day with rows. `user_ids`: day, feed and user_id as the caller writes it, without those of erased persons.
     """
 
     prints: dict[date, Fingerprint]
@@ -155,7 +155,7 @@ def survey(feeds: Mapping[str, DataFrame], key: bytes, counted: Collection[str])
             erased=known.erased + (row.erased if row.feed == EVENTS else 0),
         )
     has_id = F.col("user_id").isNotNull() & (F.col("erased") == 0)
-    return Survey(prints=found, user_ids=of_users.where(has_id).select("day", "user_id"))
+    return Survey(prints=found, user_ids=of_users.where(has_id).select("day", "feed", "user_id"))
 
 
 def _hash(frame: DataFrame, feed: str, salt: str) -> Column:

@@ -10,8 +10,8 @@ from datetime import date
 
 from jobs.lake import logs
 
-INTEREST, LABELLER = "interest", "labeller"
-KINDS = (INTEREST, LABELLER)
+INTEREST, LABELLER, POLICY = "interest", "labeller", "policy"
+KINDS = (INTEREST, LABELLER, POLICY)
 BASELINE, RANKER = "baseline", "ranker"  # kinds of versions, which serve in an interest model's place
 RULE = "rule"  # what serves where no labeller does; no version of the registry
 

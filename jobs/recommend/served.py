@@ -16,7 +16,8 @@ from conf.settings import Settings
 from jobs.lake.consent import LOCATION
 from jobs.lake.publications import in_force
 from jobs.query import pseudonym_of
-from jobs.score.lists import EVENT_FIELDS, Moment, Scorer
+from jobs.score.lists import Scorer
+from jobs.score.moments import EVENT_FIELDS, Moment
 from jobs.seeing.reading import Reader, Row, literal
 from models.registry import load_ranker
 

@@ -4,7 +4,7 @@ A slot is asked about at its middle hour in the week that follows the day: on a 
 Wednesday, at the weekend Saturday; nights count to the day they begin, so theirs is 02:00 on the
 Thursday and the Sunday. The user is taken to be at the main place of that slot (`user_places`), else
 where last seen. `any` hides the hour and asks from where the user was last seen, right after the day.
-Who has done nothing for some days is asked as on an earlier one (`jobs.score.lists.ASKED_FROM`).
+Who has done nothing for some days is asked as on an earlier one (`jobs.score.moments.ASKED_FROM`).
 Logs without times have `any` alone, asked one second after the user's last event.
 
 While the same version serves, only those are ranked again whose lists may come out different (`jobs.score.due`);
@@ -26,11 +26,13 @@ from pyspark.sql import functions as F
 from conf.contracts import ANY_SLOT, SLOTS
 from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
-from jobs.lake.publications import in_force
+from jobs.lake.publications import POLICY, in_force
 from jobs.lake.store import keyframes
+from jobs.score.blending import Blend
 from jobs.score.due import told_before, users_due
 from jobs.score.items import collected, item_facts, ruled
-from jobs.score.lists import EVENT_FIELDS, Scorer
+from jobs.score.lists import Scorer
+from jobs.score.moments import EVENT_FIELDS
 from models.baselines import BASELINES
 
 if TYPE_CHECKING:
@@ -62,14 +64,17 @@ def run(context: Context) -> None:
         targets=settings.mapping.target_events,
         caps=settings.score.caps,
         diversity=settings.score.diversity,
+        blend=(blend := policy_in_force(context)),
     )
+    if blend is not None:
+        context.note(policy=blend.name)
     lists, places = context.before("recommendations"), context.state("user_places")
-    if (told := told_before(context, served.model_version, Path(served.folder), catalogue)) is not None:
+    if (told := told_before(context, served.model_version, blend, Path(served.folder), catalogue)) is not None:
         due = users_due(context, told).persist()
         sequences, places, lists = (rows.join(due, on="user_id", how="left_semi") for rows in (sequences, places, lists))
     users = scoring_input(sequences, places, digests(lists))
     context.note(ranked="everybody" if told is None else "who may get other lists")
-    rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, context.days.last)
+    rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, blend, context.days.last)
     if keyframes(context.days, context.first_day):
         rows = rows.persist()  # read twice: as changes and for the copies
     context.note(model_version=served.model_version, source=served.source)
@@ -109,20 +114,48 @@ def served_version(context: Context) -> Served | None:
     )
 
 
+def policy_in_force(context: Context) -> Blend | None:
+    """The policy that mixes lists, as it was before the run; None: none learnt yet, or the settings say none.
+
+    Raises:
+        ValueError: the registry does not know it.
+    """
+    settings = context.settings.policy
+    if settings.by == "none":
+        return None
+    found = in_force(context.log_rows("publications"), before=context.days.last + timedelta(days=1), kind=POLICY)
+    if found is None:
+        return None
+    known = context.log_rows("model_versions", f"model_version = '{found['model_version']}'")
+    if not known:
+        raise ValueError(f"policy {found['model_version']} is published but not in model_versions: publish another")
+    return Blend.of(context.lake.path(known[-1]["folder"]), found["model_version"], settings, context.days.last)
+
+
 def digests(lists: DataFrame) -> DataFrame:
     """One number per user that tells two states of the user's lists apart: `user_id, digest_before`."""
-    compared = F.xxhash64("slot", "rank", "item_id", "score", "source", "reason", "model_version")
+    compared = F.xxhash64(*_COMPARED)
     return lists.groupBy("user_id").agg(F.bit_xor(compared).alias("digest_before"))
+
+
+_OF_ENTRY = ("slot", "rank", "item_id", "score", "reason", "propensity")
+_COMPARED = (*_OF_ENTRY, "source", "model_version", "policy_context", "holdout")
 
 
 def _digest(lists: Column, served: Served) -> Column:
     """`digests` of an array of entries."""
-    source, version = F.lit(served.source), F.lit(served.model_version)
+    version = F.lit(served.model_version)
     return F.aggregate(
         lists,
         F.lit(0).cast("bigint"),
         lambda so_far, entry: so_far.bitwiseXOR(
-            F.xxhash64(entry.slot, entry.rank, entry.item_id, entry.score, source, entry.reason, version)
+            F.xxhash64(
+                *[entry[name] for name in _OF_ENTRY],
+                F.coalesce(entry.source, F.lit(served.source)),
+                version,
+                "policy_context",
+                "holdout",
+            )
         ),
     )
 
@@ -144,6 +177,7 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
             "user_id",
             *[F.col(f"events.{field}").alias(field) for field in EVENT_FIELDS],
             "seen",
+            F.try_element_at(F.array_compact("events.region"), F.lit(-1)).alias("region"),
             F.when(F.col("events_total") > F.size("events"), F.size("events")).otherwise(0).alias("kept"),
             F.col("mains.latitude").alias("place_latitude"),
             F.col("mains.longitude").alias("place_longitude"),
@@ -152,9 +186,9 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
     )
 
 
-def changed_lists(scored: DataFrame, served: Served, day: date) -> DataFrame:
+def changed_lists(scored: DataFrame, served: Served, blend: Blend | None, day: date) -> DataFrame:
     """Rows of `recommendations` for the users whose lists differ from before; a gone row where none is left."""
-    gone = F.size("lists") == 0
+    gone, version = F.size("lists") == 0, None if blend is None else blend.version
     differs = F.col("digest_before").isNull() | (F.col("digest_before") != _digest(F.col("lists"), served))
     nothing = F.struct(
         F.lit(ANY_SLOT).alias("slot"),
@@ -162,11 +196,17 @@ def changed_lists(scored: DataFrame, served: Served, day: date) -> DataFrame:
         F.lit("").alias("item_id"),
         F.lit(0.0).alias("score"),
         F.lit("").alias("reason"),
+        F.lit(None).cast("string").alias("source"),
+        F.lit(1.0).alias("propensity"),
     )
     return (
         scored.where(F.when(gone, F.col("digest_before").isNotNull()).otherwise(differs))
         .select(
-            "user_id", gone.alias("gone"), F.explode(F.when(gone, F.array(nothing)).otherwise(F.col("lists"))).alias("entry")
+            "user_id",
+            "policy_context",
+            "holdout",
+            gone.alias("gone"),
+            F.explode(F.when(gone, F.array(nothing)).otherwise(F.col("lists"))).alias("entry"),
         )
         .select(
             "user_id",
@@ -174,11 +214,13 @@ def changed_lists(scored: DataFrame, served: Served, day: date) -> DataFrame:
             "entry.rank",
             "entry.item_id",
             "entry.score",
-            F.lit(served.source).alias("source"),
+            F.coalesce("entry.source", F.lit(served.source)).alias("source"),
             "entry.reason",
             F.lit(served.model_version).alias("model_version"),
-            F.lit(None).cast("string").alias("policy_version"),
-            F.lit(1.0).alias("propensity"),
+            F.when(F.col("entry.source").isNotNull(), F.lit(version)).cast("string").alias("policy_version"),
+            "entry.propensity",
+            "policy_context",
+            "holdout",
             "gone",
             F.lit(day).alias("changed_on"),
             F.lit(day).alias("day"),

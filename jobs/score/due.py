@@ -22,7 +22,8 @@ from conf.settings import Score
 from jobs.lake import consent
 from jobs.lake.context import Context
 from jobs.lake.store import Days, keyframe_before
-from jobs.score.lists import ASKED_FROM, end_of
+from jobs.score.blending import Blend
+from jobs.score.moments import ASKED_FROM, end_of
 from jobs.score.reasons import rounded
 from jobs.staleness import standing
 from models.queries import Vocabulary
@@ -30,13 +31,15 @@ from models.queries import Vocabulary
 _TOLD = ("title", "category", "told_users", "withdrawn")
 
 
-def told_before(context: Context, model_version: str, folder: Path, catalogue: pa.Table) -> DataFrame | None:
+def told_before(
+    context: Context, model_version: str, blend: Blend | None, folder: Path, catalogue: pa.Table
+) -> DataFrame | None:
     """The items of which lists say something else now, `item_id`; None: everybody is to be ranked again.
 
-    folder: of the version. catalogue: `item_facts` of today.
+    folder: of the version. blend: the policy that mixes lists. catalogue: `item_facts` of today.
     """
     yesterday = context.days.last - timedelta(days=1)
-    if context.bootstrap or not _goes_on(context, yesterday, model_version):
+    if context.bootstrap or not _goes_on(context, yesterday, model_version, blend):
         return None
     from models import registry  # loads torch, which a night on which everybody is ranked leaves to Spark's workers
 
@@ -56,10 +59,14 @@ def told_before(context: Context, model_version: str, folder: Path, catalogue: p
     return context.spark.createDataFrame(changed)
 
 
-def _goes_on(context: Context, yesterday: date, model_version: str) -> bool:
-    """Whether the lists of the day before are what this version, code and settings made of what was known then."""
+def _goes_on(context: Context, yesterday: date, model_version: str, blend: Blend | None) -> bool:
+    """Whether the lists of the day before are what this version, policy, code and settings made of what was known then."""
     run = standing(context.settings, "score", yesterday)
-    return run is not None and json.loads(run["details"]).get("model_version") == model_version
+    if run is None:
+        return False
+    details = json.loads(run["details"])
+    policy = None if blend is None else blend.name
+    return details.get("model_version") == model_version and details.get("policy") == policy
 
 
 def _ranked_by(rules: Score) -> tuple[str, ...]:

@@ -6,20 +6,19 @@ Shape suffixes: N lists, K ranks, S sources, E entries.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jobs.simulate.readers import SOURCES, Plan, Visits, World, as_numbers
 from models import chance
 from models.mixing import Mixed, mix
-from models.policy import EVERYWHERE, Feedback, Limits, Policy
-from models.position_bias import Examined, from_shuffled
+from models.policy import EVERYWHERE, Evidence, Feedback, Limits, Policy, evidence
 from models.top_k import ABSENT
 
 # Of lists this share is shown in a shuffled order, to learn how much less is looked at further down. No policy learns from it.
 SHUFFLED = 0.05
-Next = Callable[[Policy, Feedback, np.ndarray, int], Policy]
+Next = Callable[[Policy, Evidence, int], Policy]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,27 +28,6 @@ class Night:
     reward: float
     best: float
     policy: Policy
-
-
-@dataclass(kw_only=True)
-class Looked:
-    """How much is looked at each rank, from shuffled lists; older nights for less."""
-
-    ranks: int
-    half_life_days: float = 14.0
-    shown_K: np.ndarray = field(init=False)
-    answered_K: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.shown_K, self.answered_K = np.zeros(self.ranks), np.zeros(self.ranks)
-
-    def learn(self, item_NK: np.ndarray, taken_NK: np.ndarray) -> None:
-        fading = 0.5 ** (1.0 / self.half_life_days)
-        self.shown_K = fading * self.shown_K + (item_NK != ABSENT).sum(axis=0)
-        self.answered_K = fading * self.answered_K + taken_NK.sum(axis=0)
-
-    def told(self) -> Examined:
-        return from_shuffled(self.shown_K, self.answered_K) or Examined.evenly(self.ranks)
 
 
 def only(source: str) -> Policy:
@@ -66,19 +44,19 @@ def of_shares(share_S: np.ndarray) -> Policy:
     )  # fmt: skip
 
 
-def adaptive(policy: Policy, feedback: Feedback, examined_K: np.ndarray, seed: int) -> Policy:
-    return policy.after(feedback, examined_K, seed)
+def adaptive(policy: Policy, told: Evidence, seed: int) -> Policy:
+    return policy.after(told, seed)
 
 
-def unmoved(policy: Policy, feedback: Feedback, examined_K: np.ndarray, seed: int) -> Policy:
+def unmoved(policy: Policy, told: Evidence, seed: int) -> Policy:
     return policy
 
 
-def greedy(policy: Policy, feedback: Feedback, examined_K: np.ndarray, seed: int) -> Policy:
+def greedy(policy: Policy, told: Evidence, seed: int) -> Policy:
     """All from the source that has earned most so far, and never another look at the others."""
-    learnt = policy.after(feedback, examined_K, seed)
+    learnt = policy.after(told, seed)
     best_C = learnt.worth()[0].argmax(axis=1)
-    return Policy(**{**vars(learnt), "share_CS": np.eye(len(SOURCES))[best_C]})
+    return replace(learnt, share_CS=np.eye(len(SOURCES))[best_C])
 
 
 def strategies(limits: Limits | None = None) -> dict[str, tuple[Policy, Next]]:
@@ -92,9 +70,11 @@ def strategies(limits: Limits | None = None) -> dict[str, tuple[Policy, Next]]:
     }
 
 
-def play(plan: Plan, begin: Policy, follow: Next, nights: int) -> Iterator[Night]:
-    """Each night: who comes gets a list, mixed as the policy says, and answers it."""
-    world, policy, looked = World(plan=plan), begin, Looked(ranks=plan.k)
+def play(
+    plan: Plan, begin: Policy, follow: Next, nights: int, told: Callable[[Feedback], Feedback] = lambda feedback: feedback
+) -> Iterator[Night]:
+    """Each night: who comes gets a list, mixed as the policy says, and answers it; `told`: what comes back of that."""
+    world, policy = World(plan=plan), begin
     for night in range(nights):
         visits = world.visits()
         worth_NV = world.worth(visits)
@@ -107,9 +87,9 @@ def play(plan: Plan, begin: Policy, follow: Next, nights: int) -> Iterator[Night
             policy=policy,
         )
         is_shuffled_N = (shown_NK != mixed.item_BK).any(axis=1)
-        looked.learn(shown_NK[is_shuffled_N], taken_NK[is_shuffled_N])
-        feedback = feedback_of(visits, mixed, taken_NK, ~is_shuffled_N)
-        policy = follow(policy, feedback, looked.told().examined_K, night)
+        shuffled = (shown_NK[is_shuffled_N] != ABSENT).sum(axis=0), taken_NK[is_shuffled_N].sum(axis=0)
+        feedback = told(feedback_of(visits, mixed, taken_NK, ~is_shuffled_N))
+        policy = follow(policy, evidence(feedback, policy, policy.examined(plan.k), shuffled), night)
         world.live(visits, shown_NK, taken_NK)
 
 
@@ -136,4 +116,5 @@ def feedback_of(visits: Visits, mixed: Mixed, taken_NK: np.ndarray, kept_N: np.n
         agreed_E=mixed.agreed_BK[row_E, rank_E],
         propensity_E=mixed.propensity_BK[row_E, rank_E],
         reward_E=taken_NK[row_E, rank_E].astype(np.float64),
+        shown_E=np.ones(len(row_E)),
     )

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from jobs.simulate.closed_loop import Looked, of_shares, play, shown, strategies
+from jobs.simulate.closed_loop import of_shares, play, shown, strategies
 from jobs.simulate.readers import SOURCES, Plan, World
 from models.mixing import mix
 from models.off_policy import Answered, evaluated
@@ -141,19 +142,20 @@ def logged(world: World) -> Answered:
 def bias(nights: int, users: int) -> None:
     for clicks in ("position", "cascade"):
         world, share = World(plan=Plan(users=users, seed=FIRST_SEED, clicks=clicks)), of_shares(LOGGING)
-        looked, seen, truth = Looked(ranks=world.plan.k, half_life_days=1e9), [], []
+        shown_K, answered_K, seen, truth = np.zeros(world.plan.k), np.zeros(world.plan.k), [], []
         for night in range(nights):
             visits = world.visits()
             worth_NV = world.worth(visits)
             mixed, _ = shown(world, share, visits, night)
             order_NK = np.argsort(world.random.random(mixed.item_BK.shape), axis=1)
             shuffled_NK = np.take_along_axis(mixed.item_BK, order_NK, axis=1)
-            looked.learn(shuffled_NK, world.answers(shuffled_NK, worth_NV))
+            shown_K += (shuffled_NK != ABSENT).sum(axis=0)
+            answered_K += world.answers(shuffled_NK, worth_NV).sum(axis=0)
             truth.append(world.examined(shuffled_NK, worth_NV).mean(axis=0))
             seen.append(entries(mixed, world.answers(mixed.item_BK, worth_NV)))
         planted_K = np.mean(truth, axis=0) / np.mean(truth, axis=0)[0]
         rank_E, answered_E, agreed_E = (np.concatenate(parts) for parts in zip(*seen, strict=True))
-        shuffled = from_shuffled(looked.shown_K, looked.answered_K)
+        shuffled = from_shuffled(shown_K, answered_K)
         assert shuffled is not None
         held = float(((shuffled.low_K <= planted_K) & (planted_K <= shuffled.high_K))[1:].mean())
         em = regression_em(rank_E, answered_E, agreed_E, world.plan.k)
@@ -161,7 +163,7 @@ def bias(nights: int, users: int) -> None:
         for method, told_K in (("shuffled", shuffled.examined_K), ("em", em.examined_K), ("plain rates", rate_K / rate_K[0])):
             off_K = np.abs(told_K / planted_K - 1.0)
             say(
-                "policy-bias", clicks=clicks, method=method, lists=int(looked.shown_K[0]), worst=round(float(off_K.max()), 3),
+                "policy-bias", clicks=clicks, method=method, lists=int(shown_K[0]), worst=round(float(off_K.max()), 3),
                 mean=round(float(off_K[1:].mean()), 3), **({"intervals_hold": held} if method == "shuffled" else {}),
             )  # fmt: skip
 
@@ -178,7 +180,7 @@ def attack(seeds: int) -> None:
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             plan = Plan(seed=seed)
             begin, follow = strategies()["adaptive"]
-            nights = list(play(plan, begin, attacked(follow, part), NIGHTS))
+            nights = list(play(plan, begin, follow, NIGHTS, told=forged(part)))
             policies = [night.policy.shares([EVERYWHERE])[0] for night in nights]
             shares.append(float(policies[-1][SOURCES.index("random")]))
             steps.append(max(0.5 * np.abs(after - before).sum() for before, after in pairwise(policies)))
@@ -189,14 +191,13 @@ def attack(seeds: int) -> None:
         )  # fmt: skip
 
 
-def attacked(follow: Any, part: float) -> Any:
-    def forged(policy: Any, feedback: Any, examined_K: np.ndarray, seed: int) -> Any:
+def forged(part: float) -> Any:
+    def told(feedback: Any) -> Any:
         is_forger_E = feedback.user_E < part * Plan().users
-        bit = 1 << SOURCES.index("random")
-        reward_E = np.where(is_forger_E, (feedback.agreed_E & bit) > 0, feedback.reward_E).astype(np.float64)
-        return follow(policy, type(feedback)(**{**vars(feedback), "reward_E": reward_E}), examined_K, seed)
+        is_random_E = (feedback.agreed_E & (1 << SOURCES.index("random"))) > 0
+        return replace(feedback, reward_E=np.where(is_forger_E, is_random_E, feedback.reward_E).astype(np.float64))
 
-    return forged
+    return told
 
 
 def main(arguments: list[str]) -> None:

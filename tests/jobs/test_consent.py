@@ -234,7 +234,15 @@ def test_a_snapshot_holds_no_row_that_may_no_longer_be_used(spark):
 def test_lists_of_people_who_forbid_it_are_not_delivered(spark, bootstrapped, make_context, tmp_path):
     context = seen(make_context, bootstrapped, "export")
     entry = {"slot": "any", "rank": 1, "item_id": "i", "score": 1.0, "source": "s", "reason": "r", "model_version": "m"}
-    entry |= {"policy_version": None, "propensity": 1.0, "gone": False, "changed_on": NEXT, "day": NEXT}
+    entry |= {
+        "policy_version": None,
+        "propensity": 1.0,
+        "policy_context": None,
+        "holdout": None,
+        "gone": False,
+        "changed_on": NEXT,
+        "day": NEXT,
+    }
     names = TABLES["recommendations"].names
     rows = [tuple({**entry, "user_id": me(user)}[name] for name in names) for user in SAID]
     context.write("recommendations", spark.createDataFrame(rows, spark_schema(TABLES["recommendations"])))

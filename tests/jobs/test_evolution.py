@@ -15,7 +15,7 @@ from jobs.evolution import IDLE_DAYS, LEAST_SHARE, TABLE, vectors
 from jobs.lake import logs
 from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
-from jobs.score.lists import EVENT_FIELDS, end_of
+from jobs.score.moments import EVENT_FIELDS, end_of
 from models import registry
 from models.histories import Moments, event_columns, histories_from_events, queries_before
 from models.interest import InterestModel, new_network

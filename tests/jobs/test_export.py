@@ -28,7 +28,8 @@ from tests.jobs.delivering import DAY, NASTY, SCHEMA, delivery, lists
 KEY = ("user_id", "rank")
 ENTRY = {
     "user_id": "anna", "slot": "any", "rank": 1, "item_id": "i1", "score": 0.5, "source": "model:transformer",
-    "reason": "chosen by 2 users", "model_version": "v1", "policy_version": None, "propensity": 1.0, "gone": False,
+    "reason": "chosen by 2 users", "model_version": "v1", "policy_version": None, "propensity": 1.0,
+    "policy_context": None, "holdout": None, "gone": False,
     "changed_on": DAY, "day": DAY,
 }  # fmt: skip
 

@@ -35,6 +35,7 @@ DRIFT = {
 ENTRY = {
     "user_id": "ab" * 32, "slot": "any", "rank": 1, "item_id": "i1", "score": 1.0, "source": "model:transformer",
     "reason": f"you visited {HOSTILE} twice", "model_version": "v1", "policy_version": None, "propensity": 1.0,
+    "policy_context": None, "holdout": None,
     "gone": False, "changed_on": DAY, "day": DAY,
 }  # fmt: skip
 EVENT = {

@@ -20,6 +20,7 @@ from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
 from jobs.pipeline import STEPS
 from jobs.provenance import code_version, settings_hash
+from jobs.score.blending import Blend
 from models.queries import FIRST as FIRST_INDEX
 from models.queries import Vocabulary
 
@@ -419,19 +420,31 @@ def test_what_is_no_condition_over_items_is_named(make_context, make_settings, k
         score.ruled(context.state("items"), context.settings.score, FIRST)
 
 
-def test_the_digest_of_stored_rows_is_that_of_scored_ones(spark):
-    entry = "array(struct('any' AS slot, 1 AS rank, 'i' AS item_id, 0.1D AS score, 'why' AS reason))"
-    scored = spark.range(1).select(
-        F.lit("u").alias("user_id"), F.lit(None).cast("bigint").alias("digest_before"), F.expr(entry).alias("lists")
+@pytest.mark.parametrize("source", ["CAST(NULL AS STRING)", "'own+popular'"])
+def test_the_digest_of_stored_rows_is_that_of_scored_ones(spark, source):
+    entry = (
+        f"array(struct('any' AS slot, 1 AS rank, 'i' AS item_id, 0.1D AS score, 'why' AS reason, {source} AS source, "
+        "0.25D AS propensity))"
     )
+    user = ("user_id", "policy_context", "holdout")
+    scored = spark.range(1).select(
+        F.lit("u").alias("user_id"), F.lit("|new").alias("policy_context"), F.lit(False).alias("holdout"),
+        F.lit(None).cast("bigint").alias("digest_before"), F.expr(entry).alias("lists"),
+    )  # fmt: skip
     served = score.Served(model_version="v", folder="", source="s")
-    rows = score.changed_lists(scored, served, FIRST)
-    again = scored.drop("digest_before").join(score.digests(rows), on="user_id").select("user_id", "digest_before", "lists")
-    assert score.changed_lists(again, served, FIRST).count() == 0
+    blend = Blend(folder="", version="p", week=1, shuffled=0.0, holdout=0.0)
+    rows = score.changed_lists(scored, served, blend, FIRST)
+    is_mixed = source.startswith("'")
+    assert [(row.source, row.policy_version) for row in rows.collect()] == [("own+popular", "p") if is_mixed else ("s", None)]
+    again = scored.drop("digest_before").join(score.digests(rows), on="user_id").select(*user, "digest_before", "lists")
+    assert score.changed_lists(again, served, blend, FIRST).count() == 0
     for other in (
         score.Served(model_version="w", folder="", source="s"),
-        score.Served(model_version="v", folder="", source="t"),
+        *([] if is_mixed else [score.Served(model_version="v", folder="", source="t")]),
     ):
-        assert score.changed_lists(again, other, FIRST).count() == 1
-    nudged = again.withColumn("lists", F.expr(entry.replace("0.1D", f"{np.nextafter(0.1, 1)}D")))
-    assert score.changed_lists(nudged, served, FIRST).count() == 1
+        assert score.changed_lists(again, other, blend, FIRST).count() == 1
+    for value in ("0.1D", "0.25D"):
+        nudged = again.withColumn("lists", F.expr(entry.replace(value, f"{np.nextafter(float(value[:-1]), 1)}D")))
+        assert score.changed_lists(nudged, served, blend, FIRST).count() == 1
+    for name, other in (("policy_context", F.lit("|some")), ("holdout", F.lit(True))):
+        assert score.changed_lists(again.withColumn(name, other), served, blend, FIRST).count() == 1

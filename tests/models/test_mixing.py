@@ -72,3 +72,17 @@ def test_who_draws_alone_gives_the_own_order():
     found = mix(best, np.array([[0.0, 1.0]]), np.full((1, 4), 0.999))
     assert found.item_BK.tolist() == [[1, 2, 3, 5]], "and what is lacking comes from the first that has it"
     assert found.propensity_BK.tolist() == [[1.0] * 4]
+
+
+@given(seed=st.integers(0, 2**32 - 1), cap=st.integers(1, 3))
+def test_no_list_holds_more_of_a_kind_than_it_may(seed, cap):
+    rng = np.random.default_rng(seed)
+    best = some_sources(rng, 5, 3, 6, 12)
+    kinds = np.stack([rng.integers(-1, 3, 12), rng.integers(0, 12, 12)])
+    found = mix(best, rng.dirichlet(np.ones(3), 5), rng.random((5, 8)), kind_AV=kinds, cap_A=(cap, 12))
+    for row, items in enumerate(found.item_BK):
+        listed = items[items != ABSENT]
+        held = kinds[0][listed]
+        assert max((int((held == kind).sum()) for kind in range(3)), default=0) <= cap
+        left = np.setdiff1d(best[row][best[row] != ABSENT], listed)
+        assert len(listed) == 8 or all(kinds[0][one] >= 0 and (held == kinds[0][one]).sum() >= cap for one in left)

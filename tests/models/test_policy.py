@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.policy import ANY, EVERYWHERE, Feedback, Limits, Policy, ancestry
+from models.policy import ANY, EVERYWHERE, Feedback, Limits, Policy, ancestry, evidence
 
 SOURCES = ("ranked", "own", "popular")
 EVENLY = np.ones(10)
@@ -27,7 +27,16 @@ def answers(rng, earns, entries=20_000, contexts=(SHIBUYA,), share=(0.8, 0.1, 0.
         agreed_E=1 << source,
         propensity_E=np.array(share)[source],
         reward_E=(rng.random(entries) < np.atleast_2d(earns)[context, source]).astype(float),
+        shown_E=np.ones(entries),
     )
+
+
+def told(feedback, policy, examined=EVENLY):
+    return evidence(feedback, policy, examined, (np.zeros(10), np.zeros(10)))
+
+
+def learnt(policy, feedback, seed=0, examined=EVENLY):
+    return policy.after(told(feedback, policy, examined), seed)
 
 
 def far(before, after, context):
@@ -37,7 +46,7 @@ def far(before, after, context):
 def test_what_earns_most_gets_the_most_and_the_others_their_floor():
     rng, policy = np.random.default_rng(1), Policy.first(SOURCES)
     for night in range(12):
-        policy = policy.after(answers(rng, [0.1, 0.05, 0.2]), EVENLY, seed=night)
+        policy = learnt(policy, answers(rng, [0.1, 0.05, 0.2]), night)
     share = policy.shares([SHIBUYA])[0]
     assert share[2] == pytest.approx(1.0 - 2 * policy.limits.floor)
     assert share[:2] == pytest.approx(policy.limits.floor)
@@ -49,7 +58,7 @@ def test_what_earns_most_gets_the_most_and_the_others_their_floor():
 def test_contexts_differ_where_their_answers_do_and_lend_to_those_without():
     rng, policy = np.random.default_rng(2), Policy.first(SOURCES)
     for night in range(12):
-        policy = policy.after(answers(rng, [[0.2, 0.1, 0.1], [0.1, 0.1, 0.3]], contexts=(SHIBUYA, UENO)), EVENLY, night)
+        policy = learnt(policy, answers(rng, [[0.2, 0.1, 0.1], [0.1, 0.1, 0.3]], contexts=(SHIBUYA, UENO)), night)
     assert policy.shares([SHIBUYA])[0].argmax() == 0
     assert policy.shares([UENO])[0].argmax() == 2
     unheard = policy.shares([("Ginza", "weekend_night", "new"), ("Ginza", "weekend_night", "dormant")])
@@ -60,10 +69,10 @@ def test_contexts_differ_where_their_answers_do_and_lend_to_those_without():
 def test_tastes_that_turn_are_followed():
     rng, policy = np.random.default_rng(3), Policy.first(SOURCES)
     for night in range(20):
-        policy = policy.after(answers(rng, [0.2, 0.1, 0.1]), EVENLY, night)
+        policy = learnt(policy, answers(rng, [0.2, 0.1, 0.1]), night)
     assert policy.shares([SHIBUYA])[0].argmax() == 0
     for nights in range(1, 40):
-        policy = policy.after(answers(rng, [0.1, 0.1, 0.2]), EVENLY, nights)
+        policy = learnt(policy, answers(rng, [0.1, 0.1, 0.2]), nights)
         if policy.shares([SHIBUYA])[0, 2] > 0.9:
             break
     assert nights <= 20
@@ -82,8 +91,9 @@ def test_ranks_that_are_looked_at_less_do_not_count_against_a_source():
         agreed_E=1 << source,
         propensity_E=np.full(len(source), 0.5),
         reward_E=(rng.random(len(source)) < 0.2 * looked[source]).astype(float),
+        shown_E=np.ones(len(source)),
     )
-    mean, _ = Policy.first(SOURCES[:2]).after(feedback, looked).worth()
+    mean, _ = learnt(Policy.first(SOURCES[:2]), feedback, examined=looked).worth()
     assert mean[0] == pytest.approx([0.2, 0.2], abs=0.01)
 
 
@@ -94,7 +104,7 @@ def test_ranks_that_are_looked_at_less_do_not_count_against_a_source():
 def test_no_answers_move_a_policy_by_more_than_a_step(seed, users, reward, source, entries):
     """Forged, coordinated, ten thousand times too many: what they move in one night is bounded, and no source vanishes."""
     rng, limits = np.random.default_rng(seed), Limits(step=0.1, floor=0.01)
-    before = Policy.first(SOURCES, limits).after(answers(rng, [0.1, 0.1, 0.1], 2_000), EVENLY)
+    before = learnt(Policy.first(SOURCES, limits), answers(rng, [0.1, 0.1, 0.1], 2_000))
     forged = Feedback(
         contexts=(SHIBUYA, UENO),
         context_E=rng.integers(0, 2, entries),
@@ -103,8 +113,9 @@ def test_no_answers_move_a_policy_by_more_than_a_step(seed, users, reward, sourc
         agreed_E=np.full(entries, 1 << source),
         propensity_E=rng.choice([0.01, 0.5, 1.0], entries),
         reward_E=np.full(entries, reward),
+        shown_E=np.ones(entries),
     )
-    after = before.after(forged, EVENLY, seed)
+    after = learnt(before, forged, seed)
     for context in after.contexts:
         assert far(before, after, context) <= limits.step + 1e-12
     assert (after.share_CS >= limits.floor - 1e-12).all()
@@ -123,18 +134,19 @@ def test_one_user_counts_for_a_few_lists_however_often():
             agreed_E=np.concatenate([honest.agreed_E, np.full(extra, 1 << 2)]),
             propensity_E=np.concatenate([honest.propensity_E, np.full(extra, 0.1)]),
             reward_E=np.concatenate([honest.reward_E, np.ones(extra)]),
+            shown_E=np.concatenate([honest.shown_E, np.ones(extra)]),
         )
         for extra in (20, 200_000)
     )
-    told = [Policy.first(SOURCES).after(feedback, EVENLY) for feedback in (few, many)]
-    assert told[0].earned_CS == pytest.approx(told[1].earned_CS)
-    assert told[0].seen_CS == pytest.approx(told[1].seen_CS)
+    one, other = (learnt(Policy.first(SOURCES), feedback) for feedback in (few, many))
+    assert one.earned_CS == pytest.approx(other.earned_CS)
+    assert one.seen_CS == pytest.approx(other.seen_CS)
 
 
 def test_the_same_answers_give_the_same_policy_and_it_is_read_back(tmp_path):
     feedback = answers(np.random.default_rng(6), [0.2, 0.1, 0.1])
-    policy = Policy.first(SOURCES).after(feedback, EVENLY, seed=3)
-    assert policy.version == Policy.first(SOURCES).after(feedback, EVENLY, seed=3).version
+    policy = learnt(Policy.first(SOURCES), feedback, 3)
+    assert policy.version == learnt(Policy.first(SOURCES), feedback, 3).version
     policy.save(tmp_path)
     again = Policy.load(tmp_path)
     assert again.version == policy.version
@@ -156,9 +168,9 @@ def test_the_same_answers_give_the_same_policy_and_it_is_read_back(tmp_path):
 )
 def test_a_damaged_policy_is_refused_with_the_file_named(tmp_path, spoil):
     Policy.first(SOURCES).save(tmp_path)
-    path = tmp_path / "policy.json"
+    path = tmp_path / "version.json"
     path.write_text(spoil(json.loads(path.read_text())))
-    with pytest.raises(ValueError, match=r"policy\.json.*take up an earlier one"):
+    with pytest.raises(ValueError, match=r"version\.json.*take up an earlier one"):
         Policy.load(tmp_path)
 
 
@@ -170,3 +182,28 @@ def test_a_floor_that_leaves_no_room_is_refused():
 def test_an_ancestry_names_each_context_once():
     assert ancestry((ANY, ANY, "new")) == [EVERYWHERE, (ANY, ANY, "new")]
     assert ancestry(EVERYWHERE) == [EVERYWHERE]
+
+
+def test_an_answer_that_comes_later_adds_to_what_was_seen_before():
+    """A night's impressions and the next night's clicks on them are worth what both are in one night."""
+    rng = np.random.default_rng(7)
+    whole = answers(rng, [0.3, 0.1, 0.1], 4_000)
+    later = {**vars(whole), "shown_E": np.zeros(4_000)}
+    shown = Feedback(**{**vars(whole), "reward_E": np.zeros(4_000)})
+    policy = Policy.first(SOURCES)
+    at_once = told(whole, policy)
+    first, second = told(shown, policy), told(Feedback(**later), policy)
+    assert first.seen_CS + second.seen_CS == pytest.approx(at_once.seen_CS)
+    assert second.earned_CS.sum() > 0 == first.earned_CS.sum()
+
+
+def test_shuffled_lists_tell_how_much_each_rank_is_looked_at():
+    policy = Policy.first(SOURCES)
+    nothing = answers(np.random.default_rng(8), [0.1, 0.1, 0.1], 10)
+    assert policy.examined(4).tolist() == [1.0] * 4, "as long as nothing is known"
+    shown = np.full(3, 10_000.0)
+    policy = policy.after(evidence(nothing, policy, EVENLY, (shown, shown * [0.2, 0.1, 0.05])))
+    assert policy.examined(3) == pytest.approx([1.0, 0.5, 0.25])
+    assert policy.examined(5) == pytest.approx([1.0, 0.5, 0.25, 0.25, 0.25]), "longer lists end as the known ones do"
+    policy = policy.after(evidence(nothing, policy, EVENLY, (np.full(2, 10.0), np.ones(2))))
+    assert policy.examined(3) == pytest.approx([1.0, 0.5, 0.25], rel=0.01)

@@ -24,7 +24,8 @@ EVENT = {
 }  # fmt: skip
 ENTRY = {
     "user_id": "u", "slot": "any", "rank": 1, "item_id": "i1", "score": 1.0, "source": "model:transformer", "reason": "because",
-    "model_version": "v1", "policy_version": None, "propensity": 1.0, "gone": False, "changed_on": DAY, "day": DAY,
+    "model_version": "v1", "policy_version": None, "propensity": 1.0,
+    "policy_context": None, "holdout": None, "gone": False, "changed_on": DAY, "day": DAY,
 }  # fmt: skip
 
 

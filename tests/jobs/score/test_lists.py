@@ -10,7 +10,8 @@ import torch
 
 from conf.contracts import SLOTS
 from conf.learning import Model
-from jobs.score.lists import ALL_SLOTS, Scorer, slot_hour
+from jobs.score.lists import Scorer
+from jobs.score.moments import ALL_SLOTS, slot_hour
 from models.bulk import BulkScorer
 from models.interest import InterestModel, new_network
 from models.queries import Histories, Vocabulary

@@ -1,0 +1,203 @@
+"""policy: from how lists did, how much of them is to come from which source, by region, slot and activity.
+
+Every night makes the next version from the one before and the answers of the day (`models.policy`): it moves a little, and
+nothing that comes back can move it by more. A day without answers moves it as well, as older ones count for less. Versions are
+in the registry (kind `policy`): `wherewhen rollback --kind policy` goes back, `policy.by: none` mixes no lists from then on.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, time
+from pathlib import Path
+
+import numpy as np
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from conf.contracts import IMPRESSION
+from jobs.lake import logs
+from jobs.lake.context import Context, Skipped
+from jobs.lake.publications import POLICY, in_force
+from jobs.score.blending import PART, SHUFFLED, SOURCES, TOGETHER, context_of, limits_of
+from models import registry
+from models.policy import METHOD, Evidence, Policy
+from models.policy import Context as Of
+
+_PUBLISHED = "published"
+_DIGITS = 6
+_ENTRY = ("user_id", "list_day", "slot", "rank")
+
+
+def run(context: Context) -> None:
+    if context.settings.policy.by == "none":
+        raise Skipped("policy.by is none: lists are the ranking's alone")
+    if context.mapping.feedback is None or not context.mapping.has_times:
+        raise Skipped("the log maps no feedback, or has no times: nothing tells how lists did")
+    before = _before(context)
+    policy = before
+    if not context.bootstrap:
+        earlier = context.before("feedback", context.settings.policy.answer_days + 1)
+        entries = answered(context.arrivals("feedback"), earlier, context.settings.policy.rewards)
+        if (allowed := context.allowing(*context.purposes)) is not None:
+            entries = entries.join(allowed.select("user_id"), on="user_id", how="left_semi")
+        policy = before.after(told(entries, before, context.settings.score.k), seed=context.days.last.toordinal())
+    _publish(context, before, policy)
+
+
+def _before(context: Context) -> Policy:
+    """What was in force before the day, under the limits that are set now."""
+    limits = limits_of(context.settings.policy)
+    found = in_force(context.log_rows("publications"), before=context.days.last, kind=POLICY)
+    if found is None:
+        return Policy.first(SOURCES, limits)
+    known = context.log_rows("model_versions", f"model_version = '{found['model_version']}'")
+    if not known:
+        raise ValueError(f"policy {found['model_version']} is published but not in model_versions: publish another")
+    policy = Policy.load(Path(context.lake.path(known[-1]["folder"])))
+    if policy.sources != SOURCES:
+        context.log.warning("policy: the one before mixed %s, another release's: learning begins anew", policy.sources)
+        return Policy.first(SOURCES, limits)
+    return policy.under(limits)
+
+
+def answered(arrived: DataFrame, earlier: DataFrame, rewards: dict[str, float]) -> DataFrame:
+    """Entries that were shown: user_id, slot, rank, source, propensity, policy_context, `shown`, and the `reward` they earned.
+
+    `shown`: on how many days more than was known before. An entry earns the sum of what was done to it, from 0 up to 1 for
+    each day on which it was shown, and of that what it had not earned before. What nobody says was shown says nothing.
+
+    Args:
+        arrived, earlier: rows of `feedback`, of the day and from before it.
+    """
+    matched = F.col("unmatched").isNull() & F.col("propensity").isNotNull()
+    is_mixed = F.col("policy_version").isNotNull()
+    rows = (
+        arrived.withColumn("_now", F.lit(True)).unionByName(earlier.withColumn("_now", F.lit(False))).where(matched & is_mixed)
+    )
+    worth = F.create_map(*[part for name, value in rewards.items() for part in (F.lit(name), F.lit(value))])
+    value = F.coalesce(F.try_element_at(worth, F.col("event_type")), F.lit(0.0)) if rewards else F.lit(0.0)
+    is_shown = F.col("event_type") == IMPRESSION
+    was, is_now = ~F.col("_now"), F.col("_now")
+    known = rows.groupBy(*_ENTRY).agg(
+        *[F.first(name).alias(name) for name in ("source", "propensity", "policy_context")],
+        F.count_if(is_shown & is_now).alias("_shown_now"),
+        F.count_if(is_shown & was).alias("_shown_before"),
+        F.bool_or(is_now).alias("_told_now"),
+        F.sum(value).alias("_worth"),
+        F.sum(F.when(was, value).otherwise(0.0)).alias("_worth_before"),
+    )
+
+    def earned(worth: str, shown: Column) -> Column:
+        return F.greatest(F.lit(0.0), F.least(shown.cast("double"), F.col(worth)))
+
+    shown = F.col("_shown_now") + F.col("_shown_before")
+    return known.where(F.col("_told_now") & (shown > 0)).select(
+        "user_id",
+        "slot",
+        "rank",
+        "source",
+        "propensity",
+        "policy_context",
+        F.col("_shown_now").cast("double").alias("shown"),
+        (earned("_worth", shown) - earned("_worth_before", F.col("_shown_before"))).alias("reward"),
+    )
+
+
+def told(entries: DataFrame, policy: Policy, k: int) -> Evidence:
+    """`models.policy.evidence` of the entries of all users, in SQL: what is collected grows with contexts alone."""
+    examined_K = policy.examined(k)
+    is_shuffled = F.col("source") == SHUFFLED
+    looked = F.try_element_at(F.array(*[F.lit(float(one)) for one in examined_K]), F.col("rank"))
+    seen = F.coalesce(looked, F.lit(float(examined_K[-1]))) * F.col("shown")
+    by_user = Window.partitionBy("user_id")
+    most = policy.limits.lists_per_user * float(examined_K.sum())
+    mixed = entries.where(~is_shuffled).withColumn("_seen", seen)
+    counts = F.least(F.lit(1.0), F.lit(most) / F.greatest(F.sum("_seen").over(by_user), F.lit(1e-12)))
+    weighed = mixed.withColumn("_weight", counts / F.col("propensity"))
+    sums = (
+        weighed.select(
+            "policy_context",
+            "slot",
+            "_weight",
+            "_seen",
+            "reward",
+            F.explode(F.split("source", f"\\{TOGETHER}")).alias("source"),
+        )
+        .groupBy("policy_context", "slot", "source")
+        .agg(
+            F.sum(F.col("_weight") * F.col("_seen")).alias("seen"),
+            F.sum(F.col("_weight") ** 2 * F.col("_seen")).alias("spread"),
+            F.sum(F.col("_weight") * F.col("reward")).alias("earned"),
+        )
+        .collect()
+    )
+    contexts: dict[Of, int] = {}
+    for row in sums:
+        contexts.setdefault(context_of(row["policy_context"] or PART, row["slot"]), len(contexts))
+    arrays = {name: np.zeros((len(contexts), len(SOURCES))) for name in ("seen", "spread", "earned")}
+    for row in sums:
+        place = contexts[context_of(row["policy_context"] or PART, row["slot"])], SOURCES.index(row["source"])
+        for name, values in arrays.items():
+            # In whatever order Spark has summed them.
+            values[place] = round(row[name], _DIGITS)
+    shown_K, answered_K = np.zeros(k), np.zeros(k)
+    shuffled = entries.where(is_shuffled & (F.col("rank") <= k)).groupBy("rank")
+    of_rank = shuffled.agg(F.sum("shown").alias("shown"), F.sum("reward").alias("reward"))
+    for row in of_rank.collect():
+        shown_K[row["rank"] - 1], answered_K[row["rank"] - 1] = row["shown"], round(row["reward"], _DIGITS)
+    return Evidence(
+        contexts=tuple(contexts),
+        seen_CS=arrays["seen"],
+        spread_CS=arrays["spread"],
+        earned_CS=arrays["earned"],
+        shown_K=shown_K,
+        answered_K=answered_K,
+    )
+
+
+def _publish(context: Context, before: Policy, policy: Policy) -> None:
+    version, day, root = policy.version, context.days.last, context.lake.root
+    registry.save(policy, registry.version_folder(root, version))
+    if not context.log_rows("model_versions", f"model_version = '{version}'"):
+        row = {
+            "model_version": version,
+            "kind": POLICY,
+            "method": METHOD,
+            "day": day,
+            "trained_until": datetime.combine(day, time.max.replace(microsecond=0)),
+            "folder": f"{registry.FOLDER}/{version}",
+            "settings": context.settings.policy.model_dump_json(),
+            "metrics": _metrics(policy),
+            "items": len(policy.contexts),
+            "created_at": logs.now(),
+        }
+        context.append("model_versions", [row])
+    said = moved(before, policy)
+    context.log.info("policy of %s: %s", day, said)
+    context.note(moved=said, versions={POLICY: version})
+    decision = {
+        "day": day,
+        "kind": POLICY,
+        "model_version": version,
+        "decision": _PUBLISHED,
+        "candidate": version,
+        "reason": said,
+        "run_id": context.run_id,
+        "decided_at": logs.now(),
+    }
+    context.append("publications", [decision])
+
+
+def _metrics(policy: Policy) -> str:
+    return json.dumps(
+        {f"share_{name}": round(float(share), 6) for name, share in zip(SOURCES, policy.share_CS[0], strict=True)}
+    )
+
+
+def moved(before: Policy, after: Policy) -> str:
+    """In words: how far shares went, and what lists everywhere are now mixed from."""
+    far_C = 0.5 * np.abs(after.share_CS - before.shares(after.contexts)).sum(axis=1)
+    at_bound = int((far_C >= after.limits.step - 1e-9).sum())
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(after.sources, after.share_CS[0], strict=True))
+    return f"{len(far_C)} contexts moved by up to {far_C.max():.1%}, {at_bound} as far as they may; everywhere: {shares}"
