@@ -161,7 +161,7 @@ FEEDBACK_COLUMNS = ("user_id", "event_type", "event_time", "list_day", "slot", "
 class Feedback(Feed):
     """How lists did: a row for each entry that was shown to somebody (impression), and for each thing done to one.
 
-    columns.list_day is the day that the list was made on or served for (`changed_on` of what sinks deliver, or later),
+    columns.list_day is the day that the list was made on (`changed_on` of what sinks deliver),
     columns.slot the list (any, where it is not mapped), columns.rank the entry, from 1, columns.item_id what stood there.
     event_types renames the values of columns.event_type. columns.model_version, where it is mapped, must be the list's.
     """

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from conf.baselines import Baselines
 from conf.contracts import SERIES_DAYS
 from conf.learning import Evaluate, Gate, Labeller, Model, Ranker, Train, Tune
-from conf.mapping import Mapping, load_mapping
+from conf.mapping import Feedback, Mapping, load_mapping
 from conf.section import Section
 from conf.tables import TABLES
 
@@ -287,6 +287,12 @@ class Settings(Section):
             SettingsError: the file is missing or wrong; names file and key.
         """
         return _mapping(self.sources["events"].mapping)
+
+    @property
+    def feedback(self) -> Feedback | None:
+        """How feedback is mapped: by its own source's mapping, else by the main log's; None: not at all."""
+        own = self.sources.get("feedback")
+        return (None if own is None else _mapping(own.mapping).feedback) or self.mapping.feedback
 
     @property
     def network(self) -> Model:

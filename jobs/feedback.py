@@ -25,15 +25,13 @@ _OF_ENTRY = ("source", "model_version", "policy_version", "propensity", "policy_
 
 
 def run(context: Context) -> None:
-    feed = context.mapping.feedback
+    feed = context.settings.feedback
     if feed is None:
         raise Skipped("the log maps no feedback: nothing tells how lists did")
     if not context.mapping.has_times:
         raise Skipped("the log has no times, so its lists are made once and nothing answers them")
     if context.bootstrap:
-        context.note(feedback="a history taken at once had no lists that anybody could answer")
-        context.write(TABLE, context.lake.read(TABLE, None))
-        return
+        raise Skipped("a history taken at once has no lists that anybody answered; what is stored of those that were stays")
     days, reach = context.settings.policy.answer_days, context.days.last
     told = parsed(context.arrivals(RAW), feed, [IMPRESSION, *context.settings.policy.rewards])
     # A list of so many days ago may have been made at the keyframe before it.
@@ -52,14 +50,16 @@ def parsed(raw: DataFrame, feed: Feedback, known: list[str]) -> DataFrame:
     for theirs, ours in feed.event_types.items():
         event_type = F.when(written == theirs, F.lit(ours)).otherwise(event_type)
     at, rank = event_timestamp(F.col("event_time"), feed), F.col("rank").try_cast("int")
-    list_day = F.col("list_day").try_cast("date")
+    told_day = F.col("list_day").try_cast("date")
+    # Beyond them no list was made, and not every reader has such dates.
+    list_day = F.when(told_day.between(F.lit("1990-01-01").cast("date"), F.lit("9999-12-30").cast("date")), told_day)
     is_unreadable = at.isNull() | rank.isNull() | list_day.isNull() | F.col("user_id").isNull() | F.col("item_id").isNull()
     why = (
         F.when(F.col("broken").isNotNull(), "broken")
         .when(is_unreadable, "unreadable")
         .when(event_type.isNull() | ~event_type.isin(*known), "unknown_type")
         .when(F.to_date(at) > F.col("day"), "future")
-        .when(at < list_day.cast("timestamp"), "before_its_list")
+        .when(F.to_date(at) < list_day, "before_its_list")
     )
     return raw.select(
         "row_hash",
@@ -148,7 +148,8 @@ def _count(context: Context) -> None:
     by_reason = {row["unmatched"] or "matched": row["count"] for row in kept}
     repeated = arrived - sum(by_reason.values())
     context.rows_in = arrived
-    share = 1.0 - by_reason.get("matched", 0) / max(arrived - repeated, 1) if arrived else 0.0
+    kept_rows = arrived - repeated
+    share = 1.0 - by_reason.get("matched", 0) / kept_rows if kept_rows else 0.0
     context.note(feedback={**by_reason, "told_again": repeated}, unmatched_share=round(share, 4))
     if share > 0:
         said = ", ".join(f"{reason} {count}" for reason, count in sorted(by_reason.items()) if reason != "matched")

@@ -20,9 +20,9 @@ from conf.settings import Settings
 from jobs.lake import logs
 from jobs.lake.publications import POLICY, in_force
 from jobs.query.rendering import aligned
-from jobs.score.blending import SHUFFLED, SOURCES, TOGETHER, context_of
+from jobs.score.blending import PART, SHUFFLED, SOURCES, TOGETHER, context_of
 from jobs.seeing.reading import Reader
-from models.off_policy import Answered, Estimate, Verdict, evaluated
+from models.off_policy import Answered, Estimate, Verdict, as_shown, evaluated
 from models.policy import ANY, Policy
 
 _MOST_ENTRIES = 2_000_000
@@ -88,7 +88,7 @@ def judged(settings: Settings, version: str | None, shares: str | None, days: in
     return Judged(
         name=name,
         days=(since, reader.day),
-        shown=evaluated(answered, answered.shown_NS).by["ips"],
+        shown=as_shown(answered),
         verdict=evaluated(answered, asked_NS),
     )
 
@@ -113,13 +113,15 @@ def _given(shares: str) -> np.ndarray:
 
 
 def _answered(settings: Settings, reader: Reader, since: date) -> tuple[Answered, list[tuple[str, str]]]:
-    """The lists shown since a day, and the context of each."""
+    """The mixed lists that were shown since a day, of people who allow to learn from them; and the context of each."""
     where = f"day >= '{since}' AND unmatched IS NULL AND policy_version IS NOT NULL AND source <> '{SHUFFLED}'"
+    if settings.asks_consent:
+        where += " AND user_id IN (SELECT user_id FROM consents WHERE array_has(purposes, 'training'))"
     entries = reader.rows(f"SELECT count(*) AS n FROM feedback WHERE {where}")[0]["n"]
     if entries > _MOST_ENTRIES:
         last = max(1, int(_BUCKETS * _MOST_ENTRIES / entries))
         where += f" AND user_id < '{last:02x}'"
-    columns = "user_id, list_day, slot, rank, source, policy_version, policy_context, event_type, event_timestamp"
+    columns = "user_id, list_day, slot, rank, source, propensity, policy_context, event_type, event_timestamp"
     rows = reader.rows(f"SELECT {columns} FROM feedback WHERE {where}")
     lists: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     days: dict[tuple[Any, ...], list[date]] = {}
@@ -138,21 +140,20 @@ def _answered(settings: Settings, reader: Reader, since: date) -> tuple[Answered
             worth[key] = worth.get(key, 0.0) + settings.policy.rewards.get(row["event_type"], 0.0)
     size = max((rank for entries_ in lists.values() for rank in entries_), default=1)
     agreed_NK, reward_NK = np.zeros((len(lists), size), np.int64), np.zeros((len(lists), size))
-    versions: dict[str, Policy] = {}
+    propensity_NK = np.ones((len(lists), size))
     users: dict[str, int] = {}
-    contexts, shown_NS = [], np.zeros((len(lists), len(SOURCES)))
+    contexts = []
     for place, (of, entries_) in enumerate(lists.items()):
         for rank, row in entries_.items():
-            agreed_NK[place, rank - 1] = sum(1 << SOURCES.index(name) for name in row["source"].split(TOGETHER))
+            # Another release's sources are of no mix that can be asked about.
+            agreed = sum(1 << SOURCES.index(name) for name in row["source"].split(TOGETHER) if name in SOURCES)
+            agreed_NK[place, rank - 1] = agreed
+            propensity_NK[place, rank - 1] = row["propensity"] if agreed else 1.0
             reward_NK[place, rank - 1] = min(1.0, max(0.0, worth[(*of[:3], rank, of[3])]))
-        first = next(iter(entries_.values()))
-        contexts.append((first["policy_context"], of[2]))
-        policy = versions.get(first["policy_version"]) or _policy(settings, first["policy_version"])
-        versions[first["policy_version"]] = policy
-        shown_NS[place] = policy.shares([context_of(*contexts[-1])])[0]
+        contexts.append((next(iter(entries_.values()))["policy_context"] or PART, of[2]))
         users.setdefault(of[0], len(users))
     user_N = np.array([users[of[0]] for of in lists], dtype=np.int64)
-    return Answered(agreed_NK=agreed_NK, shown_NS=shown_NS, reward_NK=reward_NK, user_N=user_N), contexts
+    return Answered(agreed_NK=agreed_NK, propensity_NK=propensity_NK, reward_NK=reward_NK, user_N=user_N), contexts
 
 
 def write_mix(found: tuple[str, Policy], form: str, *, width: int | None) -> str:

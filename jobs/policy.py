@@ -1,8 +1,8 @@
 """policy: from how lists did, how much of them is to come from which source, by region, slot and activity.
 
 Every night makes the next version from the one before and the answers of the day (`models.policy`): it moves a little, and
-nothing that comes back can move it by more. A day without answers moves it as well, as older ones count for less. Versions are
-in the registry (kind `policy`): `wherewhen rollback --kind policy` goes back, `policy.by: none` mixes no lists from then on.
+nothing that comes back can move it by more. Versions are in the registry (kind `policy`): `wherewhen rollback --kind policy`
+goes back to an earlier one, `policy.by: none` mixes no lists from then on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ENTRY = ("user_id", "list_day", "slot", "rank")
 def run(context: Context) -> None:
     if context.settings.policy.by == "none":
         raise Skipped("policy.by is none: lists are the ranking's alone")
-    if context.mapping.feedback is None or not context.mapping.has_times:
+    if context.settings.feedback is None or not context.mapping.has_times:
         raise Skipped("the log maps no feedback, or has no times: nothing tells how lists did")
     before = _before(context)
     policy = before
@@ -79,13 +79,18 @@ def answered(arrived: DataFrame, earlier: DataFrame, rewards: dict[str, float]) 
     value = F.coalesce(F.try_element_at(worth, F.col("event_type")), F.lit(0.0)) if rewards else F.lit(0.0)
     is_shown = F.col("event_type") == IMPRESSION
     was, is_now = ~F.col("_now"), F.col("_now")
-    known = rows.groupBy(*_ENTRY).agg(
-        *[F.first(name).alias(name) for name in ("source", "propensity", "policy_context")],
+    kept = [F.first(name).alias(name) for name in ("source", "propensity", "policy_context")]
+    dates = rows.groupBy(*_ENTRY, F.to_date("event_timestamp")).agg(
+        *kept,
         F.count_if(is_shown & is_now).alias("_shown_now"),
         F.count_if(is_shown & was).alias("_shown_before"),
         F.bool_or(is_now).alias("_told_now"),
-        F.sum(value).alias("_worth"),
-        F.sum(F.when(was, value).otherwise(0.0)).alias("_worth_before"),
+        F.least(F.lit(1.0), F.sum(value)).alias("_worth"),
+        F.least(F.lit(1.0), F.sum(F.when(was, value).otherwise(0.0))).alias("_worth_before"),
+    )
+    sums = ("_shown_now", "_shown_before", "_worth", "_worth_before")
+    known = dates.groupBy(*_ENTRY).agg(
+        *kept, F.bool_or("_told_now").alias("_told_now"), *[F.sum(name).alias(name) for name in sums]
     )
 
     def earned(worth: str, shown: Column) -> Column:
@@ -110,11 +115,12 @@ def told(entries: DataFrame, policy: Policy, k: int) -> Evidence:
     is_shuffled = F.col("source") == SHUFFLED
     looked = F.try_element_at(F.array(*[F.lit(float(one)) for one in examined_K]), F.col("rank"))
     seen = F.coalesce(looked, F.lit(float(examined_K[-1]))) * F.col("shown")
-    by_user = Window.partitionBy("user_id")
+    by_user = Window.partitionBy("user_id", is_shuffled)
     most = policy.limits.lists_per_user * float(examined_K.sum())
-    mixed = entries.where(~is_shuffled).withColumn("_seen", seen)
-    counts = F.least(F.lit(1.0), F.lit(most) / F.greatest(F.sum("_seen").over(by_user), F.lit(1e-12)))
-    weighed = mixed.withColumn("_weight", counts / F.col("propensity"))
+    looked_at = entries.withColumn("_seen", seen).withColumn("_told", F.greatest("_seen", F.abs("reward")))
+    counts = F.least(F.lit(1.0), F.lit(most) / F.greatest(F.sum("_told").over(by_user), F.lit(1e-12)))
+    counted = looked_at.withColumn("_counts", counts)
+    weighed = counted.where(~is_shuffled).withColumn("_weight", F.col("_counts") / F.col("propensity"))
     sums = (
         weighed.select(
             "policy_context",
@@ -124,12 +130,14 @@ def told(entries: DataFrame, policy: Policy, k: int) -> Evidence:
             "reward",
             F.explode(F.split("source", f"\\{TOGETHER}")).alias("source"),
         )
+        .where(F.col("source").isin(*SOURCES))  # another release's are no longer mixed
         .groupBy("policy_context", "slot", "source")
         .agg(
             F.sum(F.col("_weight") * F.col("_seen")).alias("seen"),
             F.sum(F.col("_weight") ** 2 * F.col("_seen")).alias("spread"),
             F.sum(F.col("_weight") * F.col("reward")).alias("earned"),
         )
+        .orderBy("policy_context", "slot", "source")
         .collect()
     )
     contexts: dict[Of, int] = {}
@@ -142,10 +150,10 @@ def told(entries: DataFrame, policy: Policy, k: int) -> Evidence:
             # In whatever order Spark has summed them.
             values[place] = round(row[name], _DIGITS)
     shown_K, answered_K = np.zeros(k), np.zeros(k)
-    shuffled = entries.where(is_shuffled & (F.col("rank") <= k)).groupBy("rank")
-    of_rank = shuffled.agg(F.sum("shown").alias("shown"), F.sum("reward").alias("reward"))
+    shuffled = counted.where(is_shuffled & (F.col("rank") <= k)).groupBy("rank")
+    of_rank = shuffled.agg(*[F.sum(F.col(name) * F.col("_counts")).alias(name) for name in ("shown", "reward")])
     for row in of_rank.collect():
-        shown_K[row["rank"] - 1], answered_K[row["rank"] - 1] = row["shown"], round(row["reward"], _DIGITS)
+        shown_K[row["rank"] - 1], answered_K[row["rank"] - 1] = round(row["shown"], _DIGITS), round(row["reward"], _DIGITS)
     return Evidence(
         contexts=tuple(contexts),
         seen_CS=arrays["seen"],
@@ -167,7 +175,7 @@ def _publish(context: Context, before: Policy, policy: Policy) -> None:
             "day": day,
             "trained_until": datetime.combine(day, time.max.replace(microsecond=0)),
             "folder": f"{registry.FOLDER}/{version}",
-            "settings": context.settings.policy.model_dump_json(),
+            "settings": json.dumps({"policy": context.settings.policy.model_dump(mode="json")}),
             "metrics": _metrics(policy),
             "items": len(policy.contexts),
             "created_at": logs.now(),

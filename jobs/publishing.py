@@ -20,6 +20,8 @@ from jobs.query.rendering import aligned
 MANUAL, ROLLBACK, KEPT, REFUSED = "manual", "rollback", "kept", "refused"
 _BASELINE = "baseline:"
 _MAKES = {INTEREST: "lists", LABELLER: "labels", POLICY: "lists"}
+# Of kinds that do not rank; what was measured of them stands in the registry.
+_DOES = {LABELLER: "labels interests in {:,} categories", POLICY: "mixes lists in {:,} contexts"}
 _WHOLE = "all"  # the segment of all events
 
 
@@ -229,7 +231,7 @@ def card(settings: Settings, version: str) -> str:
     row = _known(settings, version)
     trained = [one for one in logs.read(settings.lake, "training_runs") if one["model_version"] == version]
     lines = [f"# {version}", ""]
-    does = "labels interests in {:,} categories" if row["kind"] == LABELLER else "ranks {:,} items"
+    does = _DOES.get(row["kind"], "ranks {:,} items")
     lines += [f"A {row['kind']} version ({row['method']}) that {does.format(row['items'])}, made for {row['day']}."]
     lines += ["", "## Learnt from", "", f"Events that arrived before {row['trained_until']:%Y-%m-%d %H:%M} UTC."]
     lines += [
@@ -239,7 +241,7 @@ def card(settings: Settings, version: str) -> str:
         for one in trained
     ]
     lines += _settings_lines(json.loads(row["settings"]))
-    judged = _metric_lines(row) if row["kind"] == LABELLER else _judged_lines(settings, version)
+    judged = _metric_lines(row) if row["kind"] in _DOES else _judged_lines(settings, version)
     lines += ["", "## Judged", "", *judged]
     decisions = in_order(logs.read(settings.lake, "publications"), kind=serves_as(row))
     decided = [one for one in decisions if version in _concerned(one)]

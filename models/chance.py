@@ -26,7 +26,7 @@ def uniform(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """From 0 up to, but not, 1, one per pair of whole numbers.
 
     >>> uniform(np.array([1, 2]), np.array(7)).round(3).tolist()
-    [0.0, 0.0]
+    [0.39, 0.017]
     """
     return np.asarray((numbered(first, second) >> np.uint64(11)) / float(1 << 53))
 

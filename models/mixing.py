@@ -69,7 +69,8 @@ def mix(
         same_BS = offered_BS == item_B[:, None]
         items[some_B, rank] = item_B[some_B]
         agreed[some_B, rank] = (same_BS @ bit_S)[some_B]
-        propensity[some_B, rank] = (same_BS * share_BS).sum(axis=1)[some_B]
+        # Shares may sum to a rounding more than 1.
+        propensity[some_B, rank] = np.minimum((same_BS * share_BS).sum(axis=1), 1.0)[some_B]
         free_BSP &= best_BSP != item_B[:, None, None]
         if kind_AV is not None and kind_ABSP is not None and held_ABSP is not None:
             kind_AB = np.where(item_B == ABSENT, -1, kind_AV[:, np.maximum(item_B, 0)])
@@ -85,5 +86,5 @@ def agreeing(agreed_E: np.ndarray, sources: int) -> np.ndarray:
 
 def propensities(agreed_E: np.ndarray, share_ES: np.ndarray) -> np.ndarray:
     """How likely the entries of lists would have been under other shares, given the entries above them; 1 where none is."""
-    likely_E = (agreeing(agreed_E, share_ES.shape[-1]) * share_ES).sum(axis=-1)
+    likely_E = np.minimum((agreeing(agreed_E, share_ES.shape[-1]) * share_ES).sum(axis=-1), 1.0)
     return np.where(agreed_E == 0, 1.0, likely_E)

@@ -23,17 +23,18 @@ from models.mixing import agreeing, propensities
 
 # Of users that count alike; with fewer an interval says nothing.
 ENOUGH_USERS = 100.0
+_SURELY = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
     """Lists as they were shown, and the answers to them. Lists shorter than K end in entries that no source agreed on.
 
-    `shown_NS`: the shares that the lists were mixed by. `reward_NK`: 0..1. `user_N`: whole numbers.
+    `propensity_NK`: how likely each entry was, given those above it. `reward_NK`: 0..1. `user_N`: whole numbers.
     """
 
     agreed_NK: np.ndarray
-    shown_NS: np.ndarray
+    propensity_NK: np.ndarray
     reward_NK: np.ndarray
     user_N: np.ndarray
 
@@ -67,19 +68,17 @@ def evaluated(answered: Answered, asked_NS: np.ndarray) -> Verdict:
     """asked_NS: the shares that the policy in question would have mixed each list by.
 
     Raises:
-        ValueError: it gives a share to a source that had none where lists were shown, so that no answer tells of it.
+        ValueError: it draws from a source that was not drawn from, so that no answer tells of it.
     """
-    if ((asked_NS > 0) & (answered.shown_NS <= 0)).any():
-        raise ValueError("the policy draws from a source that was never drawn from: no list that was shown tells of it")
     if not len(answered.user_N):
-        nothing = Estimate(value=np.nan, low=np.nan, high=np.nan)
-        return Verdict(by=dict.fromkeys(("ips", "snips", "dr"), nothing), users=0.0, lists=0)
-    likely_NK = propensities(answered.agreed_NK, answered.shown_NS[:, None, :])
+        return Verdict(by=dict.fromkeys(("ips", "snips", "dr"), as_shown(answered)), users=0.0, lists=0)
     asked_NK = propensities(answered.agreed_NK, asked_NS[:, None, :])
-    weight_NK = np.cumprod(asked_NK / likely_NK, axis=1)
+    weight_NK = np.cumprod(asked_NK / answered.propensity_NK, axis=1)
+    _check_support(weight_NK[:, 0])
+    sources = asked_NS.shape[1]
     before_NK = np.concatenate([np.ones((len(weight_NK), 1)), weight_NK[:, :-1]], axis=1)
-    worth_NKS = _crossed(answered)
-    is_NKS = agreeing(answered.agreed_NK, asked_NS.shape[1])
+    worth_NKS = _crossed(answered, sources)
+    is_NKS = agreeing(answered.agreed_NK, sources)
     # Of an entry: the mean over the sources that agreed on it; so over all entries it is the mean over all sources.
     foretold_NK = (is_NKS * asked_NS[:, None, :] * worth_NKS).sum(axis=2) / np.maximum(asked_NK, 1e-300)
     foretold_NK = np.where(answered.agreed_NK == 0, 0.0, foretold_NK)
@@ -92,6 +91,20 @@ def evaluated(answered: Answered, asked_NS: np.ndarray) -> Verdict:
         "dr": _interval([_Term(weight_NK=before_NK, value_NK=ahead_NK), rest], user_N),
     }
     return Verdict(by=by, users=_alike(weight_NK, user_N), lists=len(user_N))
+
+
+def _check_support(weight_N: np.ndarray) -> None:
+    """Weights of the first rank have a mean of 1, unless something is asked about that was never shown."""
+    error = weight_N.std() / np.sqrt(len(weight_N))
+    if weight_N.mean() + _SURELY * error < 1.0 - 1e-9:
+        raise ValueError(
+            "the policy draws from a source that was never drawn from, or hardly: no list that was shown tells of it"
+        )
+
+
+def as_shown(answered: Answered) -> Estimate:
+    """What the lists earned."""
+    return _interval([_Term(weight_NK=np.ones(answered.reward_NK.shape), value_NK=answered.reward_NK)], answered.user_N)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +127,8 @@ class _Term:
 
 def _interval(terms: list[_Term], user_N: np.ndarray) -> Estimate:
     """Users are drawn, not lists: what the lists of one move goes together."""
+    if not len(user_N):
+        return Estimate(value=np.nan, low=np.nan, high=np.nan)
     told = [term.told() for term in terms]
     value = sum(mean for mean, _ in told)
     _, user_N = np.unique(user_N, return_inverse=True)
@@ -133,22 +148,21 @@ def _alike(weight_NK: np.ndarray, user_N: np.ndarray) -> float:
     return float((of_users.sum(axis=1) ** 2 / np.maximum((of_users**2).sum(axis=1), 1e-300)).min())
 
 
-def _crossed(answered: Answered) -> np.ndarray:
+def _crossed(answered: Answered, sources: int) -> np.ndarray:
     """What each source earns at each rank, (N, K, S); of each half of the users told by the other half."""
     half_N = answered.user_N % 2 == 0
-    worth_NKS = np.zeros((*answered.agreed_NK.shape, answered.shown_NS.shape[1]))
+    worth_NKS = np.zeros((*answered.agreed_NK.shape, sources))
     for own_N in (half_N, ~half_N):
-        worth_NKS[own_N] = _worth(answered.part(~own_N))
+        worth_NKS[own_N] = _worth(answered.part(~own_N), sources)
     return worth_NKS
 
 
-def _worth(answered: Answered) -> np.ndarray:
+def _worth(answered: Answered, sources: int) -> np.ndarray:
     """Mean rewards (K, S): of the entries that a source agreed on, each weighed by how unlikely it was.
 
     A source that nothing is known of at a rank earns what all do there.
     """
-    likely_NK = propensities(answered.agreed_NK, answered.shown_NS[:, None, :])
-    weight_NKS = agreeing(answered.agreed_NK, answered.shown_NS.shape[1]) / likely_NK[..., None]
+    weight_NKS = agreeing(answered.agreed_NK, sources) / answered.propensity_NK[..., None]
     shown_K = (answered.agreed_NK != 0).sum(axis=0)
     all_K = answered.reward_NK.sum(axis=0) / np.maximum(shown_K, 1)
     # One entry of an average worth, so that few entries do not tell too much.

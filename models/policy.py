@@ -30,6 +30,7 @@ ANY = ""
 Context = tuple[str, str, str]
 EVERYWHERE: Context = (ANY, ANY, ANY)
 _DRAWS = 1_000
+_LEAST = 1e-3
 _FILE, METHOD = "version.json", "thompson"
 
 
@@ -84,7 +85,7 @@ class Evidence:
 class Policy:
     """`share_CS` sums to 1 in each context. What is known of a source there, older answers for less:
 
-    `seen_CS`: entries as far as they were looked at, each by how unlikely it was; `spread_CS`: the same, squared, per entry;
+    `seen_CS`: entries as far as they were looked at, each by how unlikely it was; `spread_CS`: the same by the square of that;
     `earned_CS`: their rewards. `shown_K`, `answered_K`: of shuffled lists, the entries of each rank and what they earned.
     """
 
@@ -148,12 +149,13 @@ class Policy:
         learnt = replace(
             known,
             seen_CS=fading * known.seen_CS + known._spread_up(evidence.contexts, evidence.seen_CS),
-            spread_CS=fading**2 * known.spread_CS + known._spread_up(evidence.contexts, evidence.spread_CS),
+            spread_CS=fading * known.spread_CS + known._spread_up(evidence.contexts, evidence.spread_CS),
             earned_CS=fading * known.earned_CS + known._spread_up(evidence.contexts, evidence.earned_CS),
             shown_K=_sum_of(fading * self.shown_K, evidence.shown_K),
             answered_K=_sum_of(fading * self.answered_K, evidence.answered_K),
         )
-        wanted_CS = learnt._wanted(seed)
+        # Of what nothing is known nothing is wanted either.
+        wanted_CS = np.where(learnt.seen_CS.sum(axis=1, keepdims=True) > 0, learnt._wanted(seed), known.share_CS)
         # As far that way as one night may go.
         far_C = 0.5 * np.abs(wanted_CS - known.share_CS).sum(axis=1)
         part_C = np.minimum(1.0, self.limits.step / np.maximum(far_C, 1e-12))
@@ -191,8 +193,9 @@ class Policy:
         random = np.random.default_rng(seed)
         best_CS = np.empty(mean_CS.shape)
         for place, (mean_S, many_S) in enumerate(zip(mean_CS, many_CS, strict=True)):
-            # A half of an entry each way: a source that nobody has looked at yet may be anything.
-            drawn = random.beta(mean_S * many_S + 0.5, (1.0 - mean_S) * many_S + 0.5, (_DRAWS, len(mean_S)))
+            # Besides what is known one entry that earned as all do: a source that nobody has looked at yet may be anything.
+            prior = min(max(_overall(self), _LEAST), 1.0 - _LEAST)
+            drawn = random.beta(mean_S * many_S + prior, (1.0 - mean_S) * many_S + 1.0 - prior, (_DRAWS, len(mean_S)))
             best_CS[place] = np.bincount(drawn.argmax(axis=1), minlength=len(mean_S)) / _DRAWS
         floor = self.limits.floor
         return floor + (1.0 - floor * best_CS.shape[1]) * best_CS
@@ -200,21 +203,23 @@ class Policy:
     def worth(self) -> tuple[np.ndarray, np.ndarray]:
         """What each source earns per entry that is looked at, (C, S), and from how many entries that is known.
 
-        A context is believed as far as its own entries go, and for the rest what is known of the next wider one.
+        A context is believed as far as its own entries go, and for the rest what is known outside of it: of the next wider
+        one without it, and so on.
         """
         row = {context: place for place, context in enumerate(self.contexts)}
-        own_CS = self.seen_CS**2 / np.maximum(self.spread_CS, 1e-12)
-        rate_CS = np.clip(self.earned_CS / np.maximum(self.seen_CS, 1e-12), 0.0, 1.0)
-        mean_CS, many_CS = np.zeros(rate_CS.shape), np.zeros(rate_CS.shape)
-        for place, context in enumerate(self.contexts):  # wider ones come first
-            if context == EVERYWHERE:
-                before_S, weight_S = np.full(len(self.sources), _overall(self, place)), np.zeros(len(self.sources))
-            else:
-                wider = row[ancestry(context)[-2]]
-                before_S, weight_S = mean_CS[wider], np.minimum(many_CS[wider], self.limits.strength)
-            many_CS[place] = own_CS[place] + weight_S
-            told_S = own_CS[place] * rate_CS[place] + weight_S * before_S
-            mean_CS[place] = np.where(many_CS[place] > 0, told_S / np.maximum(many_CS[place], 1e-12), before_S)
+        sums = np.stack([self.seen_CS, self.spread_CS, self.earned_CS])
+        mean_CS, many_CS = np.zeros(self.share_CS.shape), np.zeros(self.share_CS.shape)
+        for place, context in enumerate(self.contexts):
+            chain = [row[wider] for wider in ancestry(context)]
+            mean_S, many_S = np.full(len(self.sources), _overall(self)), np.zeros(len(self.sources))
+            for at, within in zip(chain, [*chain[1:], None], strict=True):
+                around = sums[:, at] if within is None else np.maximum(sums[:, at] - sums[:, within], 0.0)
+                many_R, lent_S = _entries(around[0], around[1]), np.minimum(many_S, self.limits.strength)
+                rate_R = np.clip(around[2] / np.maximum(around[0], 1e-12), 0.0, 1.0)
+                many_S = many_R + lent_S
+                told_S = (many_R * rate_R + lent_S * mean_S) / np.maximum(many_S, 1e-12)
+                mean_S = np.where(many_S > 0, told_S, mean_S)
+            mean_CS[place], many_CS[place] = mean_S, many_S
         return mean_CS, many_CS
 
     @property
@@ -274,9 +279,15 @@ def _narrow(context: Context) -> tuple[int, Context]:
     return len(ancestry(context)), context
 
 
-def _overall(policy: Policy, place: int) -> float:
-    """What an entry that is looked at earns, whoever gave it."""
+def _overall(policy: Policy) -> float:
+    """What an entry that is looked at earns, whoever gave it, wherever."""
+    place = policy.contexts.index(EVERYWHERE)
     return float(np.clip(policy.earned_CS[place].sum() / max(policy.seen_CS[place].sum(), 1e-12), 0.0, 1.0))
+
+
+def _entries(seen_S: np.ndarray, spread_S: np.ndarray) -> np.ndarray:
+    """How many entries of one weight would tell as much (Kish); what is left of a rounding tells nothing."""
+    return np.where(spread_S > 1e-9, seen_S**2 / np.maximum(spread_S, 1e-9), 0.0)
 
 
 def _sum_of(one_K: np.ndarray, other_K: np.ndarray) -> np.ndarray:
@@ -290,13 +301,15 @@ def _sum_of(one_K: np.ndarray, other_K: np.ndarray) -> np.ndarray:
 def evidence(feedback: Feedback, policy: Policy, examined_K: np.ndarray, shuffled: tuple[np.ndarray, np.ndarray]) -> Evidence:
     """What a day's answers say; `shuffled`: of shuffled lists how many entries there were at each rank, and what they earned.
 
-    Whoever looks at more than so many lists in a day counts for these: each entry for less.
+    Of whoever more is told in a day than so many lists hold, each entry counts for less.
     """
     looked_E = examined_K[feedback.rank_E] * feedback.shown_E
     _, user_E = np.unique(feedback.user_E, return_inverse=True)
-    looked_U = np.bincount(user_E, weights=looked_E) if len(user_E) else np.zeros(0)
+    # What is told of an entry that was shown before counts as a look too: answers may come a day after all that was shown.
+    told_E = np.maximum(looked_E, np.abs(feedback.reward_E))
+    told_U = np.bincount(user_E, weights=told_E) if len(user_E) else np.zeros(0)
     most = policy.limits.lists_per_user * examined_K.sum()
-    counts_E = np.minimum(1.0, most / np.maximum(looked_U, 1e-12))[user_E]
+    counts_E = np.minimum(1.0, most / np.maximum(told_U, 1e-12))[user_E]
     weight_ES = agreeing(feedback.agreed_E, len(policy.sources)) * (counts_E / feedback.propensity_E)[:, None]
     sums = [np.zeros((len(feedback.contexts), len(policy.sources))) for _ in range(3)]
     entries = (weight_ES * looked_E[:, None], weight_ES**2 * looked_E[:, None], weight_ES * feedback.reward_E[:, None])

@@ -67,7 +67,7 @@ def run(context: Context) -> None:
         blend=(blend := policy_in_force(context)),
     )
     if blend is not None:
-        context.note(policy=blend.name)
+        context.note(policy=blend.version)
     lists, places = context.before("recommendations"), context.state("user_places")
     if (told := told_before(context, served.model_version, blend, Path(served.folder), catalogue)) is not None:
         due = users_due(context, told).persist()

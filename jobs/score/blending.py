@@ -78,11 +78,6 @@ class Blend:
         week = day.toordinal() // 7
         return Blend(folder=folder, version=version, week=week, shuffled=settings.shuffled, holdout=settings.holdout)
 
-    @property
-    def name(self) -> str:
-        """Of what makes lists alike."""
-        return f"{self.version} in week {self.week}, {self.shuffled} shuffled, {self.holdout} held out"
-
 
 @lru_cache(maxsize=1)
 def _loaded(folder: str) -> Policy:

@@ -36,10 +36,10 @@ def told_before(
 ) -> DataFrame | None:
     """The items of which lists say something else now, `item_id`; None: everybody is to be ranked again.
 
-    folder: of the version. blend: the policy that mixes lists. catalogue: `item_facts` of today.
+    folder: of the version. blend: the policy that mixes lists, by shares that move nightly. catalogue: `item_facts` of today.
     """
     yesterday = context.days.last - timedelta(days=1)
-    if context.bootstrap or not _goes_on(context, yesterday, model_version, blend):
+    if context.bootstrap or blend is not None or not _goes_on(context, yesterday, model_version):
         return None
     from models import registry  # loads torch, which a night on which everybody is ranked leaves to Spark's workers
 
@@ -59,14 +59,13 @@ def told_before(
     return context.spark.createDataFrame(changed)
 
 
-def _goes_on(context: Context, yesterday: date, model_version: str, blend: Blend | None) -> bool:
-    """Whether the lists of the day before are what this version, policy, code and settings made of what was known then."""
+def _goes_on(context: Context, yesterday: date, model_version: str) -> bool:
+    """Whether the lists of the day before are what this version, code and settings made of what was known then, unmixed."""
     run = standing(context.settings, "score", yesterday)
     if run is None:
         return False
     details = json.loads(run["details"])
-    policy = None if blend is None else blend.name
-    return details.get("model_version") == model_version and details.get("policy") == policy
+    return details.get("model_version") == model_version and details.get("policy") is None
 
 
 def _ranked_by(rules: Score) -> tuple[str, ...]:

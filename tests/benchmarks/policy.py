@@ -106,7 +106,7 @@ def evaluation(times: int, users: int) -> None:
         for _ in range(times):
             answered = logged(world)
             for name, share in asked.items():
-                told[name].append(evaluated(answered, np.broadcast_to(share, answered.shown_NS.shape)))
+                told[name].append(evaluated(answered, np.broadcast_to(share, (len(answered.user_N), len(SOURCES)))))
         for name, verdicts in told.items():
             figures = {}
             for method in ("ips", "snips", "dr"):
@@ -133,7 +133,7 @@ def logged(world: World) -> Answered:
     visits, (mixed, worth_NV), _ = mixed_lists(world, LOGGING)
     return Answered(
         agreed_NK=mixed.agreed_BK,
-        shown_NS=np.broadcast_to(LOGGING, (len(visits.user_N), len(SOURCES))),
+        propensity_NK=mixed.propensity_BK,
         reward_NK=world.answers(mixed.item_BK, worth_NV).astype(np.float64),
         user_N=visits.user_N,
     )

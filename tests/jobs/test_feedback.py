@@ -65,6 +65,11 @@ REASONS = [
     ({"rank": "first"}, "unreadable"),
     ({"rank": "99999999999"}, "unreadable"),
     ({"list_day": "yesterday"}, "unreadable"),
+    ({"list_day": "300000-01-01"}, "unreadable"),
+    ({"list_day": "10000-01-01"}, "unreadable"),
+    ({"list_day": "0001-01-01"}, "unreadable"),
+    ({"event_time": "300000-01-01T00:00:00Z"}, "unreadable"),
+    ({"rank": "-1"}, "no_entry"),
     ({"event_time": "soon"}, "unreadable"),
     ({"user_id": None}, "unreadable"),
     ({"item_id": None}, "unreadable"),
@@ -128,6 +133,7 @@ def fed(spark, changes):
 
 
 def test_entries_earn_what_was_done_to_them_within_0_and_1_and_once(spark):
+    later = {"event_timestamp": datetime(2024, 5, 11)}
     click, purchase, dismiss = ({"event_type": name} for name in ("click", "purchase", "dismiss"))
     now = [
         {"rank": 1}, {**click, "rank": 1},
@@ -138,12 +144,13 @@ def test_entries_earn_what_was_done_to_them_within_0_and_1_and_once(spark):
         {**click, "rank": 6}, {"rank": 6},
         {"rank": 7, "unmatched": "other_item"}, {"rank": 8, "policy_version": None},
         {"rank": 9},  # clicked before anybody said that it was shown
-        {"rank": 11}, {"rank": 11}, {**purchase, "rank": 11}, {**purchase, "rank": 11},  # on two days
+        {"rank": 11}, {**later, "rank": 11}, {**purchase, "rank": 11}, {**purchase, **later, "rank": 11},  # on two days
+        {"rank": 12}, {**click, "rank": 12}, {**purchase, "rank": 12}, {**later, "rank": 12},  # more than enough on one of two
     ]  # fmt: skip
     before = [{"rank": 5}, {**click, "rank": 5}, {"rank": 10}, {**click, "rank": 10}, {**click, "rank": 9}, {"rank": 11}]
     found = answered(fed(spark, now), fed(spark, before), REWARDS).collect()
     assert sorted((row["rank"], row.shown, row.reward) for row in found) == [
-        (1, 1, 0.5), (2, 1, 1.0), (3, 1, 0.0), (5, 0, 0.5), (6, 1, 0.5), (9, 1, 0.5), (11, 2, 2.0),
+        (1, 1, 0.5), (2, 1, 1.0), (3, 1, 0.0), (5, 0, 0.5), (6, 1, 0.5), (9, 1, 0.5), (11, 2, 2.0), (12, 2, 1.0),
     ]  # fmt: skip
 
 
@@ -176,7 +183,13 @@ def test_sums_over_entries_are_those_of_the_reference(spark):
     names = "user_id string, slot string, rank int, source string, propensity double, policy_context string"
     schema = f"{names}, shown double, reward double"
     found = told(spark.createDataFrame(given, schema).repartition(3), policy, k)
+    again = told(spark.createDataFrame(given[::-1], schema).repartition(5, "rank"), policy, k)
+    assert policy.after(found).version == policy.after(again).version, "in whatever order rows come"
     kept, at = ~made["shuffled"], made["shuffled"]
+    # Of shuffled lists too nobody counts for more than so many.
+    of_user = np.where(at, np.maximum(examined[made["rank"]] * made["shown"], np.abs(made["reward"])), 0.0)
+    of_user = np.bincount(made["user"], weights=of_user)
+    counts = np.minimum(1.0, policy.limits.lists_per_user * examined.sum() / np.maximum(of_user, 1e-12))[made["user"]]
     reference = evidence(
         Feedback(
             contexts=tuple(context_of(*one) for one in contexts), context_E=made["context"][kept], user_E=made["user"][kept],
@@ -186,8 +199,8 @@ def test_sums_over_entries_are_those_of_the_reference(spark):
         policy,
         examined,
         (
-            np.bincount(made["rank"][at], weights=made["shown"][at], minlength=k),
-            np.bincount(made["rank"][at], weights=made["reward"][at], minlength=k),
+            np.bincount(made["rank"][at], weights=made["shown"][at] * counts[at], minlength=k),
+            np.bincount(made["rank"][at], weights=made["reward"][at] * counts[at], minlength=k),
         ),
     )  # fmt: skip
     order = [found.contexts.index(context) for context in reference.contexts]
@@ -224,7 +237,7 @@ class _Mapped:
     """Settings under another mapping."""
 
     def __init__(self, settings, mapping):
-        self._settings, self.mapping = settings, mapping
+        self._settings, self.mapping, self.feedback = settings, mapping, mapping.feedback
 
     def __getattr__(self, name):
         return getattr(self._settings, name)

@@ -103,7 +103,6 @@ def test_the_command_says_enough_or_too_little(run):
         (["--evaluate", "--shares", "ranked=0.5"], "sum to 1"),
         (["--evaluate", "--shares", "mine=1"], "there is no source mine"),
         (["--evaluate", "--shares", "ranked=much"], "is no share"),
-        (["--evaluate", "--shares", "random=1"], "never drawn from"),
         (["--evaluate", "p9"], "there is no policy p9"),
         (["--evaluate", "p1", "--shares", "ranked=1"], "not both"),
     ],

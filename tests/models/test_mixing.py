@@ -67,6 +67,16 @@ def test_lists_come_as_often_as_is_said():
     assert np.abs(times / rows - likely).max() < 4 * np.sqrt(0.25 / rows)
 
 
+def test_where_all_agree_nothing_else_was_possible():
+    """However the shares round: 0.1 ten times is more than 1 or less."""
+    shares = np.random.default_rng(1).dirichlet(np.ones(7), 5_000)
+    best = np.tile(np.arange(3), (5_000, 7, 1))
+    found = mix(best, shares, np.full((5_000, 3), 0.5))
+    assert found.propensity_BK.max() <= 1.0
+    assert found.propensity_BK.min() > 1.0 - 1e-12
+    assert propensities(found.agreed_BK, shares[:, None, :]).max() <= 1.0
+
+
 def test_who_draws_alone_gives_the_own_order():
     best = np.array([[[5, 4, 3], [1, 2, 3]]])
     found = mix(best, np.array([[0.0, 1.0]]), np.full((1, 4), 0.999))

@@ -27,28 +27,28 @@ def logged(rng, users, share=LOGGING, depth=RANKS):
     mixed, likely = lists(rng, users, share, depth)
     return Answered(
         agreed_NK=mixed.agreed_BK,
-        shown_NS=np.broadcast_to(share, (users, SOURCES)),
+        propensity_NK=mixed.propensity_BK,
         reward_NK=(rng.random(likely.shape) < likely).astype(float),
         user_N=np.arange(users),
     )
 
 
 def of(answered, share):
-    return evaluated(answered, np.broadcast_to(share, answered.shown_NS.shape))
+    return evaluated(answered, np.broadcast_to(share, (len(answered.user_N), SOURCES)))
 
 
 @pytest.mark.parametrize("asked", [[0.6, 0.25, 0.15], [0.45, 0.4, 0.15], [0.2, 0.6, 0.2]])
 @pytest.mark.parametrize("depth", [RANKS, 2])
 def test_estimates_are_without_bias_and_their_intervals_hold(asked, depth):
     rng, asked = np.random.default_rng(1), np.array(asked)
-    truth = lists(rng, 200_000, asked, depth)[1].sum(axis=1).mean()
-    told = [of(logged(rng, 2_000, depth=depth), asked) for _ in range(100)]
+    truth = lists(rng, 100_000, asked, depth)[1].sum(axis=1).mean()
+    told = [of(logged(rng, 1_500, depth=depth), asked) for _ in range(60)]
     assert all(verdict.is_enough for verdict in told)
     for method in ("ips", "snips", "dr"):
         values = np.array([verdict.by[method].value for verdict in told])
         held = np.mean([verdict.by[method].low <= truth <= verdict.by[method].high for verdict in told])
-        assert values.mean() == pytest.approx(truth, abs=4 * values.std() / 10)
-        assert held >= 0.88, method
+        assert values.mean() == pytest.approx(truth, abs=4 * values.std() / 60**0.5)
+        assert held >= 0.85, method
 
 
 def test_a_policy_that_is_far_away_has_too_little_to_tell():

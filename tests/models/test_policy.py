@@ -143,6 +143,47 @@ def test_one_user_counts_for_a_few_lists_however_often():
     assert one.seen_CS == pytest.approx(other.seen_CS)
 
 
+def test_answers_that_come_a_day_later_count_for_no_more_lists_either():
+    """Everything shown on one day, and only on the next what was done to it, all to the entries of one source."""
+    rng = np.random.default_rng(5)
+    honest = answers(rng, [0.2, 0.1, 0.1], 5_000)
+    policy = learnt(Policy.first(SOURCES), honest)
+    extra = 6_000
+    late = Feedback(
+        contexts=(SHIBUYA,),
+        context_E=np.zeros(extra, int),
+        user_E=np.full(extra, -1),
+        rank_E=np.arange(extra) % 10,
+        agreed_E=np.full(extra, 1 << 2),
+        propensity_E=np.full(extra, 0.5),
+        reward_E=np.ones(extra),
+        shown_E=np.zeros(extra),
+    )
+    earned = told(late, policy).earned_CS.sum()
+    assert earned == pytest.approx(policy.limits.lists_per_user * EVENLY.sum() / 0.5), (
+        "two lists, by how unlikely their entries were"
+    )
+
+
+def test_without_answers_nothing_moves():
+    policy = Policy.first(SOURCES)
+    for night in range(5):
+        policy = learnt(policy, answers(np.random.default_rng(1), [0.1, 0.1, 0.1], 0), night)
+    assert policy.shares([EVERYWHERE])[0].tolist() == Policy.first(SOURCES).share_CS[0].tolist()
+
+
+def test_an_entry_is_counted_once_however_many_contexts_hold_it():
+    feedback = answers(np.random.default_rng(9), [0.2, 0.1, 0.1], 3_000, share=(0.4, 0.3, 0.3))
+    policy = learnt(Policy.first(SOURCES, Limits(strength=1e9)), feedback)
+    _, many = policy.worth()
+    counted = np.bincount(np.log2(feedback.agreed_E).astype(int), minlength=3)
+    for place in range(len(policy.contexts)):
+        assert many[place] == pytest.approx(counted), "the wider ones lend what they know besides, which is nothing"
+    for _ in range(10):
+        policy = learnt(policy, answers(np.random.default_rng(1), [0.1, 0.1, 0.1], 0))
+    assert policy.worth()[1][0] == pytest.approx(counted / 2), "half of it after the half-life"
+
+
 def test_the_same_answers_give_the_same_policy_and_it_is_read_back(tmp_path):
     feedback = answers(np.random.default_rng(6), [0.2, 0.1, 0.1])
     policy = learnt(Policy.first(SOURCES), feedback, 3)

@@ -1,5 +1,7 @@
 """The worker's part without Spark: which moments are asked about, which items end up on the lists."""
 
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -10,10 +12,12 @@ import torch
 
 from conf.contracts import SLOTS
 from conf.learning import Model
+from jobs.score.blending import SOURCES, Blend
 from jobs.score.lists import Scorer
 from jobs.score.moments import ALL_SLOTS, slot_hour
 from models.bulk import BulkScorer
 from models.interest import InterestModel, new_network
+from models.policy import EVERYWHERE, Policy
 from models.queries import Histories, Vocabulary
 
 DAY = date(2024, 5, 2)  # a Thursday
@@ -248,3 +252,64 @@ def test_a_model_scores_in_bulk_as_it_does_one_by_one(monkeypatch):
     wanted = model.scores(Histories(**repeated), queries)
     np.testing.assert_allclose([[row[item] for item in ITEMS] for row in found], wanted, rtol=1e-4, atol=1e-4)
     assert np.ptp(wanted.reshape(13, 9, 30), axis=1).max() > 0.1, "slots differ"
+
+
+class Knowing(Recorder):
+    """One that knows more than its order: what is near, and nothing of likeness."""
+
+    def ways(self, histories, queries, many):
+        near = np.tile(np.arange(len(ITEMS))[::-1][:many], (len(queries.timestamp_B), 1))
+        return {"nearby": near, "alike": np.full_like(near, -1)}
+
+
+@pytest.fixture
+def blend(tmp_path):
+    """An even mix, of which a part is held out and another shuffled."""
+    even = np.full((1, len(SOURCES)), 1 / len(SOURCES))
+    nothing = np.zeros_like(even)
+    policy = Policy(
+        sources=SOURCES, contexts=(EVERYWHERE,), share_CS=even, seen_CS=nothing, spread_CS=nothing, earned_CS=nothing
+    )
+    policy.save(tmp_path / "policy")
+    return Blend(folder=str(tmp_path / "policy"), version="p", week=1, shuffled=0.2, holdout=0.2)
+
+
+def crowd(count, **more):
+    batch = users(*[{"events": [{"item_id": f"i{n % 7:02}"}, {"item_id": f"i{n % 5:02}"}], **more} for n in range(count)])
+    region = pa.array(["US/New York/Soho", None] * (count // 2))
+    return pa.RecordBatch.from_arrays([*batch.columns, region], names=[*batch.schema.names, "region"])
+
+
+def test_mixed_lists_keep_every_rule(blend):
+    seen, gone = ["i03", "i29", "i11"], ("i02", "i28")
+    brands = {item: f"b{place % 4}" for place, item in enumerate(ITEMS)}
+    options = {"gone": gone, "brands": brands, "caps": {"brand": 2}, "repeats": False, "k": 6}
+    plain = scored(crowd(40, seen=seen), Knowing(), **options)
+    mixed = scored(crowd(40, seen=seen), Knowing(), blend=blend, **options)
+    assert mixed == scored(crowd(40, seen=seen), Knowing(), blend=blend, **options), "a week's draws stay"
+    assert mixed != scored(crowd(40, seen=seen), Knowing(), blend=replace(blend, week=2), **options)
+    kinds, held = set(), 0
+    for before, after in zip(plain, mixed, strict=True):
+        held += before == after
+        for slot in ALL_SLOTS:
+            items = [entry["item_id"] for entry in after[slot]]
+            assert len(set(items)) == len(items) == len(before[slot]) == 6
+            assert not {*seen, *gone} & set(items)
+            assert max(Counter(brands[item] for item in items).values()) <= 2
+            assert [entry["rank"] for entry in after[slot]] == [1, 2, 3, 4, 5, 6]
+            for entry in after[slot]:
+                assert 0 < entry["propensity"] <= 1.0
+                kinds |= {"ranking" if entry["source"] is None else entry["source"]}
+                if entry["source"] == "shuffled":
+                    assert entry["propensity"] == pytest.approx(1 / 6)
+    assert 2 <= held <= 16, "a fifth is held out"
+    assert {"ranking", "shuffled", "random", "nearby"} <= kinds
+    assert "own" not in kinds, "what was taken is not listed again"
+    assert "alike" not in kinds, "who has nothing leaves it to the ranking"
+
+
+def test_mixed_lists_give_what_was_taken_again_where_that_may_be_and_end_where_the_catalogue_does(blend):
+    mixed = scored(crowd(40), Recorder(), blend=blend, k=50)
+    assert all(len(lists[slot]) == len(ITEMS) for lists in mixed for slot in ALL_SLOTS)
+    assert any(entry["source"] and "own" in entry["source"].split("+") for lists in mixed for entry in lists["any"])
+    assert scored(crowd(2, events=None), Recorder(), blend=blend)[0]["any"] == [], "nobody is given lists who had none"
