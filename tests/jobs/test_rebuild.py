@@ -179,7 +179,7 @@ def test_a_step_is_made_by_the_modules_that_it_imports_and_the_settings_they_nam
     expected = {
         "clean": {"clean", "ingest", "spatial"}, "sequences": {"sequences"}, "label": {"label"}, "text": {"text"},
         "spatial": {"spatial", "sequences"}, "interaction": {"interaction", "label", "sequences"},
-        "time_series": {"time_series"}, "tags": {"label", "text"}, "score": {"score", "sequences"},
+        "time_series": {"time_series"}, "tags": {"label", "text"}, "score": {"policy", "score", "sequences"},
     }  # fmt: skip
     for name, sections in expected.items():
         assert provenance.sections(by_name[name]) - {"mapping", "privacy", "lake", "spark"} == sections, name
