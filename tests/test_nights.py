@@ -53,7 +53,7 @@ def assert_equal(spark, one: Settings, other: Settings, where: str | None = None
         comparison = compare(rows[0], rows[1], TABLES[name])
         # So few people leave no hotspot that is beyond chance, and too few rated texts; test_spatial and test_sentiment compare
         # those of more, test_consent consents, test_surroundings context, test_relations relations, test_vectors vectors,
-        # test_tags tags that mean the same.
+        # test_tags tags that mean the same, test_policy_nights feedback.
         is_compared = comparison.rows > 0 or name in (
             "hotspots",
             "hotspot_trends",
@@ -63,6 +63,7 @@ def assert_equal(spark, one: Settings, other: Settings, where: str | None = None
             "item_relations",
             "item_vectors",
             "tag_synonyms",
+            "raw_feedback",
         )
         assert is_compared, f"{name} is empty: nothing was compared"
         if not comparison.equal:

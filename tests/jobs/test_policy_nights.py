@@ -11,9 +11,12 @@ import pytest
 import yaml
 
 from conf.settings import find
+from conf.tables import TABLES
 from jobs import feedback, policy, score
 from jobs.lake import logs
+from jobs.lake.compare import compare
 from jobs.lake.identities import load_key, pseudonym
+from jobs.lake.store import Lake
 from jobs.pipeline import choose
 from jobs.runner import run
 from jobs.score.blending import SOURCES, TOGETHER
@@ -63,7 +66,7 @@ def nights(spark, begun, tmp_path_factory, make_context_of):
 def make_context_of(spark):
     from jobs.lake.context import Context
     from jobs.lake.runs import pins
-    from jobs.lake.store import Days, Lake
+    from jobs.lake.store import Days
 
     def make(day, settings):
         lake = Lake(spark, settings.lake)
@@ -148,6 +151,16 @@ def test_what_is_liked_is_drawn_more_and_no_night_moves_a_context_further_than_i
     liked = SOURCES.index(LIKED)
     assert versions[-1].shares([EVERYWHERE])[0, liked] > versions[0].shares([EVERYWHERE])[0, liked] + 0.3
     assert versions[-1].shown_K.sum() > 0, "shuffled lists were answered"
+
+
+def test_what_came_back_is_the_same_when_it_is_taken_at_once(spark, nights, tmp_path):
+    settings, made = nights
+    whole = settings.model_copy(update={"lake": str(tmp_path / "lake")})
+    run(spark, whole, made[-1]["day"], steps=choose(only=("ingest",)), bootstrap=True)
+    lakes = [Lake(spark, one.lake) for one in (settings, whole)]
+    rows = [lake.read("raw_feedback", lake.version("raw_feedback")) for lake in lakes]
+    found = compare(*rows, TABLES["raw_feedback"])
+    assert found.rows > 1_000 and found.equal, str(found)
 
 
 def test_the_kill_switch_leaves_the_ranking_alone(nights, make_context_of):
