@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from conf.contracts import IMPRESSION
 from jobs.lake import logs
 from jobs.lake.context import Context, Skipped
-from jobs.lake.publications import POLICY, in_force
+from jobs.lake.publications import POLICY, version_in_force
 from jobs.score.blending import PART, SHUFFLED, SOURCES, TOGETHER, context_of, limits_of
 from models import registry
 from models.policy import METHOD, Evidence, Policy
@@ -48,13 +48,10 @@ def run(context: Context) -> None:
 def _before(context: Context) -> Policy:
     """What was in force before the day, under the limits that are set now."""
     limits = limits_of(context.settings.policy)
-    found = in_force(context.log_rows("publications"), before=context.days.last, kind=POLICY)
-    if found is None:
+    known = version_in_force(context, before=context.days.last, kind=POLICY)
+    if known is None:
         return Policy.first(SOURCES, limits)
-    known = context.log_rows("model_versions", f"model_version = '{found['model_version']}'")
-    if not known:
-        raise ValueError(f"policy {found['model_version']} is published but not in model_versions: publish another")
-    policy = Policy.load(Path(context.lake.path(known[-1]["folder"])))
+    policy = Policy.load(Path(context.lake.path(known["folder"])))
     if policy.sources != SOURCES:
         context.log.warning("policy: the one before mixed %s, another release's: learning begins anew", policy.sources)
         return Policy.first(SOURCES, limits)

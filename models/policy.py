@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +123,24 @@ class Policy:
             earned_CS=nothing,
         )
 
+    @cached_property
+    def _row(self) -> dict[Context, int]:
+        return {context: place for place, context in enumerate(self.contexts)}
+
     def shares(self, contexts: Iterable[Context]) -> np.ndarray:
         """Of each context, (N, S); of one that was never heard from those of the next wider one."""
-        row = {context: place for place, context in enumerate(self.contexts)}
+        row = self._row
         found = [next(row[wider] for wider in reversed(ancestry(context)) if wider in row) for context in contexts]
         return self.share_CS[found]
 
     def under(self, limits: Limits) -> Policy:
         """The same, from here on within other limits; shares below a new floor are lifted to it."""
-        share_CS = np.maximum(self.share_CS, limits.floor)
-        free_CS = share_CS - limits.floor
+        if limits == self.limits:
+            return self
+        free_CS = np.maximum(self.share_CS, limits.floor) - limits.floor
         left = 1.0 - limits.floor * len(self.sources)
         share_CS = limits.floor + left * free_CS / np.maximum(free_CS.sum(axis=1, keepdims=True), 1e-12)
-        return self if limits == self.limits else replace(self, limits=limits, share_CS=share_CS)
+        return replace(self, limits=limits, share_CS=share_CS)
 
     def examined(self, ranks: int) -> np.ndarray:
         """How much each rank is looked at, the first 1, (K,); all alike as long as too few shuffled lists were answered."""
@@ -163,17 +169,15 @@ class Policy:
 
     def _spread_up(self, contexts: Sequence[Context], values_CS: np.ndarray) -> np.ndarray:
         """Sums of the contexts given, in each of ours those of all that are narrower."""
-        row = {context: place for place, context in enumerate(self.contexts)}
         total_CS = np.zeros(self.share_CS.shape)
         for context, value_S in zip(contexts, values_CS, strict=True):
-            total_CS[[row[wider] for wider in ancestry(context)]] += value_S
+            total_CS[[self._row[wider] for wider in ancestry(context)]] += value_S
         return total_CS
 
     def _known(self, contexts: Sequence[Context]) -> Policy:
         """With these contexts and all that are wider; new ones start as the next wider one stands."""
         wanted = sorted({*self.contexts, *(wider for context in contexts for wider in ancestry(context))}, key=_narrow)
-        row = {context: place for place, context in enumerate(self.contexts)}
-        place_C = np.array([row.get(context, -1) for context in wanted])
+        place_C = np.array([self._row.get(context, -1) for context in wanted])
         new_C1 = (place_C < 0)[:, None]
         seen_CS, spread_CS, earned_CS = (
             np.where(new_C1, 0.0, known_CS[place_C]) for known_CS in (self.seen_CS, self.spread_CS, self.earned_CS)
@@ -191,10 +195,10 @@ class Policy:
         """The shares that answers speak for, (C, S): how likely each source is the best, and none below the floor."""
         mean_CS, many_CS = self.worth()
         random = np.random.default_rng(seed)
+        # Besides what is known one entry that earned as all do: a source that nobody has looked at yet may be anything.
+        prior = min(max(self._overall(), _LEAST), 1.0 - _LEAST)
         best_CS = np.empty(mean_CS.shape)
         for place, (mean_S, many_S) in enumerate(zip(mean_CS, many_CS, strict=True)):
-            # Besides what is known one entry that earned as all do: a source that nobody has looked at yet may be anything.
-            prior = min(max(_overall(self), _LEAST), 1.0 - _LEAST)
             drawn = random.beta(mean_S * many_S + prior, (1.0 - mean_S) * many_S + 1.0 - prior, (_DRAWS, len(mean_S)))
             best_CS[place] = np.bincount(drawn.argmax(axis=1), minlength=len(mean_S)) / _DRAWS
         floor = self.limits.floor
@@ -206,12 +210,11 @@ class Policy:
         A context is believed as far as its own entries go, and for the rest what is known outside of it: of the next wider
         one without it, and so on.
         """
-        row = {context: place for place, context in enumerate(self.contexts)}
-        sums = np.stack([self.seen_CS, self.spread_CS, self.earned_CS])
+        sums, overall = np.stack([self.seen_CS, self.spread_CS, self.earned_CS]), self._overall()
         mean_CS, many_CS = np.zeros(self.share_CS.shape), np.zeros(self.share_CS.shape)
         for place, context in enumerate(self.contexts):
-            chain = [row[wider] for wider in ancestry(context)]
-            mean_S, many_S = np.full(len(self.sources), _overall(self)), np.zeros(len(self.sources))
+            chain = [self._row[wider] for wider in ancestry(context)]
+            mean_S, many_S = np.full(len(self.sources), overall), np.zeros(len(self.sources))
             for at, within in zip(chain, [*chain[1:], None], strict=True):
                 around = sums[:, at] if within is None else np.maximum(sums[:, at] - sums[:, within], 0.0)
                 many_R, lent_S = _entries(around[0], around[1]), np.minimum(many_S, self.limits.strength)
@@ -221,6 +224,11 @@ class Policy:
                 mean_S = np.where(many_S > 0, told_S, mean_S)
             mean_CS[place], many_CS[place] = mean_S, many_S
         return mean_CS, many_CS
+
+    def _overall(self) -> float:
+        """What an entry that is looked at earns, whoever gave it, wherever."""
+        place = self._row[EVERYWHERE]
+        return float(np.clip(self.earned_CS[place].sum() / max(self.seen_CS[place].sum(), 1e-12), 0.0, 1.0))
 
     @property
     def version(self) -> str:
@@ -277,12 +285,6 @@ def ancestry(context: Context) -> list[Context]:
 
 def _narrow(context: Context) -> tuple[int, Context]:
     return len(ancestry(context)), context
-
-
-def _overall(policy: Policy) -> float:
-    """What an entry that is looked at earns, whoever gave it, wherever."""
-    place = policy.contexts.index(EVERYWHERE)
-    return float(np.clip(policy.earned_CS[place].sum() / max(policy.seen_CS[place].sum(), 1e-12), 0.0, 1.0))
 
 
 def _entries(seen_S: np.ndarray, spread_S: np.ndarray) -> np.ndarray:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
+from typing import TYPE_CHECKING
 
 from jobs.lake import logs
+
+if TYPE_CHECKING:
+    from jobs.lake.context import Context  # loads Spark, which readers do without
 
 INTEREST, LABELLER, POLICY = "interest", "labeller", "policy"
 KINDS = (INTEREST, LABELLER, POLICY)
@@ -30,3 +34,19 @@ def in_force(publications: Iterable[logs.Row], *, before: date | None = None, ki
     """The newest decision (of those made for days before `before`): its `model_version` serves; None where there is none."""
     known = [row for row in in_order(publications, kind=kind) if before is None or row["day"] < before]
     return known[-1] if known else None
+
+
+def version_in_force(context: Context, *, before: date, kind: str = INTEREST) -> logs.Row | None:
+    """The registry's row of the version that serves by the decisions for days before `before`; None where there is none.
+
+    Raises:
+        ValueError: the registry does not know it.
+    """
+    found = in_force(context.log_rows("publications"), before=before, kind=kind)
+    if found is None:
+        return None
+    version = found["model_version"]
+    known = context.log_rows("model_versions", f"model_version = '{version}'")
+    if not known:
+        raise ValueError(f"version {version} is published but not in model_versions: publish another (wherewhen models)")
+    return known[-1]

@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 from conf.contracts import ANY_SLOT, SLOTS
 from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
-from jobs.lake.publications import POLICY, in_force
+from jobs.lake.publications import POLICY, version_in_force
 from jobs.lake.store import keyframes
 from jobs.score.blending import Blend
 from jobs.score.due import told_before, users_due
@@ -99,17 +99,13 @@ def served_version(context: Context) -> Served | None:
     Raises:
         ValueError: the registry does not know the version.
     """
-    found = in_force(context.log_rows("publications"), before=context.days.last + timedelta(days=1))
-    if found is None:
+    known = version_in_force(context, before=context.days.last + timedelta(days=1))
+    if known is None:
         return None
-    newest = found["model_version"]
-    known = context.log_rows("model_versions", f"model_version = '{newest}'")
-    if not known:
-        raise ValueError(f"version {newest} is published but not in model_versions: publish another (wherewhen models)")
-    method = known[-1]["method"]
+    method = known["method"]
     return Served(
-        model_version=newest,
-        folder=context.lake.path(known[-1]["folder"]),
+        model_version=known["model_version"],
+        folder=context.lake.path(known["folder"]),
         source=f"{'baseline' if method in BASELINES else 'model'}:{method}",
     )
 
@@ -123,13 +119,10 @@ def policy_in_force(context: Context) -> Blend | None:
     settings = context.settings.policy
     if settings.by == "none":
         return None
-    found = in_force(context.log_rows("publications"), before=context.days.last + timedelta(days=1), kind=POLICY)
-    if found is None:
+    known = version_in_force(context, before=context.days.last + timedelta(days=1), kind=POLICY)
+    if known is None:
         return None
-    known = context.log_rows("model_versions", f"model_version = '{found['model_version']}'")
-    if not known:
-        raise ValueError(f"policy {found['model_version']} is published but not in model_versions: publish another")
-    return Blend.of(context.lake.path(known[-1]["folder"]), found["model_version"], settings, context.days.last)
+    return Blend.of(context.lake.path(known["folder"]), known["model_version"], settings, context.days.last)
 
 
 def digests(lists: DataFrame) -> DataFrame:

@@ -140,10 +140,9 @@ class Blender:
         position_BK, score_BK = ranked
         user_B, slot_B = np.divmod(row_B, len(self.slots))
         rank_K = np.arange(position_BK.shape[1])
-        best_BNP = self._offered(user_B, row_B, position_BK, ways, seen)
         week_B = chance.numbered(self.key_U[user_B], slot_B + len(self.slots) * np.int64(self.blend.week))
         mixed = mix(
-            best_BNP,
+            self._offered(user_B, week_B, position_BK, ways, seen),
             self._shares(user_B, slot_B),
             chance.uniform(week_B[:, None], 1_000 + rank_K[None, :]),
             kind_AV=self.kind_AV,
@@ -178,16 +177,16 @@ class Blender:
     def _offered(
         self,
         user_B: np.ndarray,
-        row_B: np.ndarray,
+        week_B: np.ndarray,
         ranked_BK: np.ndarray,
         ways: Mapping[str, np.ndarray],
         seen: Sequence[np.ndarray] | None,
     ) -> np.ndarray:
         """The items of each source, (B, N, P), without those that may not be listed."""
         depth = max(ranked_BK.shape[1], self.own_UP.shape[1], len(self.popular_P), _RANDOM_TRIED * ranked_BK.shape[1])
-        best_BNP = np.full((len(row_B), len(SOURCES), depth), ABSENT, np.int64)
-        given = {"own": self.own_UP[user_B], "popular": np.broadcast_to(self.popular_P, (len(row_B), len(self.popular_P)))}
-        given |= {"random": self._random(user_B, row_B, _RANDOM_TRIED * ranked_BK.shape[1]), **ways}
+        best_BNP = np.full((len(user_B), len(SOURCES), depth), ABSENT, np.int64)
+        given = {"own": self.own_UP[user_B], "popular": np.broadcast_to(self.popular_P, (len(user_B), len(self.popular_P)))}
+        given |= {"random": self._random(week_B, _RANDOM_TRIED * ranked_BK.shape[1]), **ways}
         for name, item_BP in given.items():
             may_BP = (item_BP != ABSENT) & ~self.banned_V[np.maximum(item_BP, 0)]
             if seen is not None:
@@ -197,9 +196,8 @@ class Blender:
         best_BNP[:, SOURCES.index(RANKED), : ranked_BK.shape[1]] = ranked_BK
         return best_BNP
 
-    def _random(self, user_B: np.ndarray, row_B: np.ndarray, many: int) -> np.ndarray:
-        key_B = chance.numbered(self.key_U[user_B], (row_B % len(self.slots)) + len(self.slots) * np.int64(self.blend.week))
-        draw_BP = chance.uniform(chance.numbered(key_B, np.array(_ITEMS))[:, None], np.arange(many)[None, :])
+    def _random(self, week_B: np.ndarray, many: int) -> np.ndarray:
+        draw_BP = chance.uniform(chance.numbered(week_B, np.array(_ITEMS))[:, None], np.arange(many)[None, :])
         return np.asarray((draw_BP * len(self.banned_V)).astype(np.int64))
 
 

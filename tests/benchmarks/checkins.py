@@ -149,6 +149,35 @@ def cut(log: Log, part: str) -> tuple[Log, Vocabulary, Asked]:
     return training, vocabulary, Asked(events=events, first_E=first_E, row_Q=row_Q)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The moments of a part, the hybrid that ranks them, and the venue (place in the catalogue) and user of each."""
+
+    asked: Asked
+    hybrid: Hybrid
+    item_Q: np.ndarray
+    user_Q: np.ndarray
+
+
+def ranked_part(part: str) -> Part:
+    log = check_ins()
+    training, vocabulary, asked = cut(log, part)
+    now = known(training, vocabulary, int(training.at_E.max()) + 1)
+    return Part(
+        asked=asked,
+        hybrid=hybrid(now, lessons(training, vocabulary), 1),
+        item_Q=asked.events.item_E[asked.row_Q] - FIRST,
+        user_Q=log.rows["user_id"].to_numpy()[asked.row_Q],
+    )
+
+
+def hits(list_QK: np.ndarray, item_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each list holds the venue, and the discounted gain of where it does (ndcg), (Q,) each."""
+    is_there_QK = list_QK == item_Q[:, None]
+    hit_Q, place_Q = is_there_QK.any(axis=1), is_there_QK.argmax(axis=1)
+    return hit_Q, np.where(hit_Q, 1 / np.log2(place_Q + 2), 0.0)
+
+
 def ranks(ranker: Ranker, asked: Asked) -> np.ndarray:
     found = []
     for row_B, past, queries in asked.batches():

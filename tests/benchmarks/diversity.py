@@ -12,11 +12,10 @@ import argparse
 
 import harness
 import numpy as np
-from checkins import PARTS, check_ins, cut, hybrid, intervals, known, lessons
+from checkins import PARTS, hits, intervals, ranked_part
 
 from models.diverse import diverse
 from models.lists import diversity, novelty
-from models.queries import FIRST
 from models.top_k import top_k
 
 K, OUT_OF = 10, 40
@@ -27,24 +26,20 @@ MEASURES = ("hit@10", "ndcg@10", "diversity", "novelty")
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--part", choices=PARTS, default="validation")
-    log = check_ins()
-    training, vocabulary, asked = cut(log, given.parse_args().part)
-    now = known(training, vocabulary, int(training.at_E.max()) + 1)
-    made = hybrid(now, lessons(training, vocabulary), 1)
-    best = [top_k(made.scores(past, queries), OUT_OF) for _, past, queries in asked.batches()]
-    position_QP, score_QP = (np.concatenate([one[part] for one in best]) for part in (0, 1))
-    item_Q, user_Q = asked.events.item_E[asked.row_Q] - FIRST, log.rows["user_id"].to_numpy()[asked.row_Q]
-    kind_V, share_V = vocabulary.category_of_item_V.astype(np.int64), now.events_V / now.events_V.sum()
+    part = ranked_part(given.parse_args().part)
+    best = [top_k(part.hybrid.scores(past, queries), OUT_OF) for _, past, queries in part.asked.batches()]
+    position_QP, score_QP = (np.concatenate([one[place] for one in best]) for place in (0, 1))
+    kind_V, events_V = part.hybrid.vocabulary.category_of_item_V.astype(np.int64), part.hybrid.known.events_V
+    share_V = events_V / events_V.sum()
     shapes = [(f"weight {weight}", weight, len(share_V)) for weight in WEIGHTS] + [(f"cap {cap}", 0.0, cap) for cap in CAPS]
     found = {}
     for name, weight, cap in shapes:
         list_QK, _ = diverse(position_QP, score_QP, K, kind_AV=kind_V[None], cap_A=np.array([cap]), weight=weight)
-        is_there_QK = list_QK == item_Q[:, None]
-        hit_Q, place_Q = is_there_QK.any(axis=1), is_there_QK.argmax(axis=1)
-        gain_Q = np.where(hit_Q, 1 / np.log2(place_Q + 2), 0.0)
-        found[name] = np.stack([hit_Q, gain_Q, diversity(list_QK, kind_V), novelty(list_QK, share_V)], axis=1).astype(float)
-        line = {"name": "diversity", "lists": name, "asked": len(item_Q), **intervals(found[name], user_Q, MEASURES)}
-        line["more_than_by_score"] = intervals(found[name] - found["weight 0.0"], user_Q, MEASURES)
+        found[name] = np.stack(
+            [*hits(list_QK, part.item_Q), diversity(list_QK, kind_V), novelty(list_QK, share_V)], axis=1
+        ).astype(float)
+        line = {"name": "diversity", "lists": name, "asked": len(part.item_Q), **intervals(found[name], part.user_Q, MEASURES)}
+        line["more_than_by_score"] = intervals(found[name] - found["weight 0.0"], part.user_Q, MEASURES)
         harness.say(line)
 
 

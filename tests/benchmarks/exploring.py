@@ -12,7 +12,7 @@ import argparse
 
 import harness
 import numpy as np
-from checkins import PARTS, check_ins, cut, hybrid, intervals, known, lessons
+from checkins import PARTS, hits, intervals, ranked_part
 
 from jobs.score.blending import SOURCES, favourites
 from models import chance
@@ -49,17 +49,14 @@ def offered(made, popular_P: np.ndarray, histories: Histories, queries, first: i
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--part", choices=PARTS, default="validation")
-    log = check_ins()
-    training, vocabulary, asked = cut(log, given.parse_args().part)
-    now = known(training, vocabulary, int(training.at_E.max()) + 1)
-    made = hybrid(now, lessons(training, vocabulary), 1)
-    popular_P = np.argsort(-now.events_V, kind="stable")[:K]
+    part = ranked_part(given.parse_args().part)
+    item_Q, user_Q = part.item_Q, part.user_Q
+    popular_P = np.argsort(-part.hybrid.known.events_V, kind="stable")[:K]
     parts, first = [], 0
-    for _, past, queries in asked.batches():
-        parts.append(offered(made, popular_P, past, queries, first))
+    for _, past, queries in part.asked.batches():
+        parts.append(offered(part.hybrid, popular_P, past, queries, first))
         first += len(parts[-1])
     best_QNP = np.concatenate(parts)
-    item_Q, user_Q = asked.events.item_E[asked.row_Q] - FIRST, log.rows["user_id"].to_numpy()[asked.row_Q]
     draw_QK = chance.uniform(np.arange(len(item_Q))[:, None], 1_000 + np.arange(K)[None, :])
     even = np.r_[0.0, np.full(len(SOURCES) - 1, 1.0 / (len(SOURCES) - 1))]
     mixes = {f"rate {rate}": (1.0 - rate) * np.eye(len(SOURCES))[0] + rate * even for rate in RATES}
@@ -67,10 +64,7 @@ def main() -> None:
     found = {}
     for name, share_S in mixes.items():
         list_QK = mix(best_QNP, np.broadcast_to(share_S, (len(item_Q), len(SOURCES))), draw_QK).item_BK
-        is_there_QK = list_QK == item_Q[:, None]
-        hit_Q, place_Q = is_there_QK.any(axis=1), is_there_QK.argmax(axis=1)
-        gain_Q = np.where(hit_Q, 1 / np.log2(place_Q + 2), 0.0)
-        found[name] = np.stack([is_there_QK[:, 0], hit_Q, gain_Q], axis=1).astype(float)
+        found[name] = np.stack([list_QK[:, 0] == item_Q, *hits(list_QK, item_Q)], axis=1).astype(float)
         line = {"name": "exploring", "lists": name, "asked": len(item_Q), **intervals(found[name], user_Q, MEASURES)}
         line["more_than_the_ranking"] = intervals(found[name] - found["rate 0.0"], user_Q, MEASURES)
         harness.say(line)
