@@ -65,7 +65,7 @@ def test_jobs_import_models_and_conf(path):
 
 @pytest.mark.parametrize("path", files("dags"))
 def test_dags_import_the_graph_the_settings_and_airflows_sdk(path):
-    allowed = ("jobs.pipeline", "conf", "airflow.sdk", *sys.stdlib_module_names)
+    allowed = ("jobs.pipeline", "conf", "airflow.sdk", "wherewhen_command", *sys.stdlib_module_names)
     assert [name for name in imported(path) if not within(name, *allowed)] == []
 
 

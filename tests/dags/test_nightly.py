@@ -14,7 +14,7 @@ import pytest
 from conf.settings import load_settings
 from jobs.lake import logs
 from jobs.lake.runs import newest_night
-from jobs.pipeline import STEPS, dependencies
+from jobs.pipeline import STEPS, dependencies, order
 from jobs.query import answer, render
 from jobs.runner import run
 from jobs.simulate import World, simulate
@@ -86,18 +86,25 @@ def test_airflow_reads_the_graph_that_the_pipeline_has(airflow):
     program = (
         "from airflow.dag_processing.dagbag import DagBag\n"
         "bag = DagBag(dag_folder=os.environ['AIRFLOW__CORE__DAGS_FOLDER'])\n"
-        "assert bag.import_errors == {} and list(bag.dags) == ['nightly'], bag.import_errors\n"
+        "assert bag.import_errors == {} and sorted(bag.dags) == ['backfill', 'maintenance', 'nightly'], bag.import_errors\n"
         "tasks = {t.task_id: [sorted(t.upstream_task_ids), t.execution_timeout.total_seconds(), t.retries, t.doc_md]"
         " for t in bag.dags['nightly'].tasks}\n"
-        "print(json.dumps([tasks, dag.max_active_runs, dag.max_active_tasks, dag.catchup, dag.doc_md, dict(dag.params)]))"
+        "told = {t.task_id: sorted(a.uri for a in t.outlets) for t in dag.tasks if t.outlets}\n"
+        "apart = [dag.max_active_runs, dag.max_active_tasks, dag.catchup, dag.get_task('clean').pool, told]\n"
+        "print(json.dumps([tasks, *apart, dag.doc_md, dict(dag.params)]))"
     )
-    tasks, *apart, doc, params = airflow(program, WHEREWHEN_AT_ONCE="4", WHEREWHEN_CONFIG="conf/foursquare.yaml")
+    more = {"WHEREWHEN_AT_ONCE": "4", "WHEREWHEN_CONFIG": "conf/foursquare.yaml", "WHEREWHEN_POOL": "lake"}
+    tasks, *apart, told, doc, params = airflow(program, **more)
     assert {name: set(task[0]) for name, task in tasks.items()} == dependencies()
     for step in STEPS:
         _, timeout, retries, said = tasks[step.name]
         assert (timeout, retries) == (60 * step.minutes, 1)
         assert step.does in said and all(table in said for table in (*step.reads, *step.writes))
-    assert apart == [1, 4, False]
+    assert apart == [1, 4, False, "lake"]
+    assert list(told) == [order()[-1].name], "readers see a night when its last step is done"
+    assert "wherewhen://lake/recommendations" in told["report"] and len(told["report"]) == len(
+        {t for s in STEPS for t in s.writes}
+    )
     assert all(word in doc for word in ("exit code 3", "backfill", "doctor", "clear the task", "ingest --> clean"))
     assert params == {"day": None, "config": "conf/foursquare.yaml", "accept": False, "overrides": []}
 
@@ -117,6 +124,24 @@ def test_a_task_runs_the_command_with_what_was_asked_for(airflow, stub):
         "run", "--day", "2024-06-16", "--only", "clean",
     ]  # fmt: skip
     assert Path(stub["STUB_FILE"] + ".environment").read_text() == f"PYTHONPATH= key=0f at={ROOT}\n"
+
+
+def test_other_dags_run_the_same_command(airflow, stub):
+    program = (
+        "import backfill, maintenance\n"
+        "def told(dag, task, **params):\n"
+        "    given = {'config': 'conf/local.yaml', 'overrides': ['lake=/x'], **params}\n"
+        "    dag.get_task(task).execute({'params': given})\n"
+        "    return open(os.environ['STUB_FILE']).read().splitlines()[5:]\n"
+        "days = {'start': '2024-06-01', 'end': '2024-06-07'}\n"
+        "print(json.dumps([told(backfill.dag, 'backfill', **days, only=None),"
+        " told(backfill.dag, 'backfill', **days, only='label,score'), told(maintenance.dag, 'maintain'),"
+        " [backfill.dag.schedule, maintenance.dag.schedule, backfill.dag.max_active_runs]]))"
+    )
+    whole, some, kept, apart = airflow(program, **stub)
+    assert whole == ["backfill", "--start", "2024-06-01", "--end", "2024-06-07"]
+    assert some == [*whole, "--only", "label,score"] and kept == ["maintain"]
+    assert apart == [None, "0 14 * * 0", 1]
 
 
 def test_what_landed_is_accepted_by_ingest_alone(airflow, stub):
