@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +33,14 @@ MIXED = ("policy.by=feedback", "policy.floor=0.05", "policy.shuffled=0.1", "poli
 @pytest.fixture(scope="module")
 def nights(spark, begun, tmp_path_factory, make_context_of):
     """Settings of a lake after some nights; and of each night the lists that were made in it."""
-    folder = tmp_path_factory.mktemp("policy")
+    return lived(spark, begun, tmp_path_factory.mktemp("policy"), make_context_of, [LIKED] * NIGHTS)
+
+
+def lived(spark, begun, folder, make_context_of, liked, *, whole=False):
+    """As many nights as sources; lists of each are answered by who likes what that source alone gave.
+
+    Unless they are whole, what people do after the first night does not matter: who is known then is known for a month.
+    """
     shutil.copytree(begun.folder / "landing", folder / "landing")
     mapping = yaml.safe_load(find("conf/sources/simulated.yaml").read_text())
     feed = {"format": "csv", "files": "answers*", "options": {"header": "true"}, "columns": {name: name for name in COLUMNS}}
@@ -45,14 +53,13 @@ def nights(spark, begun, tmp_path_factory, make_context_of):
     settings = begun.copy(folder / "lake", *more, *MIXED)
     ids = {pseudonym(f"u{n:06}", load_key()): f"u{n:06}" for n in range(100)}
     made, rng = [], np.random.default_rng(1)
-    for number in range(NIGHTS):
+    for number, source in enumerate(liked):
         day = NEXT + timedelta(days=number)
         landing = folder / "landing" / str(day)
         landing.mkdir(exist_ok=True)
         if made:
-            (landing / "answers.csv").write_text(answers_to(made[-1], ids, day, rng))
-        # The first night has a keyframe; what people do in others does not matter here.
-        run(spark, settings, day, steps=choose(only=("ingest", "clean", "sequences")[: 3 if day == NEXT else 1]))
+            (landing / "answers.csv").write_text(answers_to(made[-1], ids, day, rng, source))
+        run(spark, settings, day, steps=choose(only=("ingest", "clean", "sequences")[: 3 if whole or day == NEXT else 1]))
         for step in (feedback, policy, score):
             context = make_context_of(day, settings)
             step.run(context)
@@ -85,14 +92,14 @@ def lists_of(spark, context):
     return context.state("recommendations").collect()
 
 
-def answers_to(night, ids, day, rng):
+def answers_to(night, ids, day, rng, liked=LIKED):
     """Everybody saw every list; entries that came of one source alone are liked more. Some lines are forged or told twice."""
     lines = [",".join(COLUMNS)]
     for row in night["lists"]:
         at, user = f"{day}T12:00:00Z", ids[row.user_id]
         entry = (night["day"], row.slot, row["rank"], row.item_id, row.model_version)
         lines.append(",".join(map(str, (user, "impression", at, *entry))))
-        likes = 0.5 if LIKED in row.source.split(TOGETHER) else 0.02
+        likes = 0.5 if liked in row.source.split(TOGETHER) else 0.02
         if rng.random() < likes:
             lines += [",".join(map(str, (user, "purchase", at, *entry)))] * 2
         if row["rank"] == 1:
@@ -138,16 +145,43 @@ def test_every_answer_is_matched_once_and_forged_ones_are_not(nights, make_conte
     assert seen == sum(len(night["lists"]) for night in made[:-1])
 
 
-def test_what_is_liked_is_drawn_more_and_no_night_moves_a_context_further_than_it_may(nights):
-    settings, _ = nights
+def policies(settings):
+    """Those of the nights, in their order."""
     folders = {row["model_version"]: row["folder"] for row in logs.read(settings.lake, "model_versions", "kind = 'policy'")}
     rows = sorted(logs.read(settings.lake, "publications", "kind = 'policy'"), key=lambda row: row["day"])
-    versions = [Policy.load(Path(settings.lake) / folders[row["model_version"]]) for row in rows]
-    assert len(versions) == NIGHTS
+    return [Policy.load(Path(settings.lake) / folders[row["model_version"]]) for row in rows]
+
+
+def within_bounds(versions):
     for before, after in pairwise(versions):
         far = 0.5 * np.abs(after.share_CS - before.shares(after.contexts)).sum(axis=1)
         assert far.max() <= 0.15 + 1e-9
         assert (after.share_CS >= 0.05 - 1e-9).all()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_sixty_nights_follow_tastes_that_turn_and_no_night_goes_further_than_it_may(
+    spark, begun, tmp_path, make_context_of, capsys
+):
+    liked = ["random"] * 30 + ["own"] * 30
+    settings, made = lived(spark, begun, tmp_path, make_context_of, liked, whole=True)
+    versions = policies(settings)
+    assert len(versions) == len(made) == 60
+    within_bounds(versions)
+    random_N, own_N = ([one.shares([EVERYWHERE])[0, SOURCES.index(source)] for one in versions] for source in ("random", "own"))
+    with capsys.disabled():
+        sys.stdout.write(f"random {np.round(random_N, 2).tolist()}\nown {np.round(own_N, 2).tolist()}\n")
+    assert all(len(night["lists"]) > 1000 for night in made), "there is something to answer every night"
+    assert random_N[29] > 0.4 and own_N[29] < 0.2
+    assert own_N[59] > 0.4 and random_N[59] < 0.2
+
+
+def test_what_is_liked_is_drawn_more_and_no_night_moves_a_context_further_than_it_may(nights):
+    settings, _ = nights
+    versions = policies(settings)
+    assert len(versions) == NIGHTS
+    within_bounds(versions)
     liked = SOURCES.index(LIKED)
     assert versions[-1].shares([EVERYWHERE])[0, liked] > versions[0].shares([EVERYWHERE])[0, liked] + 0.3
     assert versions[-1].shown_K.sum() > 0, "shuffled lists were answered"
