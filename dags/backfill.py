@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -43,4 +42,4 @@ with DAG(
         **SETTINGS,
     },
 ) as dag:
-    Backfill(task_id="backfill", execution_timeout=timedelta(hours=float(os.environ.get("WHEREWHEN_BACKFILL_HOURS", "48"))))
+    Backfill(task_id="backfill", execution_timeout=timedelta(hours=48))

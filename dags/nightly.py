@@ -8,19 +8,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param
+from wherewhen_command import OURS, ROOT, SETTINGS, Command, day_of
 
-ROOT = Path(__file__).resolve().parents[1]
 # A DAG bundle is a checkout of which Airflow knows the folder `dags` alone.
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from wherewhen_command import OURS, SETTINGS, Command, day_of  # noqa: E402
-
-from jobs import pipeline  # noqa: E402
+from jobs import pipeline
 
 LANDS = "ingest"
 
