@@ -34,8 +34,8 @@ PURPOSES = ("labels", "location", "training", "export")
 class Column:
     """One column.
 
-    `type` is a Spark SQL type. `aged`, where given, is the SQL expression (run by Spark and by
-    DataFusion alike) that brings the stored value, true at the end of `changed_on`, to the end of
+    `type` is a Spark SQL type. `aged`, where given, is the SQL expression (run by Spark, DataFusion
+    and DuckDB alike) that brings the stored value, true at the end of `changed_on`, to the end of
     a later day; it may name any column of the row and `age_days`, the days between the two.
     `tolerance` is how far equal floats may lie apart: relative, of the elements of an array absolute;
     `margin` is how far equal floats may besides, absolute: of a value that comes of vectors as near to 0 as it may be.

@@ -1,4 +1,4 @@
-"""The commands that only read, without a JVM: query, recommend, tables, describe, runs, doctor."""
+"""The commands that only read, without a JVM: query, recommend, features, tables, describe, runs, doctor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("wherewhen")
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (query, recommend, tables, describe, runs, doctor):
+    for command in (query, recommend, features, tables, describe, runs, doctor):
         app.command()(command)
 
 
@@ -103,6 +103,24 @@ def recommend(
         with replaced(output) as scratch, scratch.open("w", newline="", encoding="utf-8") as file:
             said = write_lists(loaded, users, file, asked, history)
     log.info("%s", said)
+
+
+def features(
+    entities: Annotated[Path, typer.Option(help="CSV or Parquet: event_timestamp (UTC), and user_id, item_id, region ...")],
+    output: Annotated[Path, typer.Option(help="File to write: its rows with the features; .csv or .parquet.")],
+    tables: Annotated[
+        str | None, typer.Option(metavar="T,T", help="Tables to join; default: all whose keys are given.")
+    ] = None,
+) -> None:
+    """Join to each row of a file what was known of its user, item, region or category before the day of its moment.
+
+    Columns are named TABLE__COLUMN. A table with several rows per owner needs the rest of its key, such as category.
+    Example: wherewhen features --entities asked.csv --tables user_mobility,time_series_features --output joined.parquet
+    """
+    from jobs.features import features_file
+
+    joined = features_file(settings(), entities, output, None if tables is None else tables.split(","))
+    log.info("%s: joined %s", output, ", ".join(joined))
 
 
 def tables(

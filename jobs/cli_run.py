@@ -1,4 +1,4 @@
-"""The commands that work on Spark: those that run steps, simulate, judge, join features, export or report."""
+"""The commands that work on Spark: those that run steps, simulate, judge, export or report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ def register(app: typer.Typer) -> None:
         rebuild,
         requarantine,
         evaluate,
-        features,
         compare,
         tune_baselines,
         export,
@@ -250,27 +249,6 @@ def evaluate(
     )
     for name, value in summary.items():
         log.info("%s: %s", name, f"{value:.4f}" if isinstance(value, float) else value)
-
-
-def features(
-    entities: Annotated[Path, typer.Option(help="CSV or Parquet: event_timestamp (UTC), and user_id, item_id, region ...")],
-    output: Annotated[Path, typer.Option(help="File to write: its rows with the features; .csv or .parquet.")],
-    tables: Annotated[
-        str | None, typer.Option(metavar="T,T", help="Tables to join; default: all whose keys are given.")
-    ] = None,
-) -> None:
-    """Join to each row of a file what was known of its user, item, region or category before the day of its moment.
-
-    Columns are named TABLE__COLUMN. A table with several rows per owner needs the rest of its key, such as category.
-    Example: wherewhen features --entities asked.csv --tables user_mobility,time_series_features --output joined.parquet
-    """
-    from jobs.features import features_file
-    from jobs.lake.session import start
-
-    loaded = settings()
-    chosen = None if tables is None else tables.split(",")
-    joined = features_file(start(loaded), loaded, entities, output, chosen)
-    log.info("%s: joined %s", output, ", ".join(joined))
 
 
 def compare(

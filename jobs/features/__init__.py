@@ -1,24 +1,29 @@
-"""`wherewhen features`: rows of a file, each with what was known of its user, item or region before its moment."""
+"""`wherewhen features`: rows of a file, each with what was known of its user, item or region before its moment.
+
+Answered by DuckDB from the tables' files, without a JVM: one sort per table, on all cores, and on disk what memory cannot hold.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+import duckdb
+import pyarrow as pa
 
+from conf.contracts import Table
 from conf.settings import Settings
 from conf.tables import TABLES
-from jobs.features.asof import MOMENT, Known, as_of, from_snapshots
-from jobs.features.files import check_output, read_entities, write_rows
-from jobs.features.surroundings import CONTEXT, with_context
-from jobs.lake.context import Context
-from jobs.lake.identities import load_key, pseudonym_column
+from jobs.features.asof import ROW, Known, as_of, from_snapshots, snapshot_columns
+from jobs.features.files import check_names, check_output, read_entities, write_rows
+from jobs.features.stored import keep_allowed, open_table, quoted, session
+from jobs.features.surroundings import CONTEXT, NUMBERS, VALUES, with_context
+from jobs.lake.identities import load_key, pseudonym_sql
 from jobs.lake.output import replaced
-from jobs.lake.state import newest_state
+from jobs.lake.runs import Night, finished_night
 from jobs.lake.store import Days, keyframe_before
 from jobs.spatial.windows import snapshot_days
 from jobs.time_series import ENTITIES
@@ -29,14 +34,15 @@ FEATURE_TABLES = (
     "items", "users", "user_interests", "time_series_features", "user_places", "user_slot_places", "user_mobility",
     "item_positions", "user_slot_affinity", "hotspots", "region_slot_lift", "item_tags", "user_tags", "item_vectors", "context",
 )  # fmt: skip
+MOMENT = "event_timestamp"
 # Of feeds that few logs have: the section of the mapping that they come by.
 _OF_FEEDS = {CONTEXT: "context", "item_vectors": "vectors"}
 _SERIES = "time_series_features"
+_FIRST_MOMENT, _LAST_MOMENT = "0001-01-02 00:00:00+00", "9999-12-30 00:00:00+00"
+_USER, _TYPE, CONSENTS = "user_id", "event_type", "consents"
 
 
-def features_file(
-    spark: SparkSession, settings: Settings, entities: Path, output: Path, tables: Sequence[str] | None = None
-) -> tuple[str, ...]:
+def features_file(settings: Settings, entities: Path, output: Path, tables: Sequence[str] | None = None) -> tuple[str, ...]:
     """Write `output` (.csv or .parquet): the rows of `entities` in their order, with the columns of `features`.
 
     Gives back the tables that were joined. The lake is not written.
@@ -45,14 +51,14 @@ def features_file(
         ValueError: as `features`; `entities` cannot be read, or `output` not be written.
     """
     check_output(output)
-    with replaced(output) as scratch:
-        rows = read_entities(spark, entities).withColumn("_row", F.monotonically_increasing_id())
-        found = features(spark, settings, rows, tables)
-        write_rows(found.orderBy("_row").drop("_row"), scratch, output.suffix)
-    return tuple(dict.fromkeys(name.rpartition("__")[0] for name in found.columns if "__" in name))
+    with replaced(output) as scratch, session() as database:
+        read_entities(database, entities)
+        found = _Asking(settings=settings, night=finished_night(settings.lake), database=database).answered(tables)
+        write_rows(found.rows, scratch, output.suffix)
+    return tuple(dict.fromkeys(name.rpartition("__")[0] for name in found.joined))
 
 
-def features(spark: SparkSession, settings: Settings, entities: DataFrame, tables: Sequence[str] | None = None) -> DataFrame:
+def features(settings: Settings, entities: pa.Table, tables: Sequence[str] | None = None) -> pa.Table:
     """`entities` with a column `TABLE__COLUMN` for each column of the tables: what was known before the day of a row's moment.
 
     Args:
@@ -68,62 +74,126 @@ def features(spark: SparkSession, settings: Settings, entities: DataFrame, table
         ValueError: no day is finished, the log has no times, a table is unknown or its key is not given, or rows
             have no `event_timestamp`.
     """
-    return joined(newest_state(spark, settings), entities, tables)
+    return features_as_of(settings, finished_night(settings.lake), entities, tables)
 
 
-def joined(context: Context, entities: DataFrame, tables: Sequence[str] | None = None) -> DataFrame:
-    """`features` of the lake as the context sees it."""
-    if not context.mapping.has_times:
-        raise ValueError("the log has no times, so there is no moment as of which its features could be read")
-    if MOMENT not in entities.columns:
-        raise ValueError(f"the entities have no column {MOMENT}: name the moment of each row in it, in UTC")
-    for name, section in _OF_FEEDS.items():
-        if name not in context.pins and name in (tables or ()):
-            raise ValueError(f"the lake has no {name}: its log's mapping has no section `{section}:`, or nothing of it arrived")
-    there = [name for name in FEATURE_TABLES if name not in _OF_FEEDS or name in context.pins]
-    chosen = _chosen(tables, entities.columns, there)
-    asked = entities.withColumn(MOMENT, F.col(MOMENT).cast("timestamp"))
-    if "user_id" in entities.columns:
-        hidden = pseudonym_column(F.col("user_id").cast("string"), load_key())
-        asked = asked.withColumn("_given", F.col("user_id")).withColumn("user_id", hidden)
-    if "event_type" not in entities.columns:
-        asked = asked.withColumn("event_type", F.lit(context.mapping.target_events[0]))
-    asked = asked.persist()
-    days = _reach(context, asked)
-    states = [
-        known
-        for name in chosen
-        if TABLES[name].kind == "state" and name != CONTEXT
-        for known in _known(context, name, days, asked.columns)
-    ]
-    rows = as_of(asked, states)
-    for name in chosen:
-        if TABLES[name].kind == "snapshot":
-            made = snapshot_days(Days(first=context.first_day, last=days.last), context.first_day)
-            rows = from_snapshots(rows, name, TABLES[name], context.stored(name, Days(first=made[0], last=days.last)), made)
-    if CONTEXT in chosen:
-        rows = with_context(rows, context.stored(CONTEXT, days))
-    found = [name for name in rows.columns if "__" in name and name not in entities.columns]
-    given = [F.col("_given").alias("user_id") if name == "user_id" else F.col(name) for name in entities.columns]
-    return rows.select(*given, *found)
+def features_as_of(settings: Settings, night: Night, entities: pa.Table, tables: Sequence[str] | None = None) -> pa.Table:
+    """`features` of the lake as a night left it."""
+    with session() as database:
+        check_names(entities.column_names)
+        database.register("entities", entities)
+        database.execute("CREATE TEMP TABLE given AS SELECT * FROM entities")
+        return _Asking(settings=settings, night=night, database=database).answered(tables).rows.to_arrow_table()
 
 
-def _reach(context: Context, asked: DataFrame) -> Days:
-    """The days whose partitions can hold what was known: from the keyframe before the first moment to the last one.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was asked, in its order, and beside it what was found, in the columns `joined`."""
 
-    Raises:
-        ValueError: a row has no moment.
-    """
-    day = F.to_date(MOMENT)
-    row = asked.agg(F.min(day).alias("first"), F.max(day).alias("last"), F.count_if(day.isNull()).alias("missing")).first()
-    assert row is not None
-    if row["missing"]:
-        raise ValueError(f"some rows of the entities have no {MOMENT} that can be read: write 2024-06-16 12:30:00, in UTC")
-    first, last = (
-        min(max((day or context.days.last) - timedelta(days=1), context.first_day), context.days.last)
-        for day in (row["first"], row["last"])
-    )
-    return Days(first=keyframe_before(first, context.first_day), last=last)
+    rows: duckdb.DuckDBPyRelation
+    joined: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asking:
+    """The rows of the session's table `given`, and the lake as a night left it."""
+
+    settings: Settings
+    night: Night
+    database: duckdb.DuckDBPyConnection
+
+    def answered(self, tables: Sequence[str] | None) -> Found:
+        given = self.database.table("given").columns
+        if not self.settings.mapping.has_times:
+            raise ValueError("the log has no times, so there is no moment as of which its features could be read")
+        if MOMENT not in given:
+            raise ValueError(f"the entities have no column {MOMENT}: name the moment of each row in it, in UTC")
+        for name, section in _OF_FEEDS.items():
+            if name not in self.night.versions and name in (tables or ()):
+                raise ValueError(
+                    f"the lake has no {name}: its log's mapping has no section `{section}:`, or nothing of it arrived"
+                )
+        there = [name for name in FEATURE_TABLES if name not in _OF_FEEDS or name in self.night.versions]
+        chosen = _chosen(tables, given, there)
+        asked = self._ask(given)
+        days = self._reach()
+        made = snapshot_days(Days(first=self.night.first_day, last=days.last), self.night.first_day)
+        if self.settings.asks_consent:
+            night = self.night
+            self._open(TABLES[CONSENTS], Days(first=keyframe_before(night.day, night.first_day), last=night.day))
+        selects: list[tuple[str, tuple[str, ...]]] = []
+        for name in chosen:
+            contract = TABLES[name]
+            is_snapshot = contract.kind == "snapshot"
+            stored = Days(first=made[0], last=days.last) if is_snapshot else days
+            self._open(contract, stored)
+            if contract.purpose is not None and self.settings.asks_consent:
+                keep_allowed(self.database, contract, self.settings.privacy.notice_versions)
+            if name == CONTEXT:
+                selects.append((with_context(asked), (VALUES, NUMBERS)))
+            elif is_snapshot:
+                joined = tuple(f"{name}__{column}" for column in snapshot_columns(contract))
+                selects.append((from_snapshots(contract, made), joined))
+            else:
+                selects += [(as_of(known), known.joined) for known in _known(name, given)]
+        return self._together(given, selects)
+
+    def _open(self, contract: Table, days: Days) -> None:
+        open_table(self.database, self.settings.lake, contract, self.night.versions.get(contract.name), days)
+
+    def _ask(self, given: Sequence[str]) -> list[str]:
+        """Make the table `asked`; gives back which columns name owners in it."""
+        needed = {name for table in FEATURE_TABLES for name in TABLES[table].key} | {_TYPE, "cell", "region"}
+        names = [name for name in given if name in needed - {"day"}]
+        columns = {name: f"CAST({quoted(name)} AS VARCHAR)" for name in names}
+        values: dict[str, str | bytes] = {"type": self.settings.mapping.target_events[0]}
+        columns.setdefault(_TYPE, "$type")
+        if _TYPE in names:
+            del values["type"]
+        if _USER in names:
+            columns[_USER], more = pseudonym_sql(columns[_USER], load_key())
+            values |= more
+        # A year of more than four digits is no moment that a day could be told of.
+        told = f"try_cast({quoted(MOMENT)} AS TIMESTAMPTZ)"
+        moment = f"CASE WHEN {told} BETWEEN TIMESTAMPTZ '{_FIRST_MOMENT}' AND TIMESTAMPTZ '{_LAST_MOMENT}' THEN {told} END"
+        selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
+        self.database.execute(
+            f"CREATE TEMP TABLE asked AS SELECT rowid AS {ROW}, {moment} AS _at, CAST({moment} AS DATE) AS _day, {selected} "
+            "FROM given",
+            values,
+        )
+        return list(columns)
+
+    def _reach(self) -> Days:
+        """The days whose partitions can hold what was known: from the keyframe before the first moment to the last one.
+
+        Raises:
+            ValueError: a row has no moment.
+        """
+        # To its end: DuckDB does nothing else before.
+        asked = self.database.execute("SELECT min(_day), max(_day), count(*) FILTER (_day IS NULL) FROM asked")
+        [(*ends, missing)] = asked.fetchall()
+        if missing:
+            raise ValueError(f"some rows of the entities have no {MOMENT} that can be read: write 2024-06-16 12:30:00, in UTC")
+        night = self.night
+        first, last = (min(max((day or night.day) - timedelta(days=1), night.first_day), night.day) for day in ends)
+        return Days(first=keyframe_before(first, night.first_day), last=last)
+
+    def _together(self, given: Sequence[str], selects: Sequence[tuple[str, tuple[str, ...]]]) -> Found:
+        """The given rows in their order, and beside each what the SELECTs have for it."""
+        known = {name.lower() for name in given}
+        if meet := [name for _, names in selects for name in names if name.lower() in known]:
+            raise ValueError(f"the entities have a column {meet[0]} already: rename it, or leave it out")
+        columns = [
+            f"CAST(given.{quoted(name)} AS TIMESTAMPTZ) AS {quoted(name)}" if name == MOMENT else f"given.{quoted(name)}"
+            for name in given
+        ]
+        joins = []
+        for number, (select, names) in enumerate(selects):
+            columns += [f"found_{number}.{quoted(name)}" for name in names]
+            joins.append(f"LEFT JOIN ({select}) AS found_{number} ON found_{number}.{ROW} = given.rowid")
+        rows = self.database.sql(f"SELECT {', '.join(columns)} FROM given {' '.join(joins)} ORDER BY given.rowid")
+        return Found(rows=rows, joined=tuple(name for _, names in selects for name in names))
 
 
 def _chosen(tables: Sequence[str] | None, given: Sequence[str], there: Sequence[str]) -> list[str]:
@@ -152,20 +222,20 @@ def _lacking(name: str, given: Sequence[str]) -> list[str]:
         return [] if named else ["user_id or item_id or category or region"]
     if name == CONTEXT:
         return []  # a moment is enough
-    return [column for column in TABLES[name].key if column not in given]
+    return [column for column in TABLES[name].key if column not in given and column != "day"]
 
 
-def _known(context: Context, name: str, days: Days, given: Sequence[str]) -> list[Known]:
-    rows, contract = context.stored(name, days), TABLES[name]
+def _known(name: str, given: Sequence[str]) -> list[Known]:
+    contract = TABLES[name]
     if name != _SERIES:
         owner = contract.owner[0]
         rest = tuple(column for column in contract.key if column != owner)
-        return [Known(prefix=name, contract=contract, rows=rows, key=owner, owner=(owner,), rest=rest)]
+        return [Known(prefix=name, contract=contract, rows=quoted(name), key=owner, owner=(owner,), rest=rest)]
     return [
         Known(
             prefix=f"{name}_{kind}",
             contract=contract,
-            rows=rows.where(F.col("entity_type") == kind),
+            rows=f"(SELECT * FROM {name} WHERE entity_type = '{kind}')",
             key="entity_id",
             owner=columns,
             rest=("event_type",),

@@ -57,6 +57,17 @@ def newest_night(root: str) -> Night | None:
     return [night for night in finished if night.day == newest_day][-1]
 
 
+def finished_night(root: str) -> Night:
+    """The same.
+
+    Raises:
+        ValueError: no day is finished.
+    """
+    if (night := newest_night(root)) is None:
+        raise ValueError(f"{root} has no finished day to start from: run the pipeline first (run --day D --bootstrap)")
+    return night
+
+
 def newest_refresh(root: str) -> Night | None:
     """A refresh that readers see: newer than the newest night and of a later day. `versions`: of what it made."""
     night = newest_night(root)

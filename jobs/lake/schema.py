@@ -1,4 +1,4 @@
-"""Contracts as Delta and Spark schemas, and empty tables under them. Needs no JVM."""
+"""Contracts as Delta, Spark and Arrow schemas, and empty tables under them. Needs no JVM."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from deltalake.schema import Schema
 from conf.contracts import Table
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql.types import StructType
 
 # CHECK constraints and few small commits; a checkpoint every 100 commits keeps listing cheap. Old commits are
@@ -90,6 +91,32 @@ def spark_schema(contract: Table) -> StructType:
     from pyspark.sql.types import StructType
 
     return StructType.fromJson(json.loads(schema_json(contract)))
+
+
+def arrow_schema(contract: Table) -> pa.Schema:
+    """As Arrow has it."""
+    import pyarrow as pa
+
+    fields = [(column.name, _arrow_type(parse_type(column.type)), column.nullable) for column in contract.columns]
+    return pa.schema([pa.field(name, kind, nullable=nullable) for name, kind, nullable in fields])
+
+
+def _arrow_type(kind: Any) -> pa.DataType:
+    """Of a type in the JSON that Spark and Delta share."""
+    import pyarrow as pa
+
+    if isinstance(kind, str):
+        plain = {
+            "string": pa.string(), "binary": pa.binary(), "boolean": pa.bool_(), "date": pa.date32(),
+            "timestamp": pa.timestamp("us", tz="UTC"), "byte": pa.int8(), "short": pa.int16(), "integer": pa.int32(),
+            "long": pa.int64(), "float": pa.float32(), "double": pa.float64(),
+        }  # fmt: skip
+        return plain[kind]
+    if kind["type"] == "array":
+        return pa.list_(_arrow_type(kind["elementType"]))
+    if kind["type"] == "map":
+        return pa.map_(_arrow_type(kind["keyType"]), _arrow_type(kind["valueType"]))
+    return pa.struct([(field["name"], _arrow_type(field["type"])) for field in kind["fields"]])
 
 
 def create(path: str, contract: Table) -> None:

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from jobs.lake.context import Context
-from jobs.lake.runs import Night, newest_night, newest_refresh
+from jobs.lake.runs import Night, finished_night, newest_night, newest_refresh
 from jobs.lake.store import Days, Lake
 
 
@@ -18,9 +18,7 @@ def newest_state(spark: SparkSession, settings: Settings) -> Context:
     Raises:
         ValueError: no day is finished.
     """
-    night = newest_night(settings.lake)
-    if night is None:
-        raise ValueError(f"{settings.lake} has no finished day to start from: run the pipeline first (run --day D --bootstrap)")
+    night = finished_night(settings.lake)
     return _seen(spark, settings, night, night.day, night.versions)
 
 

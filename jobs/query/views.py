@@ -45,10 +45,13 @@ def _state(contract: Table, seen: Seen, history: str, gained: Collection[str]) -
 
 def aged(column: Column) -> str:
     """A column of a state as DataFusion ages it, by `age_days`."""
+    return f'{aged_value(column, "array_element")} AS "{column.name}"'
+
+
+def aged_value(column: Column, element_at: str) -> str:
+    """The same for another engine, without a name; `element_at` is what it calls the one function that engines name apart."""
     if column.aged is None:
         return f'"{column.name}"'
-    # The one function that contracts need and that DataFusion calls by another name.
-    expression = column.aged.replace("element_at(", "array_element(")
+    expression = column.aged.replace("element_at(", f"{element_at}(")
     # A sum with `age_days` is wider than the column.
-    value = f"CAST({expression} AS {column.type})" if column.type in _NUMBERS else f"({expression})"
-    return f'{value} AS "{column.name}"'
+    return f"CAST({expression} AS {column.type})" if column.type in _NUMBERS else f"({expression})"

@@ -1,4 +1,4 @@
-"""The features as of each moment, joined on Spark; one JSON line. Called by asof.py."""
+"""The features as of each moment, as `jobs.features` joins them; one JSON line. Called by asof.py."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ import json
 import sys
 import time
 
+import pyarrow.dataset as ds
 from asof_rows import FEATURES
-from pyspark.sql import functions as F
 
 from conf.contracts import column, state
-from conf.settings import load_settings
 from jobs.features.asof import Known, as_of
-from jobs.lake import session
+from jobs.features.stored import session
 
 
 def main(folder: str) -> dict[str, object]:
     began = time.monotonic()
-    spark = session.start(load_settings(overrides=["spark.master=local[2]"]))
     values = [column(f"f{number}", "double", "a feature") for number in range(FEATURES)]
     contract = state("made", "made", column("user_id", "string", "owner"), *values, owner="user_id", key=("user_id",))
-    asked, states = (spark.read.parquet(f"{folder}/{name}.parquet") for name in ("asked", "states"))
-    spark.range(10**6).selectExpr("sum(id)").first()
-    started = time.monotonic()
-    found = as_of(asked, [Known(prefix="made", contract=contract, rows=states, key="user_id", owner=("user_id",))])
-    sums = found.agg(F.count(F.lit(1)), *[F.sum(f"made__f{number}") for number in range(FEATURES)]).first()
-    return {"seconds": time.monotonic() - started, "startup_s": started - began, "sums": list(sums)}
+    known = Known(prefix="made", contract=contract, rows="states", key="user_id", owner=("user_id",))
+    sums = ", ".join(f"sum({name})" for name in known.joined if name.startswith("made__f"))
+    with session() as database:
+        database.execute("SET threads = 2")
+        started = time.monotonic()
+        # As what is stored is read, and what is asked is kept.
+        database.register("stored", ds.dataset(f"{folder}/states.parquet").scanner().to_reader())
+        database.execute("CREATE TEMP TABLE states AS SELECT * FROM stored")
+        database.execute(
+            "CREATE TEMP TABLE asked AS SELECT row_number() OVER () AS _row, event_timestamp AS _at, "
+            f"event_timestamp::DATE AS _day, user_id FROM read_parquet('{folder}/asked.parquet')"
+        )
+        found = database.execute(f"SELECT count(*), {sums} FROM asked LEFT JOIN ({as_of(known)}) USING (_row)").fetchone()
+    return {"seconds": time.monotonic() - started, "startup_s": started - began, "sums": list(found)}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, date, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 
 from conf.mapping import Mapping
@@ -123,17 +124,18 @@ def test_each_change_is_a_row_on_the_day_on_which_it_arrived(spark, bootstrapped
     assert copies == ["holiday"], "a keyframe copies what did not change on it"
 
 
-def test_features_know_what_was_told_before_the_day(spark, bootstrapped):
+def test_features_know_what_was_told_before_the_day(bootstrapped):
     logs.append(bootstrapped.lake, "runs", [_night(bootstrapped)])
     moments = [
         (1, datetime(2024, 1, 31, 10, tzinfo=UTC), None),
         (2, datetime(2024, 2, 2, 12, tzinfo=UTC), "DE/Berlin/Berlin"),
         (3, datetime(2024, 2, 2, 12, tzinfo=UTC), "FR"),
     ]
-    asked = spark.createDataFrame(moments, "number int, event_timestamp timestamp, region string")
-    rows = features(spark, bootstrapped, asked, ["context"]).orderBy("number").collect()
-    assert [row.context__values for row in rows] == [{"rain": "2.5"}, {"holiday": "yes"}, {}]
-    assert [row.context__numbers for row in rows] == [{"rain": 2.5}, {}, {}]
+    number, moment, region = zip(*moments, strict=True)
+    asked = pa.table({"number": number, "event_timestamp": moment, "region": pa.array(region, pa.string())})
+    rows = features(bootstrapped, asked, ["context"]).to_pylist()
+    assert [dict(row["context__values"]) for row in rows] == [{"rain": "2.5"}, {"holiday": "yes"}, {}]
+    assert [dict(row["context__numbers"]) for row in rows] == [{"rain": 2.5}, {}, {}]
 
 
 def _night(settings):

@@ -1,6 +1,7 @@
 """The feed of `vectors`: changed rows, rows taken back, bad rows counted; nights leave what a bootstrap leaves."""
 
 import json
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pytest
 from conf.mapping import Mapping
 from conf.settings import load_settings
 from conf.tables import TABLES
-from jobs.features import joined
+from jobs.features import features_as_of
 from jobs.ingest.vectors import MOST_NUMBERS, vectored
 from jobs.lake import logs
 from jobs.lake.compare import compare
+from jobs.lake.runs import Night, pins
 from jobs.lake.store import Lake
 from jobs.pipeline import choose
 from jobs.runner import run
@@ -137,15 +139,14 @@ def test_a_mapping_without_vectors_is_refused(changed, said):
         Mapping.model_validate({**MAPPING, "vectors": {**FEED, **changed}})
 
 
-def test_features_join_what_was_known_of_an_item_before_the_day(spark, bootstrapped, make_context, make_settings):
-    context = make_context(DAYS[-1], first_day=DAYS[0], settings=bootstrapped)
-    asked = [
-        (item, datetime.combine(DAYS[0] + timedelta(days=n), datetime.min.time()))
-        for item, n in [("i2", 0), ("i2", 2), ("i2", 3), ("i9", 3)]
-    ]
-    entities = spark.createDataFrame(asked, "item_id string, event_timestamp timestamp")
-    rows = joined(context, entities, ["item_vectors"]).collect()
-    assert [row.item_vectors__vectors for row in rows] == [None, {"image": [1.0, 0.0]}, None, None]
-    without = make_context(DAYS[-1], first_day=DAYS[0], settings=make_settings())
+def test_features_join_what_was_known_of_an_item_before_the_day(bootstrapped):
+    night = Night(
+        run_id="test", day=DAYS[-1], first_day=DAYS[0], versions=pins(bootstrapped.lake), settings_hash="", code_version="",
+    )  # fmt: skip
+    items, later = ["i2", "i2", "i2", "i9"], [0, 2, 3, 3]
+    moments = [datetime.combine(DAYS[0] + timedelta(days=n), datetime.min.time()) for n in later]
+    entities = pa.table({"item_id": items, "event_timestamp": moments})
+    found = features_as_of(bootstrapped, night, entities, ["item_vectors"])["item_vectors__vectors"].to_pylist()
+    assert [one and dict(one) for one in found] == [None, {"image": [1.0, 0.0]}, None, None]
     with pytest.raises(ValueError, match="the lake has no item_vectors: its log's mapping has no section `vectors:`"):
-        joined(without, entities, ["item_vectors"])
+        features_as_of(bootstrapped, replace(night, versions={}), entities, ["item_vectors"])

@@ -2,18 +2,27 @@ import random
 from datetime import date, datetime, timedelta
 
 import h3
+import pyarrow as pa
 import pytest
-from pyspark.sql import Row
 
 from conf.tables import TABLES
+from jobs.features.stored import session
 from jobs.features.surroundings import with_context
-from jobs.lake.schema import spark_schema
+from jobs.lake.schema import arrow_schema
 
 DAY = date(2024, 7, 4)
 NOON = datetime(2024, 7, 4, 12)
 HERE = h3.latlng_to_cell(40.7, -74.0, 9)
 CITY = "US/New York/New York City"
-ASKED = "number int, event_timestamp timestamp, cell string, region string"
+ASKED = pa.schema(
+    [
+        ("_row", pa.int64()),
+        ("_at", pa.timestamp("us", "UTC")),
+        ("_day", pa.date32()),
+        ("cell", pa.string()),
+        ("region", pa.string()),
+    ]
+)
 
 
 def told(context_id="a", **changed):
@@ -25,17 +34,22 @@ def told(context_id="a", **changed):
     return {"changed_on": row["day"], **row}
 
 
-def asked_of(spark, rows, moments):
+def asked_of(rows, moments):
     """[(values, numbers)] for each moment (event_timestamp, cell, region)."""
-    schema = spark_schema(TABLES["context"])
-    context = spark.createDataFrame([tuple(row.get(field.name) for field in schema) for row in rows], schema)
-    asking = spark.createDataFrame([(number, *moment) for number, moment in enumerate(moments)], ASKED)
-    found = with_context(asking, context).orderBy("number").collect()
-    assert [row[:4] for row in found] == [tuple(row) for row in asking.orderBy("number").collect()]
-    return [(row.context__values, row.context__numbers) for row in found]
+    schema = arrow_schema(TABLES["context"])
+    asked = [
+        dict(zip(ASKED.names, (number, at, at.date(), cell, region), strict=True))
+        for number, (at, cell, region) in enumerate(moments)
+    ]
+    with session() as database:
+        database.register("context", pa.Table.from_pylist(rows, schema=schema))
+        database.register("asked", pa.Table.from_pylist(asked, schema=ASKED))
+        found = sorted(database.sql(with_context(ASKED.names)).fetchall())
+    assert [row for row, _, _ in found] == list(range(len(moments)))
+    return [(values, numbers) for _, values, numbers in found]
 
 
-def test_what_holds_at_the_moment_and_was_told_before_its_day(spark):
+def test_what_holds_at_the_moment_and_was_told_before_its_day():
     before = timedelta(days=1)
     rows = [
         told(),
@@ -50,29 +64,29 @@ def test_what_holds_at_the_moment_and_was_told_before_its_day(spark):
         told("g", name="off on the day itself", value=None, gone=True, day=DAY),
     ]
     edges = [NOON - timedelta(hours=1), NOON + timedelta(hours=1)]
-    noon, begins, ends = asked_of(spark, rows, [(at, None, None) for at in (NOON, *edges)])
+    noon, begins, ends = asked_of(rows, [(at, None, None) for at in (NOON, *edges)])
     values = {"weather": "rain", "temperature": "31.5", "forecast": "storm", "off on the day itself": None}
     assert noon == (values, {"temperature": 31.5}) and begins == noon
     assert ends == ({}, {}), "its end is no more in it"
 
 
-def test_the_smallest_place_counts_and_other_places_do_not(spark):
+def test_the_smallest_place_counts_and_other_places_do_not():
     city, county, town = h3.cell_to_parent(HERE, 5), h3.cell_to_parent(HERE, 7), h3.cell_to_parent(HERE, 9)
     rows = [told("a", value="world"), told("b", value="US", region="US"), told("c", value="NYC", region=CITY)]
     rows += [told("d", value="five", cell=city), told("e", value="seven", cell=county), told("f", value="nine", cell=town)]
     rows += [told("g", name="far", cell=h3.latlng_to_cell(51.5, -0.1, 5)), told("h", name="other", region="US/New")]
     other = h3.latlng_to_cell(40.7, -74.2, 9)
     moments = [(NOON, HERE, CITY), (NOON, other, CITY), (NOON, None, CITY), (NOON, None, "US/Ohio"), (NOON, None, None)]
-    assert [values for values, _ in asked_of(spark, rows, moments)] == [
+    assert [values for values, _ in asked_of(rows, moments)] == [
         {"weather": name} for name in ("nine", "NYC", "NYC", "US", "world")
     ]
-    assert asked_of(spark, rows[:5], moments[:1])[0][0] == {"weather": "seven"}
-    assert asked_of(spark, rows[:4], moments[:1])[0][0] == {"weather": "five"}
+    assert asked_of(rows[:5], moments[:1])[0][0] == {"weather": "seven"}
+    assert asked_of(rows[:4], moments[:1])[0][0] == {"weather": "five"}
     later = told("i", value="newer", cell=town, valid_from=NOON - timedelta(minutes=1))
-    assert asked_of(spark, [*rows, later], moments[:1])[0][0] == {"weather": "newer"}, "of one place what began last"
+    assert asked_of([*rows, later], moments[:1])[0][0] == {"weather": "newer"}, "of one place what began last"
 
 
-def test_it_agrees_with_its_definition_on_random_rows(spark):
+def test_it_agrees_with_its_definition_on_random_rows():
     rng = random.Random(4)
     cells = [h3.cell_to_parent(HERE, size) for size in (4, 8)] + [h3.latlng_to_cell(40.8, -73.9, 9), None, None]
     rows = {}
@@ -87,7 +101,7 @@ def test_it_agrees_with_its_definition_on_random_rows(spark):
     moments = [
         (NOON + timedelta(hours=rng.randrange(-80, 80)), rng.choice([HERE, None]), rng.choice([CITY, None])) for _ in range(40)
     ]
-    for (at, cell, region), (values, _) in zip(moments, asked_of(spark, list(rows.values()), moments), strict=True):
+    for (at, cell, region), (values, _) in zip(moments, asked_of(list(rows.values()), moments), strict=True):
         known = {}
         for (owner, day), row in sorted(rows.items(), key=lambda one: one[0][1]):
             if day < at.date():
@@ -108,16 +122,13 @@ def test_it_agrees_with_its_definition_on_random_rows(spark):
         best = {name: max(found)[:3] for name, found in sizes.items()}
         allowed = {name: {one[3] for one in found if one[:3] == best[name]} for name, found in sizes.items()}
         assert values.keys() == allowed.keys() and all(values[name] in allowed[name] for name in values)
-    assert any(values for values, _ in asked_of(spark, list(rows.values()), moments))
+    assert any(values for values, _ in asked_of(list(rows.values()), moments))
 
 
-def test_rows_that_ask_alike_stay_apart(spark):
-    asking = spark.createDataFrame([Row(event_timestamp=NOON, **{"a.b": 1})] * 3)
-    schema = spark_schema(TABLES["context"])
-    context = spark.createDataFrame([tuple(told().get(field.name) for field in schema)], schema)
-    assert [row.context__values for row in with_context(asking, context).collect()] == [{"weather": "rain"}] * 3
+def test_rows_that_ask_alike_are_all_answered():
+    assert asked_of([told()], [(NOON, None, None)] * 3) == [({"weather": "rain"}, {})] * 3
 
 
 @pytest.mark.parametrize("rows", [[], [told(gone=True)]])
-def test_nothing_holds(spark, rows):
-    assert asked_of(spark, rows, [(NOON, HERE, CITY)]) == [({}, {})]
+def test_nothing_holds(rows):
+    assert asked_of(rows, [(NOON, HERE, CITY)]) == [({}, {})]
