@@ -22,10 +22,21 @@ ANY_SLOT = "any"
 # Time series are described over thirteen whole weeks, and counted over these trailing windows, in days.
 SERIES_DAYS = 91
 SERIES_WINDOWS = (1, 7, 28, 90)
+# What has series of its own, and the columns that name one.
+ENTITIES = {
+    "user": ("user_id",),
+    "item": ("item_id",),
+    "category": ("category",),
+    "region": ("region",),
+    "region_category": ("region", "category"),
+    "region_slot": ("region", "slot"),
+}
 # So many days ahead is forecast.
 FORECAST_DAYS = 14
 # That an entry of a list was shown; what else is done to one has a reward in the settings.
 IMPRESSION = "impression"
+# What is done to an item that its user is not to be shown again.
+AGAINST = ("dislike", "dismiss")
 # What a user may allow, each by itself.
 PURPOSES = ("labels", "location", "training", "export")
 
@@ -64,7 +75,8 @@ class Table:
     `purpose`, of a state of users, is what a user must have allowed to have rows in it; `nothing`
     says in SQL what a gone row holds in columns where neither null nor '' nor 0 will do.
     `files_by`, where given, is a column by which rows are sorted into files of some thousand rows, so
-    that a reader of a range of it opens few of them.
+    that a reader of a range of it opens few of them. By `sorted_by` rows of a fact are sorted within files, so
+    that a reader of one of its values skips most of the rest.
     `retention_days`, where given, is how many days `maintain` leaves of a table; None: all.
     """
 
@@ -80,6 +92,7 @@ class Table:
     unequal: tuple[str, ...] = ()
     keep_keyframes: int | None = None
     files_by: str | None = None
+    sorted_by: tuple[str, ...] = ()
     retention_days: int | None = None
     personal: bool = False
     purpose: str | None = None

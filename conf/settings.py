@@ -156,6 +156,7 @@ class Score(Section):
     boost: dict[str, Annotated[float, Field(ge=-1e6, le=1e6)]] = {}
     caps: dict[Capped, Annotated[int, Field(ge=1)]] = {}
     diversity: float = Field(0.0, ge=0, lt=1)
+    dismissed_days: int = Field(60, ge=1, le=3650)
 
 
 class Policy(Section):

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.contracts import ANY_SLOT, IMPRESSION
+from conf.contracts import AGAINST, ANY_SLOT, IMPRESSION
 from conf.mapping import Feedback
 from conf.tables import TABLES
 from jobs.clean.times import event_timestamp
@@ -21,6 +21,8 @@ from jobs.lake.context import Context, Skipped
 from jobs.lake.store import Days, keyframe_before
 
 TABLE, RAW, LISTS = "feedback", "raw_feedback", "recommendations"
+# Of what was understood, why no entry was found.
+MISPLACED = ("too_old", "no_entry", "other_item", "other_version")
 _OF_ENTRY = ("source", "model_version", "policy_version", "propensity", "policy_context")
 
 
@@ -33,7 +35,7 @@ def run(context: Context) -> None:
     if context.bootstrap:
         raise Skipped("a history taken at once has no lists that anybody answered; what is stored of those that were stays")
     days, reach = context.settings.policy.answer_days, context.days.last
-    told = parsed(context.arrivals(RAW), feed, [IMPRESSION, *context.settings.policy.rewards])
+    told = parsed(context.arrivals(RAW), feed, [IMPRESSION, *AGAINST, *context.settings.policy.rewards])
     # A list of so many days ago may have been made at the keyframe before it.
     since = keyframe_before(max(context.first_day, context.days.first - timedelta(days=days)), context.first_day)
     lists = context.stored(LISTS, Days(first=since, last=max(since, reach - timedelta(days=1))))
@@ -41,6 +43,13 @@ def run(context: Context) -> None:
     earlier = context.before(TABLE, lookback_days=days + 1).select("feedback_id")
     context.write(TABLE, once(found).join(earlier, on="feedback_id", how="left_anti"))
     _count(context)
+
+
+def dismissed(context: Context, days: Days) -> DataFrame:
+    """`user_id, item_id, day` of what users turned against in the days: the item counts, whatever entry they named."""
+    told = context.over(days).arrivals(TABLE)
+    is_understood = F.col("unmatched").isNull() | F.col("unmatched").isin(*MISPLACED)
+    return told.where(F.col("event_type").isin(*AGAINST) & is_understood).select("user_id", "item_id", "day")
 
 
 def parsed(raw: DataFrame, feed: Feedback, known: list[str]) -> DataFrame:
@@ -102,14 +111,15 @@ def matched(told: DataFrame, lists: DataFrame, answer_days: int) -> DataFrame:
     joined = told.join(newest, on=["user_id", "told_day"], how="left").join(
         entries, on=["user_id", "made_on", "slot", "rank"], how="left"
     )
+    too_old, no_entry, other_item, other_version = MISPLACED
     is_other = F.col("told_version").isNotNull() & (F.col("told_version") != F.col("model_version"))
     why = (
         F.when(F.col("unmatched").isNotNull(), F.col("unmatched"))
         .when(F.col("told_day") >= F.col("day"), "not_yet")  # the lists of a day are made when it is over
-        .when(F.col("told_day") < F.date_sub("day", answer_days), "too_old")
-        .when(F.col("made_on").isNull() | F.col("listed_item").isNull(), "no_entry")
-        .when(F.col("listed_item") != F.col("item_id"), "other_item")
-        .when(is_other, "other_version")
+        .when(F.col("told_day") < F.date_sub("day", answer_days), too_old)
+        .when(F.col("made_on").isNull() | F.col("listed_item").isNull(), no_entry)
+        .when(F.col("listed_item") != F.col("item_id"), other_item)
+        .when(is_other, other_version)
     )
     return _as_contract(joined.withColumn("why", why))
 

@@ -191,7 +191,7 @@ STEPS: tuple[Step, ...] = (
         does="ranks the catalogue for every user and slot with the published model, a reason per item",
         reads=(
             "user_sequences", "consents", "user_places", "items", "model_versions", "publications", "recommendations@-1",
-            "served_items@-1",
+            "served_items@-1", "feedback",
         ),
         after=("policy",),
         writes=("recommendations", "served_items"),

@@ -57,6 +57,7 @@ SERVED = (
         column("propensity", "double", "how likely the policy put it there"),
         column("policy_context", "string", "region and activity of the user, by which the policy mixed", personal=True),
         key=("feedback_id",),
+        sorted_by=("event_type",),
         newest_only=True,
         personal=True,
     ),

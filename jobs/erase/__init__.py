@@ -37,7 +37,7 @@ log = logging.getLogger("wherewhen")
 _LIMITS = [
     "what left through a sink that is no longer in the settings, or was copied onwards, is not known here",
     "a PostgreSQL server's write-ahead log, replicas and backups, and backups of the lake, are their owners'",
-    "temporary files of killed runs lie outside the lake, where Spark was told to put them",
+    "temporary files of killed runs lie outside the lake, where Spark was told to put them or, of `features`, in $TMPDIR",
 ]
 
 

@@ -14,19 +14,19 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from conf.contracts import Table
+from conf.contracts import ENTITIES, Table
 from conf.settings import Settings
 from conf.tables import TABLES
-from jobs.features.asof import ROW, Known, as_of, from_snapshots, snapshot_columns
-from jobs.features.files import check_names, check_output, read_entities, write_rows
+from jobs.features.asof import ROW, Known, as_of, from_snapshots, joined_names, snapshot_columns
+from jobs.features.files import check_names, check_output, keep, read_entities, write_rows
 from jobs.features.stored import keep_allowed, open_table, quoted, session
 from jobs.features.surroundings import CONTEXT, NUMBERS, VALUES, with_context
-from jobs.lake.identities import load_key, pseudonym_sql
+from jobs.lake.identities import pseudonym_sql
 from jobs.lake.output import replaced
 from jobs.lake.runs import Night, finished_night
 from jobs.lake.store import Days, keyframe_before
+from jobs.query import readers_key
 from jobs.spatial.windows import snapshot_days
-from jobs.time_series import ENTITIES
 
 log = logging.getLogger("wherewhen")
 
@@ -51,7 +51,7 @@ def features_file(settings: Settings, entities: Path, output: Path, tables: Sequ
         ValueError: as `features`; `entities` cannot be read, or `output` not be written.
     """
     check_output(output)
-    with replaced(output) as scratch, session() as database:
+    with replaced(output) as scratch, session(settings.spark.driver_memory) as database:
         read_entities(database, entities)
         found = _Asking(settings=settings, night=finished_night(settings.lake), database=database).answered(tables)
         write_rows(found.rows, scratch, output.suffix)
@@ -79,10 +79,9 @@ def features(settings: Settings, entities: pa.Table, tables: Sequence[str] | Non
 
 def features_as_of(settings: Settings, night: Night, entities: pa.Table, tables: Sequence[str] | None = None) -> pa.Table:
     """`features` of the lake as a night left it."""
-    with session() as database:
+    with session(settings.spark.driver_memory) as database:
         check_names(entities.column_names)
-        database.register("entities", entities)
-        database.execute("CREATE TEMP TABLE given AS SELECT * FROM entities")
+        keep(database, entities)
         return _Asking(settings=settings, night=night, database=database).answered(tables).rows.to_arrow_table()
 
 
@@ -120,26 +119,34 @@ class _Asking:
         made = snapshot_days(Days(first=self.night.first_day, last=days.last), self.night.first_day)
         if self.settings.asks_consent:
             night = self.night
-            self._open(TABLES[CONSENTS], Days(first=keyframe_before(night.day, night.first_day), last=night.day))
-        selects: list[tuple[str, tuple[str, ...]]] = []
+            now = Days(first=keyframe_before(night.day, night.first_day), last=night.day)
+            self._open(TABLES[CONSENTS], now, _owners(TABLES[CONSENTS], asked))
+        joined: list[tuple[str, ...]] = []
+        selects: list[tuple[str, tuple[str, ...]]]
         for name in chosen:
             contract = TABLES[name]
             is_snapshot = contract.kind == "snapshot"
             stored = Days(first=made[0], last=days.last) if is_snapshot else days
-            self._open(contract, stored)
+            self._open(contract, stored, _owners(contract, asked))
             if contract.purpose is not None and self.settings.asks_consent:
                 keep_allowed(self.database, contract, self.settings.privacy.notice_versions)
             if name == CONTEXT:
-                selects.append((with_context(asked), (VALUES, NUMBERS)))
+                selects = [(with_context(asked), (VALUES, NUMBERS))]
             elif is_snapshot:
-                joined = tuple(f"{name}__{column}" for column in snapshot_columns(contract))
-                selects.append((from_snapshots(contract, made), joined))
+                selects = [
+                    (from_snapshots(contract, made), tuple(f"{name}__{column}" for column in snapshot_columns(contract)))
+                ]
             else:
-                selects += [(as_of(known), known.joined) for known in _known(name, given)]
-        return self._together(given, selects)
+                selects = [(as_of(known), known.joined) for known in _known(name, given)]
+            for select, columns in selects:
+                _check_apart(given, columns)
+                self._find(f"found_{len(joined)}", select, columns)
+                joined.append(columns)
+            self.database.execute(f"DROP TABLE {quoted(name)}")
+        return self._together(given, joined)
 
-    def _open(self, contract: Table, days: Days) -> None:
-        open_table(self.database, self.settings.lake, contract, self.night.versions.get(contract.name), days)
+    def _open(self, contract: Table, days: Days, where: str) -> None:
+        open_table(self.database, self.settings.lake, contract, self.night.versions.get(contract.name), days, where)
 
     def _ask(self, given: Sequence[str]) -> list[str]:
         """Make the table `asked`; gives back which columns name owners in it."""
@@ -151,7 +158,7 @@ class _Asking:
         if _TYPE in names:
             del values["type"]
         if _USER in names:
-            columns[_USER], more = pseudonym_sql(columns[_USER], load_key())
+            columns[_USER], more = pseudonym_sql(columns[_USER], readers_key(self.settings))
             values |= more
         # A year of more than four digits is no moment that a day could be told of.
         told = f"try_cast({quoted(MOMENT)} AS TIMESTAMPTZ)"
@@ -179,21 +186,34 @@ class _Asking:
         first, last = (min(max((day or night.day) - timedelta(days=1), night.first_day), night.day) for day in ends)
         return Days(first=keyframe_before(first, night.first_day), last=last)
 
-    def _together(self, given: Sequence[str], selects: Sequence[tuple[str, tuple[str, ...]]]) -> Found:
-        """The given rows in their order, and beside each what the SELECTs have for it."""
-        known = {name.lower() for name in given}
-        if meet := [name for _, names in selects for name in names if name.lower() in known]:
-            raise ValueError(f"the entities have a column {meet[0]} already: rename it, or leave it out")
+    def _find(self, name: str, select: str, columns: Sequence[str]) -> None:
+        """Make what a SELECT finds a table of its own, a row for each that asks, in their order."""
+        values = ", ".join(f"found.{quoted(column)}" for column in columns)
+        self.database.execute(
+            f"CREATE TEMP TABLE {name} AS SELECT {values} FROM asked LEFT JOIN ({select}) AS found USING ({ROW}) "
+            f"ORDER BY asked.{ROW}"
+        )
+
+    def _together(self, given: Sequence[str], joined: Sequence[tuple[str, ...]]) -> Found:
+        """The given rows in their order, and beside each what was found for it: row by row, so that nothing is held."""
         columns = [
             f"CAST(given.{quoted(name)} AS TIMESTAMPTZ) AS {quoted(name)}" if name == MOMENT else f"given.{quoted(name)}"
             for name in given
         ]
-        joins = []
-        for number, (select, names) in enumerate(selects):
-            columns += [f"found_{number}.{quoted(name)}" for name in names]
-            joins.append(f"LEFT JOIN ({select}) AS found_{number} ON found_{number}.{ROW} = given.rowid")
-        rows = self.database.sql(f"SELECT {', '.join(columns)} FROM given {' '.join(joins)} ORDER BY given.rowid")
-        return Found(rows=rows, joined=tuple(name for _, names in selects for name in names))
+        columns += [f"found_{number}.{quoted(name)}" for number, names in enumerate(joined) for name in names]
+        beside = "".join(f" POSITIONAL JOIN found_{number}" for number in range(len(joined)))
+        rows = self.database.sql(f"SELECT {', '.join(columns)} FROM given{beside}")
+        return Found(rows=rows, joined=tuple(name for names in joined for name in names))
+
+
+def _check_apart(given: Sequence[str], columns: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: a column that is joined is called as one that is given.
+    """
+    known = {name.lower() for name in given}
+    if meet := [name for name in columns if name.lower() in known]:
+        raise ValueError(f"the entities have a column {meet[0]} already: rename it, or leave it out")
 
 
 def _chosen(tables: Sequence[str] | None, given: Sequence[str], there: Sequence[str]) -> list[str]:
@@ -223,6 +243,18 @@ def _lacking(name: str, given: Sequence[str]) -> list[str]:
     if name == CONTEXT:
         return []  # a moment is enough
     return [column for column in TABLES[name].key if column not in given and column != "day"]
+
+
+def _owners(contract: Table, asked: Sequence[str]) -> str:
+    """As SQL, which of a table's rows are of owners that are asked about."""
+    if contract.name == _SERIES:
+        kinds = [columns for columns in ENTITIES.values() if set(columns) <= set(asked)]
+        named = " UNION ALL ".join(f"SELECT {joined_names(columns)} FROM asked" for columns in kinds)
+        return f"entity_id IN ({named})"
+    if set(contract.owner) <= set(asked) and contract.owner:
+        owner = quoted(contract.owner[0])
+        return f"{owner} IN (SELECT {owner} FROM asked)"
+    return "true"
 
 
 def _known(name: str, given: Sequence[str]) -> list[Known]:

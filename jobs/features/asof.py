@@ -52,7 +52,7 @@ def as_of(known: Known) -> str:
 
     What an owner has changes together: of several rows only those of its newest day are there.
     """
-    named = " || ' | ' || ".join(f"asked.{quoted(name)}" for name in known.owner)
+    named = joined_names(known.owner)
     rest = "".join(f", asked.{quoted(name)} AS {quoted(f'_rest_{name}')}" for name in known.rest)
     asking = f"(SELECT {ROW}, _day, {named} AS _owner{rest} FROM asked)"
     key = quoted(known.key)
@@ -70,6 +70,11 @@ def as_of(known: Known) -> str:
     )
     found = f"SELECT a.{ROW}, a._day - 1 - s.changed_on AS age_days, s.* FROM {asking} AS a {join}"
     return f"SELECT {ROW}, {values} FROM ({found}) WHERE NOT gone"
+
+
+def joined_names(owner: Sequence[str]) -> str:
+    """Of a row of `asked` the owner that columns name."""
+    return " || ' | ' || ".join(f"asked.{quoted(name)}" for name in owner)
 
 
 def from_snapshots(contract: Table, made: Sequence[date]) -> str:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import csv
 import gzip
-import re
-import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.features.stored import quoted
-from jobs.seeing.reading import literal
+from jobs.features.stored import first_line, quoted
 
 _FORMATS = (".csv", ".parquet")
 _NESTED = ("list", "map", "struct", "array")
-# Everything is said, so that nothing is guessed: neither a comment sign nor what a row is.
-_CSV = (
-    "read_csv(?, header = true, auto_detect = false, columns = {}, delim = ',', quote = '\"', escape = '\"', comment = '', "
-    "null_padding = true, parallel = false, hive_partitioning = false)"
-)
+_AT_ONCE = 65_536
 
 
 def read_entities(database: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -39,42 +32,61 @@ def read_entities(database: duckdb.DuckDBPyConnection, path: Path) -> None:
         raise ValueError(f"--entities {path}: name a file that ends in .csv, .csv.gz or .parquet")
     try:
         if ".parquet" in kinds:
-            names, source = pq.read_schema(path).names, "read_parquet(?, hive_partitioning = false)"
+            with pq.ParquetFile(path) as file:
+                check_names(file.schema_arrow.names)
+                keep(database, pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches()))
         else:
-            names = _header(path)
-            columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
-            source = _CSV.format(f"{{{columns}}}")
-        check_names(names)
-        # Under a name in which DuckDB looks for no patterns.
-        with tempfile.TemporaryDirectory(prefix="wherewhen-") as scratch:
-            link = Path(scratch) / f"entities{''.join(kinds)}"
-            link.symlink_to(path.absolute())
-            database.execute(f"CREATE TEMP TABLE given AS SELECT * FROM {source}", [str(link)])
-    except (duckdb.Error, pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--entities {path} cannot be read: {_in_a_line(str(error))}") from None
+            for batch in _csv_batches(path):
+                database.register("batch", batch)
+                known = database.execute("FROM duckdb_tables() WHERE table_name = 'given'").fetchone()
+                database.execute("INSERT INTO given FROM batch" if known else "CREATE TEMP TABLE given AS FROM batch")
+                database.unregister("batch")
+    except (duckdb.Error, pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"--entities {path} cannot be read: {first_line(error)}") from None
 
 
-def _header(path: Path) -> list[str]:
-    with (
-        gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8-sig", newline="") as file
-    ):
-        names = next(csv.reader(file), [])
-    if not names:
+def keep(database: duckdb.DuckDBPyConnection, rows: pa.Table | pa.RecordBatchReader) -> None:
+    """Make Arrow rows the table `given` of the session."""
+    database.register("arrow", rows)
+    database.execute("CREATE TEMP TABLE given AS FROM arrow")
+    database.unregister("arrow")
+
+
+def _csv_batches(path: Path) -> Iterator[pa.Table]:
+    """Rows of strings, null where nothing stands: one batch at least, lines that are empty left out.
+
+    By Python's own reader: those of DuckDB and Arrow take what follows a quote that is never closed for a value.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        rows, began = [], 1
+        names: list[str] | None = None
+        try:
+            for row in lines:
+                if names is None:
+                    if row:
+                        check_names(names := row)
+                elif row:
+                    if len(row) != len(names):
+                        raise ValueError(
+                            f"--entities {path}, line {began}: {len(row)} values, where the header names {len(names)}"
+                        )
+                    rows.append(row)
+                    if len(rows) == _AT_ONCE:
+                        yield _as_table(names, rows)
+                        rows = []
+                began = lines.line_num + 1
+        except csv.Error as error:
+            raise ValueError(f"--entities {path}: the row that begins in line {began} cannot be read: {error}") from None
+    if names is None:
         raise ValueError(f"--entities {path} is empty: its first line must name the columns")
-    return names
+    yield _as_table(names, rows)
 
 
-def _in_a_line(said: str) -> str:
-    """DuckDB's reason without the line that it quotes, which may hold what is no concern of a log."""
-    line = re.search(r"Line: (\d+)", said)
-    reason = re.search(
-        r"(Expected Number of Columns: \d+ Found: \d+|Invalid unicode[^\n.]*|unterminated quote[^\n.]*)", said, re.I
-    )
-    if line is not None and reason is not None:
-        return f"line {line[1]}: {reason[1]}"
-    return " ".join(said.split("\n", maxsplit=1)[0].split())
+def _as_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pa.table([pa.array([value or None for value in column], pa.string()) for column in columns], names=list(names))
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -82,6 +94,8 @@ def check_names(names: Sequence[str]) -> None:
     count = Counter(name.lower() for name in names)
     if meet := [name for name in names if count[name.lower()] > 1]:
         raise ValueError(f"the entities have two columns called {meet[0]} (capitals do not count): rename one of them")
+    if "" in names:
+        raise ValueError(f"column {list(names).index('') + 1} of the entities has no name: give it one, or leave it out")
     if taken := [name for name in names if name.lower() == "rowid"]:
         raise ValueError(f"the entities have a column {taken[0]}, a name that is taken: rename it")
 
@@ -106,4 +120,4 @@ def _as_text(name: str, type_: str) -> str:
     if type_.endswith("]") or type_.lower().startswith(_NESTED):
         return f"to_json({column})::VARCHAR AS {column}"
     # Without an offset, as all times here are UTC.
-    return f"{column}::TIMESTAMP AS {column}" if "WITH TIME ZONE" in type_ else column
+    return f"{column}::TIMESTAMP AS {column}" if type_ == "TIMESTAMP WITH TIME ZONE" else column

@@ -22,13 +22,28 @@ from jobs.seeing.reading import literal
 
 
 @contextmanager
-def session() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database in memory, whose times are UTC; what it cannot hold goes to a folder that is gone with it."""
+def session(memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in memory, whose times are UTC; what it cannot hold goes to a folder that is gone with it.
+
+    memory: as Spark's settings have it: `2g`.
+
+    Raises:
+        ValueError: DuckDB could not do what it was asked to.
+    """
     with tempfile.TemporaryDirectory(prefix="wherewhen-") as scratch, duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
         database.execute("SET enable_progress_bar = false")
-        database.execute(f"SET temp_directory = '{scratch}'")
-        yield database
+        database.execute(f"SET temp_directory = {literal(scratch)}")
+        database.execute(f"SET memory_limit = {literal(memory.lower().rstrip('b') + 'ib')}")
+        try:
+            yield database
+        except duckdb.Error as error:
+            raise ValueError(f"the features could not be joined: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What it says, without the lines that DuckDB adds, which may hold what is no concern of a log."""
+    return " ".join(str(error).split("\n", maxsplit=1)[0].split())
 
 
 def quoted(name: str) -> str:
@@ -36,8 +51,12 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def open_table(database: duckdb.DuckDBPyConnection, root: str, contract: Table, version: int | None, days: Days) -> None:
+def open_table(
+    database: duckdb.DuckDBPyConnection, root: str, contract: Table, version: int | None, days: Days, where: str = "true"
+) -> None:
     """Make a table's stored rows in the partitions of `days` a table of the session; it has none where there is no version.
+
+    where: SQL, of which rows.
 
     Raises:
         ValueError: it was written under another contract.
@@ -54,7 +73,7 @@ def open_table(database: duckdb.DuckDBPyConnection, root: str, contract: Table, 
         partitions=[ds.field("day") == day for day in days_of.values()],
     )
     database.register("stored", rows.scanner().to_reader())
-    database.execute(f"CREATE TEMP TABLE {quoted(contract.name)} AS SELECT * FROM stored")
+    database.execute(f"CREATE TEMP TABLE {quoted(contract.name)} AS SELECT * FROM stored WHERE {where}")
     database.unregister("stored")
 
 

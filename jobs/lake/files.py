@@ -33,7 +33,7 @@ BROKEN_CONTRACT = "BROKEN_CONTRACT"
 _FOOTERS_AT_ONCE = 8
 # Of a table that is read by ranges of a column.
 FILE_ROWS = 16_384
-# Bytes of a row group of a state: who asks for one owner reads one of each file.
+# Bytes of a row group of sorted rows: who asks for one owner reads one of each file.
 _ROW_GROUP = 4 << 20
 
 
@@ -86,8 +86,8 @@ def write(rows: DataFrame, root: str, contract: Table) -> list[File]:
     writer = even.write
     if contract.files_by is not None:
         writer = even.sortWithinPartitions("day", contract.files_by).write.option("maxRecordsPerFile", FILE_ROWS)
-    elif contract.owner:
-        writer = even.sortWithinPartitions("day", *contract.owner).write.option("parquet.block.size", _ROW_GROUP)
+    elif order := contract.owner or contract.sorted_by:
+        writer = even.sortWithinPartitions("day", *order).write.option("parquet.block.size", _ROW_GROUP)
     (writer.partitionBy("day") if contract.partitioned else writer).parquet(f"{root}/{batch}")
     return written(root, batch)
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import deltalake
 from deltalake.exceptions import TableNotFoundError
 
-from conf.contracts import Column
 from conf.tables import TABLES
 from jobs.lake import commits
 from jobs.lake.disk import named_when_full
-from jobs.lake.schema import create, gained, migrate
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from jobs.lake.schema import arrow_schema, create, gained, migrate
 
 Row = dict[str, Any]
 
@@ -46,8 +42,8 @@ def append(root: str, name: str, rows: list[Row]) -> int:
     # Here only: `query` reads logs and has no time to import pyarrow.
     import pyarrow as pa
 
-    schema = pa.schema([_field(column) for column in contract.columns])
-    arrow = pa.Table.from_pylist([{name: row.get(name) for name in contract.names} for row in rows], schema=schema)
+    named = [{name: row.get(name) for name in contract.names} for row in rows]
+    arrow = pa.Table.from_pylist(named, schema=arrow_schema(contract))
     with named_when_full(path), commits.commit(root, name):
         deltalake.write_deltalake(path, arrow, mode="append")
         return deltalake.DeltaTable(path).version()
@@ -71,20 +67,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(pair, tuple) for pair in value):
         return dict(value)
     return value
-
-
-def _field(column: Column) -> pa.Field:
-    import pyarrow as pa
-
-    types = {
-        "string": pa.string(),
-        "bigint": pa.int64(),
-        "int": pa.int32(),
-        "double": pa.float64(),
-        "boolean": pa.bool_(),
-        "date": pa.date32(),
-        "timestamp": pa.timestamp("us", tz="UTC"),
-        "binary": pa.binary(),
-        "map<string,bigint>": pa.map_(pa.string(), pa.int64()),
-    }
-    return pa.field(column.name, types[column.type], nullable=column.nullable)

@@ -53,15 +53,22 @@ def answer_from(root: str, visible: Mapping[str, Seen], sql: str, user: str | No
 
 
 def pseudonym_of(user: str, settings: Settings) -> str:
+    """Raises: as `readers_key`."""
+    from jobs.lake.identities import pseudonym
+
+    return pseudonym(user, readers_key(settings))
+
+
+def readers_key(settings: Settings) -> bytes:
     """
     Raises:
         ValueError: there is no key by which ids became pseudonyms.
     """
-    from jobs.lake.identities import key_problem, load_key, pseudonym
+    from jobs.lake.identities import key_problem, load_key
 
     if (problem := key_problem(settings.spark.master, settings.lake)) is not None:
         raise ValueError(problem)
-    return pseudonym(user, load_key(create=False))
+    return load_key(create=False)
 
 
 def _run(statement: Statement, root: str, visible: Mapping[str, Seen]) -> Table:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from conf.contracts import SLOTS
+from conf.contracts import AGAINST, SLOTS
 from conf.settings import Settings
+from jobs.feedback import MISPLACED
+from jobs.feedback import TABLE as FEEDBACK
 from jobs.lake.consent import LOCATION
 from jobs.lake.publications import in_force
 from jobs.query import pseudonym_of
@@ -95,6 +97,7 @@ class Served:
         by_pseudonym = {pseudonym_of(user, self.settings): user for user in users}
         among = f"user_id IN ({', '.join(map(literal, by_pseudonym))})"
         events, seen, kept = self._stored(among)
+        unwanted = self._dismissed(among)
         self.unknown += sum(pseudonym not in kept and not history.get(user) for pseudonym, user in by_pseudonym.items())
         for pseudonym, user in by_pseudonym.items():
             new = [{**row, "category": self.items.get(row["item_id"], {}).get("category")} for row in history.get(user, ())]
@@ -102,7 +105,7 @@ class Served:
             if not self.settings.mapping.repeats:
                 taken = {row["item_id"] for row in new if row["event_type"] in self.scorer.targets}
                 seen[pseudonym] = sorted({*(seen.get(pseudonym) or ()), *taken})
-        batch = _batch(list(by_pseudonym), events, seen, kept)
+        batch = _batch(list(by_pseudonym), events, seen, kept, unwanted)
         for answer in self.scorer([batch]):
             for row in answer.select(["user_id", "lists"]).to_pylist():
                 for entry in row["lists"]:
@@ -129,6 +132,18 @@ class Served:
             row["user_id"]: size if row["events_total"] > (size := len(events.get(row["user_id"], ()))) else 0 for row in whole
         }
         return events, {row["user_id"]: row["seen"] or [] for row in whole}, kept
+
+    def _dismissed(self, among: str) -> dict[str, list[str]]:
+        """The items that each user has dismissed of late, as the night knew them."""
+        if not self.reader.has(FEEDBACK):
+            return {}
+        since = self.reader.day - timedelta(days=self.settings.score.dismissed_days)
+        found: dict[str, list[str]] = {}
+        against, misplaced = (", ".join(map(literal, names)) for names in (AGAINST, MISPLACED))
+        of_late = f"day > DATE '{since}' AND event_type IN ({against}) AND (unmatched IS NULL OR unmatched IN ({misplaced}))"
+        for row in self.reader.rows(f"SELECT DISTINCT user_id, item_id FROM {FEEDBACK} WHERE {among} AND {of_late}"):
+            found.setdefault(row["user_id"], []).append(row["item_id"])
+        return found
 
     def _located(self, among: str) -> dict[str, Any] | None:
         """Where the log asks for consent: the day since which each user allows the location."""
@@ -190,7 +205,11 @@ def _merged(stored: list[Row], new: list[Row], scorer: Scorer) -> list[Row]:
 
 
 def _batch(
-    users: Sequence[str], events: Mapping[str, list[Row]], seen: Mapping[str, list[str]], kept: Mapping[str, int]
+    users: Sequence[str],
+    events: Mapping[str, list[Row]],
+    seen: Mapping[str, list[str]],
+    kept: Mapping[str, int],
+    unwanted: Mapping[str, list[str]],
 ) -> pa.RecordBatch:
     """As `jobs.score.scoring_input` has it."""
     columns: dict[str, pa.Array] = {"user_id": pa.array(users, pa.string())}
@@ -198,6 +217,7 @@ def _batch(
         kind = _KINDS.get(name, pa.string())
         columns[name] = pa.array([[row[name] for row in events[user]] for user in users], pa.list_(kind))
     columns["seen"] = pa.array([seen.get(user, []) for user in users], pa.list_(pa.string()))
+    columns["unwanted"] = pa.array([unwanted.get(user) for user in users], pa.list_(pa.string()))
     columns["kept"] = pa.array([kept.get(user, 0) for user in users], pa.int32())
     for axis in ("place_latitude", "place_longitude"):
         columns[axis] = pa.array([[None] * len(SLOTS)] * len(users), pa.list_(pa.float64()))

@@ -25,9 +25,10 @@ from pyspark.sql import functions as F
 
 from conf.contracts import ANY_SLOT, SLOTS
 from conf.tables import TABLES
+from jobs import feedback
 from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import POLICY, version_in_force
-from jobs.lake.store import keyframes
+from jobs.lake.store import Days, keyframes
 from jobs.score.blending import Blend
 from jobs.score.due import told_before, users_due
 from jobs.score.items import collected, item_facts, ruled
@@ -72,7 +73,7 @@ def run(context: Context) -> None:
     if (told := told_before(context, served.model_version, blend, Path(served.folder), catalogue)) is not None:
         due = users_due(context, told).persist()
         sequences, places, lists = (rows.join(due, on="user_id", how="left_semi") for rows in (sequences, places, lists))
-    users = scoring_input(sequences, places, digests(lists))
+    users = scoring_input(sequences, places, digests(lists), dismissed(context))
     context.note(ranked="everybody" if told is None else "who may get other lists")
     rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, blend, context.days.last)
     if keyframes(context.days, context.first_day):
@@ -153,8 +154,18 @@ def _digest(lists: Column, served: Served) -> Column:
     )
 
 
-def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) -> DataFrame:
-    """One row per user known now or listed before: event columns as arrays, main places by slot, digest.
+def dismissed(context: Context) -> DataFrame | None:
+    """`user_id, unwanted`: the items that users have dismissed of late in answer to their lists; None: nothing comes back."""
+    if context.version(feedback.TABLE) is None:
+        return None
+    day = context.days.last
+    since = day - timedelta(days=context.settings.score.dismissed_days - 1)
+    told = feedback.dismissed(context, Days(first=since, last=day))
+    return told.groupBy("user_id").agg(F.sort_array(F.collect_set("item_id")).alias("unwanted"))
+
+
+def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame, unwanted: DataFrame | None = None) -> DataFrame:
+    """One row per user known now or listed before: event columns as arrays, main places by slot, digest, unwanted items.
 
     `place_latitude` and `place_longitude` have one element per slot of `SLOTS`, null where the user
     has no main place then.
@@ -163,19 +174,21 @@ def scoring_input(sequences: DataFrame, places: DataFrame, before: DataFrame) ->
         F.min(F.when(F.array_contains("main_slots", slot), F.struct("place_id", "latitude", "longitude"))) for slot in SLOTS
     ]
     by_slot = places.groupBy("user_id").agg(F.array(*mains).alias("mains"))
-    return (
-        sequences.join(by_slot, on="user_id", how="left")
-        .join(before, on="user_id", how="full_outer")
-        .select(
-            "user_id",
-            *[F.col(f"events.{field}").alias(field) for field in EVENT_FIELDS],
-            "seen",
-            F.try_element_at(F.array_compact("events.region"), F.lit(-1)).alias("region"),
-            F.when(F.col("events_total") > F.size("events"), F.size("events")).otherwise(0).alias("kept"),
-            F.col("mains.latitude").alias("place_latitude"),
-            F.col("mains.longitude").alias("place_longitude"),
-            "digest_before",
-        )
+    users = sequences.join(by_slot, on="user_id", how="left").join(before, on="user_id", how="full_outer")
+    if unwanted is None:
+        users = users.withColumn("unwanted", F.lit(None).cast("array<string>"))
+    else:
+        users = users.join(unwanted, on="user_id", how="left")
+    return users.select(
+        "user_id",
+        *[F.col(f"events.{field}").alias(field) for field in EVENT_FIELDS],
+        "seen",
+        "unwanted",
+        F.try_element_at(F.array_compact("events.region"), F.lit(-1)).alias("region"),
+        F.when(F.col("events_total") > F.size("events"), F.size("events")).otherwise(0).alias("kept"),
+        F.col("mains.latitude").alias("place_latitude"),
+        F.col("mains.longitude").alias("place_longitude"),
+        "digest_before",
     )
 
 

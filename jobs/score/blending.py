@@ -191,7 +191,8 @@ class Blender:
             may_BP = (item_BP != ABSENT) & ~self.banned_V[np.maximum(item_BP, 0)]
             if seen is not None:
                 for row, taken in enumerate(seen):
-                    may_BP[row] &= ~np.isin(item_BP[row], taken)
+                    if len(taken):
+                        may_BP[row] &= ~np.isin(item_BP[row], taken)
             best_BNP[:, SOURCES.index(name), : item_BP.shape[1]] = np.where(may_BP, item_BP, ABSENT)
         best_BNP[:, SOURCES.index(RANKED), : ranked_BK.shape[1]] = ranked_BK
         return best_BNP

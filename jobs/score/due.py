@@ -1,8 +1,9 @@
 """Who is ranked again on a night: everybody whose lists may come out different.
 
-What a list is made of is the version, code and settings; the user's events and main places; the day asked from, which moves
-in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of items on no list only this counts, that one may
-be listed again, or that the settings' rules see it otherwise. Whoever is left out would get the very lists that are there.
+What a list is made of is the version, code and settings; the user's events, main places and dismissals; the day asked from,
+which moves in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of items on no list only this counts,
+that one may be listed again, or that the settings' rules see it otherwise. Whoever is left out would get the very lists that
+are there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Score
+from jobs import feedback
 from jobs.lake import consent
 from jobs.lake.context import Context
 from jobs.lake.store import Days, keyframe_before
@@ -104,6 +106,9 @@ def users_due(context: Context, told: DataFrame) -> DataFrame:
         by.append(context.changed(consent.CONSENTS))
         sequences = context.state("user_sequences")  # the newest event of all need not be the newest that may be used
     by.append(sequences.where(_asked_from_moves(context.days.last)))
+    # Dismissals of the day are new, those of so long ago hold no more.
+    ends = (context.days.last - timedelta(days=ago) for ago in (0, context.settings.score.dismissed_days))
+    by += [feedback.dismissed(context, Days(first=day, last=day)) for day in ends]
     return reduce(DataFrame.unionByName, [rows.select("user_id") for rows in by]).distinct()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conf.contracts import ANY_SLOT, SLOTS
+from conf.contracts import AGAINST, ANY_SLOT, SLOTS
 from jobs.score.reasons import ANY, NO_DATE, Past, Places
 
 if TYPE_CHECKING:
@@ -92,9 +92,13 @@ class Users:
         length_U = pc.fill_null(pc.list_value_length(batch.column("item_id")), 0).to_numpy(zero_copy_only=False)
         stop_U = np.cumsum(length_U, dtype=np.int64)
         first_U = stop_U - length_U
-        seen = None
-        if not scorer.repeats:
-            seen = places_of(batch.column("seen"), vocabulary.items)
+        seen = _joined(
+            None if scorer.repeats else places_of(batch.column("seen"), vocabulary.items),
+            _disliked(columns, events.item_E, stop_U, scorer.targets),
+            places_of(batch.column("unwanted"), vocabulary.items)
+            if batch.column("unwanted").null_count < len(first_U)
+            else None,
+        )
         nowhere_U = np.zeros(len(first_U))
         last = queries_before(events, Moments(first_B=first_U, stop_B=stop_U, timestamp_B=nowhere_U, hour_of_week_B=nowhere_U))
         main = [_by_slot(batch.column(f"place_{axis}")) for axis in ("latitude", "longitude")]
@@ -195,6 +199,36 @@ class Users:
             longitude_E=self.events.longitude_E[kept].astype(np.float64),
             kept_U=self.kept_U,
         )
+
+
+def _disliked(
+    columns: dict[str, pa.Array], item_E: np.ndarray, stop_U: np.ndarray, targets: tuple[str, ...]
+) -> list[np.ndarray] | None:
+    """Of each user the catalogue places of items that they were against and have not taken since; None: nobody was."""
+    from models.histories import microseconds
+    from models.queries import FIRST
+
+    code_E = _codes(columns["event_type"], (*AGAINST, *targets))
+    is_against_E = (code_E >= 0) & (code_E < len(AGAINST))
+    if not is_against_E.any():
+        return None
+    told = np.flatnonzero((code_E >= 0) & (item_E >= FIRST))
+    user_N, place_N = np.searchsorted(stop_U, told, side="right"), item_E[told].astype(np.int64) - FIRST
+    # Of each pair the newest counts; what was done at the same moment is not since.
+    time_N = microseconds(columns["event_timestamp"], len(code_E))[told]
+    order = np.lexsort((is_against_E[told], time_N, place_N, user_N))
+    is_last_N = np.append((np.diff(user_N[order]) != 0) | (np.diff(place_N[order]) != 0), len(order) > 0)[: len(order)]
+    last = order[is_last_N]
+    last = last[is_against_E[told[last]]]
+    return np.split(place_N[last], np.searchsorted(user_N[last], np.arange(1, len(stop_U))))
+
+
+def _joined(*some: list[np.ndarray] | None) -> list[np.ndarray] | None:
+    """Of each user the places that any of the lists has; None: none has any."""
+    given = [lists for lists in some if lists is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+    return [np.unique(np.concatenate(places)) for places in zip(*given, strict=True)]
 
 
 def places_of(lists: pa.Array, items: tuple[str, ...]) -> list[np.ndarray]:

@@ -7,20 +7,10 @@ from datetime import date
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.contracts import SERIES_DAYS
+from conf.contracts import ENTITIES, SERIES_DAYS
 from conf.tables import TABLES
 from jobs.lake.context import Context, Skipped
 from jobs.time_series.features import DESCRIBED, HOUR_BITS, LOW_HALF, NO_HOUR, describing
-
-# What has series of its own, and the columns that name one.
-ENTITIES = {
-    "user": ("user_id",),
-    "item": ("item_id",),
-    "category": ("category",),
-    "region": ("region",),
-    "region_category": ("region", "category"),
-    "region_slot": ("region", "slot"),
-}
 
 
 def run(context: Context) -> None:

@@ -20,7 +20,7 @@ def main(folder: str) -> dict[str, object]:
     contract = state("made", "made", column("user_id", "string", "owner"), *values, owner="user_id", key=("user_id",))
     known = Known(prefix="made", contract=contract, rows="states", key="user_id", owner=("user_id",))
     sums = ", ".join(f"sum({name})" for name in known.joined if name.startswith("made__f"))
-    with session() as database:
+    with session("2g") as database:
         database.execute("SET threads = 2")
         started = time.monotonic()
         # As what is stored is read, and what is asked is kept.

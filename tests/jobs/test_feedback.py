@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from conf.contracts import ANY_SLOT, IMPRESSION
+from conf.contracts import AGAINST, ANY_SLOT, IMPRESSION
 from conf.mapping import Feedback as Feed
 from conf.tables import TABLES
-from jobs.feedback import matched, once, parsed
+from jobs.feedback import dismissed, matched, once, parsed
+from jobs.lake.schema import spark_schema
+from jobs.lake.store import Days
 from jobs.policy import answered, told
 from jobs.score.blending import SOURCES, TOGETHER, context_of
 from models.policy import Feedback, Limits, Policy, evidence
@@ -42,7 +44,7 @@ def rows(spark, table, base, changes):
 
 
 def looked_up(spark, changes, lists=({},)):
-    told_ = parsed(rows(spark, "raw_feedback", TOLD, changes), FEED, [IMPRESSION, *REWARDS])
+    told_ = parsed(rows(spark, "raw_feedback", TOLD, changes), FEED, [IMPRESSION, *AGAINST, *REWARDS])
     return matched(told_, rows(spark, "recommendations", LISTED, lists), answer_days=7)
 
 
@@ -231,6 +233,23 @@ def test_a_night_counts_what_came_and_keeps_what_came_before_apart(spark, make_c
     stored = context.lake.read("feedback", context.lake.version("feedback"))
     assert {(row.day.day, row.unmatched) for row in stored.collect()} == {(9, None), (10, None), (10, "other_item")}
     assert stored.where(F.col("feedback_id").isNull()).count() == 0
+
+
+def test_what_users_turned_against_counts_whatever_entry_they_named(spark, make_context):
+    plain = {name: None for name in TABLES["feedback"].names} | {"user_id": "anna", "event_type": "dismiss", "day": DAY}
+    yesterday = DAY - timedelta(days=1)
+    given = [
+        {"item_id": "i1"}, {"item_id": "i2", "event_type": "dislike", "unmatched": "too_old", "day": yesterday},
+        {"item_id": "i3", "unmatched": "other_item", "user_id": "bert"}, {"item_id": "i4", "unmatched": "future"},
+        {"item_id": "i5", "event_type": "click"}, {"item_id": "i6", "unmatched": "not_yet"}, {"unmatched": "unreadable"},
+    ]  # fmt: skip
+    rows_ = [tuple({**plain, "feedback_id": str(number), **one}.values()) for number, one in enumerate(given)]
+    context = make_context(yesterday)
+    context.lake.replace("feedback", spark.createDataFrame(rows_, spark_schema(TABLES["feedback"])), "true")
+    context = make_context(DAY, first_day=yesterday)
+    found = {tuple(row) for row in dismissed(context, Days(first=yesterday, last=DAY)).collect()}
+    assert found == {("anna", "i1", DAY), ("anna", "i2", yesterday), ("bert", "i3", DAY)}
+    assert {row.item_id for row in dismissed(context, Days(first=DAY, last=DAY)).collect()} == {"i1", "i3"}
 
 
 class _Mapped:

@@ -234,3 +234,28 @@ def test_where_the_log_asks_for_consent_only_allowed_places_are_read(small_lake)
         events, seen, kept = served._stored(among)
         assert {user: sum(row["latitude"] is not None for row in rows) for user, rows in events.items()} == shown
         assert seen == {user: ["x"] for user in shown} and kept == dict.fromkeys(shown, 2), "older events were cut off"
+
+
+def test_what_was_dismissed_of_late_is_known_without_spark(small_lake):
+    day = date(2024, 1, 31)
+    told = [
+        ("open", "i1", "dismiss", None, 59), ("open", "i2", "dismiss", None, 60), ("open", "i3", "click", None, 1),
+        ("late", "i4", "dislike", "too_old", 1), ("late", "i5", "dismiss", "unreadable", 1), ("else", "i6", "dismiss", None, 1),
+    ]  # fmt: skip
+    rows = [
+        {
+            "feedback_id": item,
+            "user_id": user,
+            "item_id": item,
+            "event_type": kind,
+            "unmatched": why,
+            "day": day - timedelta(ago),
+        }
+        for user, item, kind, why, ago in told
+    ]
+    versions = {"feedback": small_lake.write("feedback", *rows)}
+    small_lake.finish(day, versions)
+    small_lake.finish(day, versions, step="night")
+    settings = small_lake.settings
+    served = Served(settings=settings, reader=Reader.of(settings), scorer=None, model_version="v", items={})
+    assert served._dismissed("user_id IN ('open', 'late')") == {"open": ["i1"], "late": ["i4"]}

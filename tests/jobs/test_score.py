@@ -39,6 +39,7 @@ ROWS = {
         "item_id": "i0", "title": None, "description": None, "category": None, "brand": None, "price": None,
         "latitude": None, "longitude": None, "tags": None, "attributes": None,
     },
+    "feedback": {**dict.fromkeys(TABLES["feedback"].names), "feedback_id": "f", "user_id": "u0", "item_id": "i2"},
 }  # fmt: skip
 EVENT = {
     "event_id": "e", "event_timestamp": datetime(2024, 1, 20, 13, tzinfo=UTC), "item_id": "i0", "event_type": "check_in",
@@ -306,6 +307,25 @@ def test_another_version_changes_everyone_and_the_newest_of_a_day_serves(make_co
     score.run(context)
     rows = stored(context, "day = '2024-01-31'")
     assert {(row.user_id, row.model_version) for row in rows} == {("u0", "v4"), ("u1", "v4")}
+
+
+def test_what_was_dismissed_is_off_the_lists_for_so_long_and_nobody_else_is_ranked(make_context, make_settings):
+    settings = make_settings("conf/local.yaml", "score.k=4", "score.slots=false", "score.dismissed_days=2")
+    answers = [{"event_type": "dismiss"}, {"event_type": "click", "user_id": "u1", "feedback_id": "g"}]
+    found = {}
+    for number in range(5):
+        night = make_context(FIRST + timedelta(days=number), first_day=FIRST, settings=settings)
+        began = {("user_sequences", 0): [{"took": ["i0"]}, {"user_id": "u1"}], ("feedback", 1): answers}
+        for name in ROWS:
+            write(night, name, *began.get((name, number), ()))
+        if number == 0:
+            publish(night)
+        score.run(night)
+        finish(night)
+        written = stored(night, f"day = '{night.days.last}' and changed_on = day")
+        found[number] = {user: items_of(written, user) for user in {row.user_id for row in written}}
+    whole, without = ["i0", "i1", "i2", "i3"], ["i0", "i1", "i3", "i4"]
+    assert found == {0: {"u0": whole, "u1": whole}, 1: {"u0": without}, 2: {}, 3: {"u0": whole}, 4: {}}
 
 
 def test_nothing_published_is_skipped_and_an_unknown_version_is_named(make_context):

@@ -33,7 +33,7 @@ def test_equals_the_definition(owners, states, asking):
     asked_on = [FIRST + timedelta(days=int(number)) for number in rng.integers(-3, 45, asking)]
     who = [None if rng.random() < 0.05 else f"u{rng.integers(0, owners + 2)}" for _ in range(asking)]
     known = Known(prefix="made", contract=MADE, rows="made", key="user_id", owner=("user_id",))
-    with session() as database:
+    with session("1g") as database:
         database.register("made", pa.table(rows))
         database.register("asked", pa.table({"_row": np.arange(asking), "_day": asked_on, "user_id": who}))
         found = {row: (value, seen) for row, value, seen, _ in database.sql(as_of(known)).fetchall()}
@@ -58,7 +58,7 @@ def test_of_several_rows_of_an_owner_only_those_of_its_newest_day_are_known():
     }  # fmt: skip
     asked = [(category, FIRST + timedelta(days=later)) for later in (0, 1, 2, 3, 5) for category in ("tea", "cake")]
     known = Known(prefix="made", contract=contract, rows="made", key="user_id", owner=("user_id",), rest=("category",))
-    with session() as database:
+    with session("1g") as database:
         database.register("made", pa.table(rows))
         columns = {
             "_row": range(10),

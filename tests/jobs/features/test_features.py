@@ -219,7 +219,7 @@ def test_a_later_state_is_never_seen(made, make_context, tmp_path):
 def test_users_go_by_the_pseudonyms_of_the_lake(name):
     key = load_key()
     expression, values = pseudonym_sql("$name", key)
-    with session() as database:
+    with session("1g") as database:
         assert database.execute(f"SELECT {expression}", {**values, "name": name}).fetchone() == (pseudonym(name, key),)
 
 
@@ -275,7 +275,14 @@ def test_files_keep_their_order_and_their_columns(context, tmp_path, monkeypatch
         (
             "asked.csv",
             b"user_id,event_timestamp\nanna,2024-02-01,more\n",
-            "cannot be read: line 2: Expected Number of Columns: 2",
+            "line 2: 3 values, where the header names 2",
+        ),
+        ("asked.csv", b"user_id,event_timestamp,region\nanna,2024-02-01\n", "line 2: 2 values, where the header names 3"),
+        ("asked.csv", b",user_id,event_timestamp\n0,anna,2024-02-01\n", "column 1 of the entities has no name"),
+        (
+            "asked.csv",
+            b'user_id,event_timestamp\nanna,"2024-02-01\n01:00"\nbert,"2024-02-01\n' + b"carl,2024-02-01\n" * 200_000,
+            "the row that begins in line 4 cannot be read: ",
         ),
         ("asked.csv", b"user_id,event_timestamp\n\xff\xfe,2024-02-01\n", "cannot be read"),
         ("asked.csv", b"user_id,event_timestamp,User_ID\na,2024-02-01,a\n", "two columns called user_id"),
@@ -304,7 +311,8 @@ def test_nothing_of_a_file_is_guessed(context, tmp_path, monkeypatch):
     lines = [
         "user_id,event_timestamp,region",
         "#u1,2024-02-01,here",
-        "u2,2024-02-01T10:00+02:00",
+        "u2,2024-02-01T10:00+02:00,",
+        "",
         '"u\n3",2024-02-01,"a ""b"""',
     ]
     (folder / "as[k]ed*.csv").write_text("\n".join(lines) + "\n")
@@ -314,6 +322,43 @@ def test_nothing_of_a_file_is_guessed(context, tmp_path, monkeypatch):
         written = list(csv.DictReader(file))
     assert [(row["user_id"], row["region"]) for row in written] == [("#u1", "here"), ("u2", ""), ("u\n3", 'a "b"')]
     assert written[1]["event_timestamp"] == "2024-02-01 08:00:00" and "day" not in written[0]
+
+
+def test_an_open_quote_at_the_end_is_no_value(context, tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.features.finished_night", lambda settings: night(context))
+    (tmp_path / "asked.csv").write_text(
+        'user_id,event_timestamp,note\nanna,2024-02-01,\nbert,2024-02-01,"x\ncarl,2024-02-01,\n'
+    )
+    with pytest.raises(ValueError, match="the row that begins in line 3 cannot be read: unexpected end of data"):
+        features_file(context.settings, tmp_path / "asked.csv", tmp_path / "out.csv")
+
+
+def test_where_the_log_asks_for_consent_only_who_allows_it_has_features(made, make_context, tmp_path):
+    """Through the command's function, from tables as they are stored."""
+    shutil.copytree(made.lake, tmp_path / "lake")
+    settings = load_settings(
+        "conf/foursquare.yaml",
+        [f"lake={tmp_path}/lake", "sources.consents={mapping: conf/sources/simulated.yaml, path: consents}"],
+    )
+    context = make_context(LAST, first_day=FIRST, settings=settings)
+    said = {"purposes": ["labels"], "stated_at": datetime(2024, 2, 1), "gone": False, "changed_on": FIRST, "day": LAST}
+    rows = [
+        {**said, "user_id": user(0), "since": {"labels": FIRST}},
+        {**said, "user_id": user(1), "since": {"labels": LAST}},
+        {**said, "user_id": user(2), "since": {"location": FIRST}},
+    ]
+    context.lake.replace("consents", rows_of(context.spark, "consents", rows), f"day = '{LAST}'")
+    asking = make_context(LAST, first_day=FIRST, settings=settings)
+    at = datetime(2024, 2, 10)
+    entities = pa.table({"user_id": ["u0", "u1", "u2", "u3"], "category": ["coffee"] * 4, "event_timestamp": [at] * 4})
+    tables = ["user_interests", "time_series_features"]
+    found = joined(asking, entities, tables).to_pylist()
+    of_all = joined(make_context(LAST, first_day=FIRST, settings=made), entities, tables).to_pylist()
+    assert all(row["user_interests__long_weight"] is not None for row in of_all)
+    assert [row["user_interests__long_weight"] is not None for row in found] == [True, False, False, False]
+    assert found[0] == of_all[0]
+    asked_for = [row["time_series_features_user__level"] for row in found]
+    assert asked_for == [row["time_series_features_user__level"] for row in of_all], "series are for no purpose of their own"
 
 
 @pytest.mark.parametrize(("notices", "wanted"), [((), {"stays", "anew"}), (("v2",), {"stays"})])
@@ -326,7 +371,7 @@ def test_of_people_who_do_not_allow_it_now_nothing_is_handed_out(notices, wanted
         ("stays", 0, {"location": day}, "v2"), ("withdrew", 0, {"location": day}, "v2"), ("withdrew", 5, {"labels": day}, "v2"),
         ("anew", 0, {"location": day}, "v1"), ("anew", 3, {}, "v1"), ("anew", 5, {"location": day + timedelta(days=5)}, "v1"),
     ]  # fmt: skip
-    with session() as database:
+    with session("1g") as database:
         database.execute("CREATE TABLE user_mobility (user_id VARCHAR, changed_on DATE)")
         database.executemany("INSERT INTO user_mobility VALUES (?, ?)", [(who, day + timedelta(days=n)) for who, n in rows])
         consents = [

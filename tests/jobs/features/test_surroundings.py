@@ -41,7 +41,7 @@ def asked_of(rows, moments):
         dict(zip(ASKED.names, (number, at, at.date(), cell, region), strict=True))
         for number, (at, cell, region) in enumerate(moments)
     ]
-    with session() as database:
+    with session("1g") as database:
         database.register("context", pa.Table.from_pylist(rows, schema=schema))
         database.register("asked", pa.Table.from_pylist(asked, schema=ASKED))
         found = sorted(database.sql(with_context(ASKED.names)).fetchall())

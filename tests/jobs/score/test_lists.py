@@ -26,7 +26,10 @@ VOCABULARY = Vocabulary(
     items=ITEMS, item_categories=("Coffee Shop", "Gym") * 15, categories=("Coffee Shop", "Gym"), event_types=("check_in",)
 )
 NEW_YORK = ZoneInfo("America/New_York")
-USER = {"events": [{}], "seen": None, "kept": 0, "place_latitude": None, "place_longitude": None, "digest_before": None}
+USER = {
+    "events": [{}], "seen": None, "unwanted": None, "kept": 0, "place_latitude": None, "place_longitude": None,
+    "digest_before": None,
+}  # fmt: skip
 EVENT = {
     "item_id": "i00", "category": "Coffee Shop", "event_type": "check_in", "latitude": 40.75, "longitude": -73.98,
     "event_timestamp": datetime(2024, 5, 2, 13, tzinfo=UTC), "local_timestamp": datetime(2024, 5, 2, 9, tzinfo=UTC),
@@ -84,7 +87,8 @@ def users(*changes):
     for field in EVENT:
         lists = [None if row["events"] is None else [{**EVENT, **event}[field] for event in row["events"]] for row in rows]
         columns[field] = pa.array(lists, pa.list_(TYPES.get(field, pa.string())))
-    columns["seen"] = pa.array([row["seen"] for row in rows], pa.list_(pa.string()))
+    for name in ("seen", "unwanted"):
+        columns[name] = pa.array([row[name] for row in rows], pa.list_(pa.string()))
     columns["kept"] = pa.array([row["kept"] for row in rows], pa.int32())
     for name in ("place_latitude", "place_longitude"):
         columns[name] = pa.array([row[name] for row in rows], pa.list_(pa.float64()))
@@ -156,6 +160,32 @@ def test_lists_are_the_best_of_the_whole_catalogue_without_the_withdrawn_and_the
             assert [entry["item_id"] for entry in found] == [ITEMS[item] for item in best]
             assert [entry["rank"] for entry in found] == list(range(1, 8))
             assert [entry["score"] for entry in found] == [row[item] for item in best]
+
+
+def in_order(events):
+    return [{**one, "event_timestamp": EVENT["event_timestamp"] + timedelta(minutes=n)} for n, one in enumerate(events)]
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_what_a_user_turned_against_is_on_none_of_their_lists_until_they_take_it(repeats):
+    against, more = {"event_type": "dislike"}, {"repeats": repeats, "k": len(ITEMS), "slots": False}
+    gone_back = [{"item_id": "i05", **against}, {"item_id": "i05", "event_type": "click"}, {"item_id": "i05"}]
+    given = [
+        {"events": [{"item_id": "i01", **against}, {"item_id": "i02"}, {"item_id": "i03", "event_type": "dismiss"}]},
+        {"events": gone_back[:2]},
+        {"events": gone_back, "unwanted": ["i07", "unknown"], "seen": ["i05"]},
+        {"events": [*gone_back, gone_back[0]]},
+        {},
+    ]
+    given = [{**one, "events": in_order(one["events"])} if "events" in one else one for one in given]
+    given.append(
+        {"events": [{"item_id": "i09", **against}, {"item_id": "i09"}, {"item_id": "i08"}, {"item_id": "i08", **against}]}
+    )
+    lists = scored(users(*given), Recorder(), **more)
+    missing = [set(ITEMS) - {entry["item_id"] for entry in one["any"]} for one in lists]
+    assert missing == [{"i01", "i03"}, {"i05"}, {"i07"} if repeats else {"i05", "i07"}, {"i05"}, set(), {"i08", "i09"}]
+    alone = [scored(users(one), Recorder(), **more)[0]["any"] for one in given]
+    assert alone == [one["any"] for one in lists], "of one user what another is against"
 
 
 @pytest.mark.parametrize("looked_at", [2, 30])

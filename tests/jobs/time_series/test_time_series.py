@@ -9,7 +9,7 @@ from deltalake import QueryBuilder
 from pyspark.sql import functions as F
 from scipy.stats import false_discovery_control
 
-from conf.contracts import SERIES_DAYS, SERIES_WINDOWS
+from conf.contracts import ENTITIES, SERIES_DAYS, SERIES_WINDOWS
 from conf.tables import TABLES
 from jobs import time_series
 from jobs.lake.compare import compare
@@ -66,7 +66,7 @@ def random_events(seed, days, users=4):
 
 def names_of(row):
     """The entities of an event, from the definition."""
-    columns = {name: [row[column] for column in columns] for name, columns in time_series.ENTITIES.items()}
+    columns = {name: [row[column] for column in columns] for name, columns in ENTITIES.items()}
     return {(kind, " | ".join(values)) for kind, values in columns.items() if None not in values}
 
 
