@@ -1,25 +1,15 @@
 """The night as a DAG: one task a step, in the order that `jobs.pipeline` derives from reads and writes.
 
-The tables are assets: a DAG with `schedule=[Asset("wherewhen://lake/recommendations")]` starts when a night is finished.
+The tables are assets: a DAG with `schedule=[Asset("wherewhen://lake/recommendations")]` starts when lists are there; of which
+day stands in `extra` of the event.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
-
 from airflow.sdk import DAG, Asset, Param
-from wherewhen_command import OURS, ROOT, SETTINGS, Command, day_of
-
-# A DAG bundle is a checkout of which Airflow knows the folder `dags` alone.
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from wherewhen_command import NIGHT, OURS, SETTINGS, deadline, lake_assets, steps_as_tasks
 
 from jobs import pipeline
-
-LANDS = "ingest"
 
 NIGHT_DOC = f"""
 ### What it does
@@ -53,23 +43,12 @@ and overrides such as `lake=/data/lake`, a line each.
 """
 
 
-class RunStep(Command):
-    """Runs one step for one day."""
-
-    def __init__(self, *, step: str, **more: Any) -> None:
-        super().__init__(**more)
-        self.step = step
-
-    def asked(self, context: Any) -> Sequence[str]:
-        accepts = self.step == LANDS and context["params"]["accept"]
-        return ["run", "--day", str(day_of(context)), "--only", self.step, *(["--accept"] if accepts else [])]
-
-
 with DAG(
     dag_id="nightly",
     description="From raw behaviour logs to recommendations, for one day",
     doc_md=NIGHT_DOC,
     schedule="30 2 * * *",
+    deadline=deadline("the night"),
     # A night that was missed is not run out of order: the next one is refused and names the backfill.
     **OURS,
     params={
@@ -78,18 +57,5 @@ with DAG(
         **SETTINGS,
     },
 ) as dag:
-    last = pipeline.order()[-1].name
-    tables = sorted({table for step in pipeline.STEPS for table in step.writes})
-    tasks = {
-        step.name: RunStep(
-            task_id=step.name,
-            step=step.name,
-            execution_timeout=timedelta(minutes=step.minutes),
-            # Readers see a night's tables when its last step is done.
-            outlets=[Asset(f"wherewhen://lake/{table}") for table in tables] if step.name == last else [],
-            doc_md=f"{step.does}\n\nreads {', '.join(step.reads)}\n\nwrites {', '.join(step.tables_written) or 'a page'}",
-        )
-        for step in pipeline.order()
-    }
-    for name, upstream in pipeline.dependencies().items():
-        tasks[name].set_upstream([tasks[before] for before in sorted(upstream)])
+    # What follows on a night follows on this one, not on lists that were made again.
+    steps_as_tasks(pipeline.order(), [*lake_assets(), Asset(NIGHT)])

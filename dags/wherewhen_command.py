@@ -9,6 +9,9 @@ WHEREWHEN_CONFIG    settings file; conf/local.yaml
 WHEREWHEN_AT_ONCE   steps that may run side by side; 1, as on one machine each takes spark.driver_memory
 WHEREWHEN_POOL      the pool of all tasks; Airflow's default. One of a single slot makes a backfill wait for the night that
                     is at work, where else it would be refused
+WHEREWHEN_GPU_POOL  the pool of the step that trains, in place of that
+WHEREWHEN_ALERT_URL      where it is told, by a JSON POST, that a night is late; not set: nowhere
+WHEREWHEN_LATE_MINUTES   so long after it was due; 360
 """
 
 from __future__ import annotations
@@ -17,16 +20,27 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import BaseOperator, Param
+from airflow.sdk import Asset, BaseOperator, DeadlineAlert, DeadlineReference, Param, SyncCallback
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-ROOT = Path(__file__).resolve().parents[1]
+# A DAG bundle is a checkout of which Airflow knows the folder `dags` alone.
+if (_checkout := str(Path(__file__).resolve().parents[1])) not in sys.path:
+    sys.path.append(_checkout)
+
+from jobs import pipeline
+
+ROOT = Path(_checkout)
 WRONG_USAGE, REFUSED = 2, 3
+LANDS = "ingest"
+# The asset of nights alone.
+NIGHT = "wherewhen://lake/night"
+ALERT_URL = "WHEREWHEN_ALERT_URL"
 GRACE_SECONDS = 20
 OURS = {
     "catchup": False,
@@ -46,6 +60,35 @@ SETTINGS = {
 }
 
 
+def lake_assets() -> list[Asset]:
+    """All tables of the pipeline. An event of one says in `extra` which day is there."""
+    return [Asset(f"wherewhen://lake/{table}") for table in sorted({one for step in pipeline.STEPS for one in step.writes})]
+
+
+def late(context: dict[str, Any], what: str, minutes: int) -> None:
+    """Tells that a run is not done when it should be; called by Airflow, in a process of its own."""
+    from conf.settings import Alert
+    from jobs.alert import post
+
+    run = context.get("dag_run", {}).get("dag_run_id", "")
+    said = f"{what} is not done {minutes} minutes after it was due"
+    message = {"what": "late", "dag_run": run, "minutes": minutes, "text": f"wherewhen: {said}"}
+    if (problem := post(Alert(url_env=ALERT_URL), message)) is not None:
+        raise RuntimeError(f"the alert was not delivered: {problem}")
+
+
+def deadline(what: str) -> DeadlineAlert | None:
+    """Where there is somebody to tell. (With one, `airflow dags test` of Airflow 3.3 ends with an error of its own.)"""
+    if ALERT_URL not in os.environ:
+        return None
+    minutes = int(os.environ.get("WHEREWHEN_LATE_MINUTES", "360"))
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=minutes),
+        callback=SyncCallback(late, kwargs={"what": what, "minutes": minutes}),
+    )
+
+
 class Command(BaseOperator):
     """Runs the command; exit codes 2 and 3 fail at once, others after a retry."""
 
@@ -59,6 +102,14 @@ class Command(BaseOperator):
         return self.words
 
     def execute(self, context: Any) -> None:
+        code, last = self.ended(context)
+        if code in (WRONG_USAGE, REFUSED):
+            raise AirflowFailException(f"{self.task_id} ended with {code}, which no retry mends: {last}")
+        if code != 0:
+            raise AirflowException(f"{self.task_id} ended with {code}: {last}")
+
+    def ended(self, context: Any) -> tuple[int, str]:
+        """Run it to its end: the exit code, and the last line that it said."""
         words = [*_command(), *_options(context["params"]), *self.asked(context)]
         self.log.info("%s", shlex.join(words))
         # What Airflow's own environment says of Python must not reach the other one.
@@ -84,10 +135,7 @@ class Command(BaseOperator):
             code = self._process.wait()
         finally:
             self.on_kill()
-        if code in (WRONG_USAGE, REFUSED):
-            raise AirflowFailException(f"{self.task_id} ended with {code}, which no retry mends: {last}")
-        if code != 0:
-            raise AirflowException(f"{self.task_id} ended with {code}: {last}")
+        return code, last
 
     def on_kill(self) -> None:
         """End the command's processes; what is stopped at any point leaves its tables as they were."""
@@ -100,6 +148,44 @@ class Command(BaseOperator):
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
+class RunStep(Command):
+    """Runs one step of the pipeline for one day."""
+
+    def __init__(self, *, step: str, **more: Any) -> None:
+        super().__init__(**more)
+        self.step = step
+
+    def asked(self, context: Any) -> Sequence[str]:
+        accepts = self.step == LANDS and context["params"].get("accept")
+        return ["run", "--day", str(day_of(context)), "--only", self.step, *(["--accept"] if accepts else [])]
+
+    def execute(self, context: Any) -> None:
+        super().execute(context)
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = {"day": str(day_of(context))}
+
+
+def steps_as_tasks(steps: Sequence[pipeline.Step], told: Sequence[Asset], kind: type[RunStep] = RunStep) -> dict[str, RunStep]:
+    """A task for each step, after those that it needs. `told`: assets that are there when the last of them is done."""
+    pools = {"train": os.environ["WHEREWHEN_GPU_POOL"]} if "WHEREWHEN_GPU_POOL" in os.environ else {}
+    tasks = {
+        step.name: kind(
+            task_id=step.name,
+            step=step.name,
+            execution_timeout=timedelta(minutes=step.minutes),
+            # Readers see a night's tables when its last step is done.
+            outlets=list(told) if step is steps[-1] else [],
+            doc_md=f"{step.does}\n\nreads {', '.join(step.reads)}\n\nwrites {', '.join(step.tables_written) or 'a page'}",
+            **({"pool": pools[step.name]} if step.name in pools else {}),
+        )
+        for step in steps
+    }
+    for name, upstream in pipeline.dependencies().items():
+        if name in tasks:
+            tasks[name].set_upstream([tasks[before] for before in sorted(upstream) if before in tasks])
+    return tasks
+
+
 def _command() -> list[str]:
     return shlex.split(os.environ.get("WHEREWHEN_COMMAND", str(ROOT / ".venv" / "bin" / "wherewhen")))
 
@@ -110,9 +196,15 @@ def _options(params: Any) -> list[str]:
 
 
 def day_of(context: Any) -> date:
-    """The day asked for, else the day before the run's own; a triggered run may have no logical date."""
+    """The day asked for, else that of the night by whose end the run was started, else the day before the run's own.
+
+    A triggered run may have no logical date.
+    """
     if context["params"]["day"]:
         return date.fromisoformat(context["params"]["day"])
+    days = [event.extra["day"] for events in (context.get("triggering_asset_events") or {}).values() for event in events]
+    if days:
+        return date.fromisoformat(max(days))
     run = context["dag_run"]
     moment: datetime = run.logical_date or run.run_after
     return moment.astimezone(UTC).date() - timedelta(days=1)

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -60,8 +62,8 @@ def airflow(tmp_path_factory):
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "PATH": f"{AIRFLOW}{os.pathsep}{os.environ['PATH']}",
     }
-    for name in ("WHEREWHEN_COMMAND", "WHEREWHEN_CONFIG", "WHEREWHEN_AT_ONCE"):
-        variables.pop(name, None)
+    for name in [name for name in variables if name.startswith("WHEREWHEN_") and "KEY" not in name]:
+        del variables[name]
 
     def look(program, **more):
         command = [str(AIRFLOW / "python"), "-c", LOAD + program]
@@ -86,7 +88,8 @@ def test_airflow_reads_the_graph_that_the_pipeline_has(airflow):
     program = (
         "from airflow.dag_processing.dagbag import DagBag\n"
         "bag = DagBag(dag_folder=os.environ['AIRFLOW__CORE__DAGS_FOLDER'])\n"
-        "assert bag.import_errors == {} and sorted(bag.dags) == ['backfill', 'maintenance', 'nightly'], bag.import_errors\n"
+        "assert bag.import_errors == {}, bag.import_errors\n"
+        "assert sorted(bag.dags) == ['backfill', 'maintenance', 'nightly', 'retrain']\n"
         "tasks = {t.task_id: [sorted(t.upstream_task_ids), t.execution_timeout.total_seconds(), t.retries, t.doc_md]"
         " for t in bag.dags['nightly'].tasks}\n"
         "told = {t.task_id: sorted(a.uri for a in t.outlets) for t in dag.tasks if t.outlets}\n"
@@ -102,9 +105,8 @@ def test_airflow_reads_the_graph_that_the_pipeline_has(airflow):
         assert step.does in said and all(table in said for table in (*step.reads, *step.writes))
     assert apart == [1, 4, False, "lake"]
     assert list(told) == [order()[-1].name], "readers see a night when its last step is done"
-    assert "wherewhen://lake/recommendations" in told["report"] and len(told["report"]) == len(
-        {t for s in STEPS for t in s.writes}
-    )
+    tables = {f"wherewhen://lake/{table}" for step in STEPS for table in step.writes}
+    assert set(told["report"]) == tables | {"wherewhen://lake/night"}
     assert all(word in doc for word in ("exit code 3", "backfill", "doctor", "clear the task", "ingest --> clean"))
     assert params == {"day": None, "config": "conf/foursquare.yaml", "accept": False, "overrides": []}
 
@@ -142,6 +144,85 @@ def test_other_dags_run_the_same_command(airflow, stub):
     assert whole == ["backfill", "--start", "2024-06-01", "--end", "2024-06-07"]
     assert some == [*whole, "--only", "label,score"] and kept == ["maintain"]
     assert apart == [None, "0 14 * * 0", 1]
+
+
+def test_what_moved_is_learnt_anew_once_in_so_many_days(airflow, stub):
+    program = """
+import retrain
+def checked(code, always=False, before=None, day=None):
+    os.environ["STUB_CODE"] = str(code)
+    pushed = {}
+    instance = SimpleNamespace(xcom_pull=lambda **_: before, xcom_push=lambda key, value: pushed.update({key: value}))
+    params = {"day": day, "config": "conf/local.yaml", "overrides": [], "always": always, "days_apart": 7}
+    events = {"wherewhen://lake/night": [SimpleNamespace(extra={"day": f"2024-06-{number}"}) for number in (15, 16)]}
+    context = {"params": params, "ti": instance, "triggering_asset_events": events}
+    if os.path.exists(os.environ["STUB_FILE"]):
+        os.remove(os.environ["STUB_FILE"])
+    try:
+        retrain.check.execute(context)
+    except Exception as error:
+        return type(error).__name__
+    return [pushed, os.path.exists(os.environ["STUB_FILE"]) and open(os.environ["STUB_FILE"]).read().split()[3:]]
+found = [checked(0), checked(3), checked(1), checked(3, before="2024-06-10"), checked(3, before="2024-06-09"),
+         checked(0, always=True, before="2024-06-15", day="2024-06-14")]
+os.environ["STUB_CODE"] = "0"
+told = SimpleNamespace(extra=None)
+task = retrain.dag.get_task("report")
+given = {"day": "2024-06-16", "config": "conf/local.yaml", "overrides": ["train.epochs=1"]}
+task.execute({"params": given, "outlet_events": {asset: told for asset in task.outlets}})
+words = open(os.environ["STUB_FILE"]).read().splitlines()[3:]
+after = {t.task_id: sorted(t.upstream_task_ids) for t in retrain.dag.tasks}
+print(json.dumps([found, words, after, told.extra, sorted(a.uri for a in task.outlets), retrain.dag.get_task("train").pool]))
+"""
+    found, words, after, extra, assets, pool = airflow(program, **stub, WHEREWHEN_GPU_POOL="gpus")
+    asked = ["check", "--day", "2024-06-16"]
+    moved = [{"retrained": "2024-06-16"}, asked]
+    skipped = "AirflowSkipException"
+    assert found == [skipped, moved, "RuntimeError", skipped, moved, [{"retrained": "2024-06-14"}, False]]
+    assert words == [
+        "--set", "train.epochs=1", "--set", "train.from_scratch_on=sunday", "--set", "train.only_on=null",
+        "run", "--day", "2024-06-16", "--only", "report",
+    ]  # fmt: skip
+    again = set(after) - {"check"}
+    assert {"train", "evaluate", "score", "export", "report"} < again and "label" not in again and after["train"] == ["check"]
+    for name in again - {"train"}:
+        assert set(after[name]) == dependencies()[name] & again != set(), name
+    for name in set(dependencies()) - again:
+        assert not dependencies()[name] & again, "the night would not be finished"
+    assert extra == {"day": "2024-06-16"} and pool == "gpus"
+    assert "wherewhen://lake/recommendations" in assets and "wherewhen://lake/night" not in assets, "it does not start itself"
+
+
+def test_a_night_that_is_late_is_told_of(airflow):
+    told = []
+
+    class Told(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Told)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    program = """
+from airflow.sdk.execution_time.callback_supervisor import execute_callback
+import structlog
+[alert] = dag.deadline
+given = {**alert.callback.kwargs, "context": {"dag_run": {"dag_run_id": "scheduled__x"}}}
+done = [execute_callback(alert.callback.path, given, "nightly.py", None, structlog.get_logger())[0]]
+os.environ["WHEREWHEN_ALERT_URL"] = "no address"
+done.append(execute_callback(alert.callback.path, given, "nightly.py", None, structlog.get_logger())[0])
+print(json.dumps([done, alert.interval.total_seconds(), "pyspark" in sys.modules]))
+"""
+    address = f"http://127.0.0.1:{server.server_port}"
+    done, seconds, has_spark = airflow(program, WHEREWHEN_ALERT_URL=address, WHEREWHEN_LATE_MINUTES="90")
+    server.shutdown()
+    assert done == [True, False] and seconds == 5400 and not has_spark
+    text = "wherewhen: the night is not done 90 minutes after it was due"
+    assert told == [{"what": "late", "dag_run": "scheduled__x", "minutes": 90, "text": text}]
 
 
 def test_what_landed_is_accepted_by_ingest_alone(airflow, stub):
