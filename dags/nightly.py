@@ -7,14 +7,14 @@ day stands in `extra` of the event.
 from __future__ import annotations
 
 from airflow.sdk import DAG, Asset, Param
-from wherewhen_command import NIGHT, OURS, SETTINGS, deadline, lake_assets, steps_as_tasks
+from wherewhen_command import NIGHT, OURS, SCHEDULE, SETTINGS, deadline, lake_assets, steps_as_tasks
 
 from jobs import pipeline
 
 NIGHT_DOC = f"""
 ### What it does
-Every night at 02:30 UTC: the pipeline for the day before, a task a step. Nothing is served from a night before its
-last task is done: readers stay with the night before it.
+Every night (02:30 UTC, or as `WHEREWHEN_SCHEDULE` says): the pipeline for the day before, a task a step. Nothing is served
+from a night before its last task is done: readers stay with the night before it.
 
 ### A task failed: what to do
 The last line of the log says what is wrong and what to do. Then clear the task: a step replaces what it wrote,
@@ -47,7 +47,7 @@ with DAG(
     dag_id="nightly",
     description="From raw behaviour logs to recommendations, for one day",
     doc_md=NIGHT_DOC,
-    schedule="30 2 * * *",
+    schedule=None if SCHEDULE == "none" else SCHEDULE,
     deadline=deadline("the night"),
     # A night that was missed is not run out of order: the next one is refused and names the backfill.
     **OURS,

@@ -6,6 +6,7 @@ what runs at night are the same. Set by the environment of the scheduler and its
 WHEREWHEN_COMMAND   the command; `.venv/bin/wherewhen` of this checkout, or on a cluster for example
                     `/opt/wherewhen/.venv/bin/spark-submit --master spark://host:7077 jobs/cli.py`
 WHEREWHEN_CONFIG    settings file; conf/local.yaml
+WHEREWHEN_SCHEDULE  when nights begin (UTC), as cron has it; `30 2 * * *`; `none`: by hand alone
 WHEREWHEN_AT_ONCE   steps that may run side by side; 1, as on one machine each takes spark.driver_memory
 WHEREWHEN_POOL      the pool of all tasks; Airflow's default. One of a single slot makes a backfill wait for the night that
                     is at work, where else it would be refused
@@ -37,6 +38,7 @@ from jobs import pipeline
 
 ROOT = Path(_checkout)
 WRONG_USAGE, REFUSED = 2, 3
+SCHEDULE = os.environ.get("WHEREWHEN_SCHEDULE", "30 2 * * *")
 LANDS = "ingest"
 # The asset of nights alone.
 NIGHT = "wherewhen://lake/night"

@@ -130,7 +130,7 @@ def test_a_task_runs_the_command_with_what_was_asked_for(airflow, stub):
 
 def test_other_dags_run_the_same_command(airflow, stub):
     program = (
-        "import backfill, maintenance\n"
+        "import backfill, maintenance, nightly\n"
         "def told(dag, task, **params):\n"
         "    given = {'config': 'conf/local.yaml', 'overrides': ['lake=/x'], **params}\n"
         "    dag.get_task(task).execute({'params': given})\n"
@@ -138,12 +138,12 @@ def test_other_dags_run_the_same_command(airflow, stub):
         "days = {'start': '2024-06-01', 'end': '2024-06-07'}\n"
         "print(json.dumps([told(backfill.dag, 'backfill', **days, only=None),"
         " told(backfill.dag, 'backfill', **days, only='label,score'), told(maintenance.dag, 'maintain'),"
-        " [backfill.dag.schedule, maintenance.dag.schedule, backfill.dag.max_active_runs]]))"
+        " [backfill.dag.schedule, maintenance.dag.schedule, backfill.dag.max_active_runs, nightly.dag.schedule]]))"
     )
-    whole, some, kept, apart = airflow(program, **stub)
+    whole, some, kept, apart = airflow(program, **stub, WHEREWHEN_SCHEDULE="none")
     assert whole == ["backfill", "--start", "2024-06-01", "--end", "2024-06-07"]
     assert some == [*whole, "--only", "label,score"] and kept == ["maintain"]
-    assert apart == [None, "0 14 * * 0", 1]
+    assert apart == [None, "0 14 * * 0", 1, None]
 
 
 def test_what_moved_is_learnt_anew_once_in_so_many_days(airflow, stub):
