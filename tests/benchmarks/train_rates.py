@@ -15,7 +15,7 @@ import train_ours
 from torch.utils.flop_counter import FlopCounterMode
 
 from conf.learning import Model, Train
-from models import training
+from models import encoder, training
 from models.batches import Batches, read_arrow, read_petastorm
 from models.processes import Processes
 from models.queries import FIRST
@@ -110,7 +110,10 @@ def main(folder: Path) -> dict[str, object]:
     training.Batches = Timed  # type: ignore[misc]
     said: dict[str, object] = {}
     with Processes.alone().joined():
-        for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        kinds = [("fp32", torch.float32)]
+        if encoder.precision() == "bf16":  # a processor without such a unit would take the night
+            kinds.append(("bf16", torch.bfloat16))
+        for precision, kind in kinds:
             for name, more in (("order alone", ORDER_ALONE), ("when and where", {})):
                 # By turns with the step: the machine's speed varies.
                 rates = [matmul_rate(kind)]
