@@ -17,11 +17,13 @@ WHEREWHEN_LATE_MINUTES   so long after it was due; 360
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -43,7 +45,7 @@ LANDS = "ingest"
 # The asset of nights alone.
 NIGHT = "wherewhen://lake/night"
 ALERT_URL = "WHEREWHEN_ALERT_URL"
-GRACE_SECONDS = 20
+GRACE_SECONDS, ALERT_SECONDS = 20, 10
 OURS = {
     "catchup": False,
     "max_active_runs": 1,
@@ -69,14 +71,11 @@ def lake_assets() -> list[Asset]:
 
 def late(context: dict[str, Any], what: str, minutes: int) -> None:
     """Tells that a run is not done when it should be; called by Airflow, in a process of its own."""
-    from conf.settings import Alert
-    from jobs.alert import post
-
     run = context.get("dag_run", {}).get("dag_run_id", "")
     said = f"{what} is not done {minutes} minutes after it was due"
     message = {"what": "late", "dag_run": run, "minutes": minutes, "text": f"wherewhen: {said}"}
-    if (problem := post(Alert(url_env=ALERT_URL), message)) is not None:
-        raise RuntimeError(f"the alert was not delivered: {problem}")
+    request = urllib.request.Request(os.environ[ALERT_URL], json.dumps(message).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=ALERT_SECONDS).close()
 
 
 def deadline(what: str) -> DeadlineAlert | None:
