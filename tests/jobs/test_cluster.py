@@ -4,109 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from urllib.request import urlopen
 
-import pyspark
 import pytest
 
 from conf.settings import Settings, load_settings
 from jobs.lake.runs import pins
+from tests.clusters import Cluster, cluster_of, started
 from tests.stored import rows_of
 
-ROOT = Path(__file__).parents[2]
-SPARK_HOME = Path(pyspark.__file__).parent
 DAY = date(2024, 6, 16)
 
 pytestmark = pytest.mark.timeout(1800)  # each step starts a JVM
-QUICK = os.environ["SPARK_SUBMIT_OPTS"]  # for executors too
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    master: str
-    status: str
-    environment: dict[str, str]
-
-    def state(self) -> dict:
-        with urlopen(self.status, timeout=5) as answer:
-            return json.load(answer)
-
-    def submit(self, settings: Settings, *words: str) -> subprocess.Popen:
-        """The command with the same arguments as ever, started by spark-submit."""
-        command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", self.master, "--driver-memory", "512m"]
-        command += ["--conf", "spark.executor.memory=512m", "--conf", "spark.driver.host=127.0.0.1"]
-        command += ["--conf", f"spark.executor.extraJavaOptions={QUICK}"]
-        return started([*command, "jobs/cli.py"], settings, *words, env=self.environment)
-
-
-def started(command: list[str], settings: Settings, *words: str, env: dict[str, str]) -> subprocess.Popen:
-    """The command on the settings' lake and log."""
-    named = ["--set", f"lake={settings.lake}", "--set", f"sources.events.path={settings.sources['events'].path}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, *named, *words], cwd=ROOT, env=env, **pipes)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
-    """Master and worker from pyspark's own files, each ended by its own process."""
-    folder = tmp_path_factory.mktemp("cluster")
-    port, status = free_port(), free_port()
-    master = f"spark://127.0.0.1:{port}"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_"))}
-    environment = {
-        **kept,
-        "SPARK_HOME": str(SPARK_HOME),
-        "PYSPARK_PYTHON": sys.executable,
-        "SPARK_DAEMON_MEMORY": "256m",
-        "SPARK_DAEMON_JAVA_OPTS": QUICK,
-        "SPARK_SUBMIT_OPTS": QUICK,
-    }
-    daemon = [str(SPARK_HOME / "bin" / "spark-class"), "org.apache.spark.deploy"]
-    commands = {
-        "master.Master": ["--host", "127.0.0.1", "--port", str(port), "--webui-port", str(status)],
-        "worker.Worker": ["--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--work-dir", str(folder / "work"),
-                          "--webui-port", str(free_port()), master],
-    }  # fmt: skip
-    processes = []
-    try:
-        for name, words in commands.items():
-            with (folder / f"{name}.log").open("w") as log:
-                command = [daemon[0], f"{daemon[1]}.{name}", *words]
-                processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder))
-        started = Cluster(master=master, status=f"http://127.0.0.1:{status}/json/", environment=environment)
-        await_worker(started, processes)
-        yield started
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(60)
-
-
-def await_worker(cluster: Cluster, processes: list[subprocess.Popen]) -> None:
-    deadline = time.monotonic() + 180
-    while True:
-        assert all(process.poll() is None for process in processes), "master or worker ended"
-        assert time.monotonic() < deadline, "no worker within three minutes"
-        try:
-            if cluster.state()["aliveworkers"] == 1:
-                return
-        except OSError:
-            pass
-        time.sleep(0.2)
+    with cluster_of(1, tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
