@@ -37,25 +37,17 @@ $(AIRFLOW)/.ready: requirements-airflow.lock $(VENV)/.ready
 demo: setup
 	@$(BIN)/wherewhen demo
 
-# An Airflow of its own in out/airflow, on this machine alone, until Ctrl-C; after `make demo` its nights are the demo's.
+# An Airflow of its own in out/airflow, on this machine, until Ctrl-C; after `make demo` its nights are the demo's.
 airflow: export AIRFLOW_HOME := $(CURDIR)/out/airflow
 airflow: export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/dags
 airflow: export AIRFLOW__CORE__LOAD_EXAMPLES := False
 airflow: export AIRFLOW__API__HOST := 127.0.0.1
 airflow: export AIRFLOW__API__PORT ?= 8080
-airflow: export AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION := False
+airflow: export AIRFLOW__CORE__EXECUTION_API_SERVER_URL = http://127.0.0.1:$(AIRFLOW__API__PORT)/execution/
 airflow: export WHEREWHEN_CONFIG ?= conf/demo.yaml
 airflow: export WHEREWHEN_SCHEDULE ?= none
 airflow: setup $(AIRFLOW)/.ready
-	@mkdir -p $$AIRFLOW_HOME; log=$$AIRFLOW_HOME/standalone.log; address=http://127.0.0.1:$$AIRFLOW__API__PORT; \
-	echo "starting Airflow, which takes a minute; what it says is in $$log"; \
-	PATH="$(CURDIR)/$(AIRFLOW)/bin:$$PATH" airflow standalone > "$$log" 2>&1 & pid=$$!; \
-	trap 'kill $$pid 2>/dev/null; wait $$pid' INT TERM EXIT; \
-	until $(BIN)/python -c "import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=2)" $$address/api/v2/version 2>/dev/null; do \
-	  kill -0 $$pid 2>/dev/null || { tail -n 20 "$$log"; exit 1; }; sleep 2; done; \
-	$(BIN)/python -c "import json, sys; [print(f'{sys.argv[1]}  login {name}, password {word}') for name, word in json.load(open(sys.argv[2])).items()]" \
-	  $$address $$AIRFLOW_HOME/simple_auth_manager_passwords.json.generated; \
-	echo "trigger nightly with the day that is to be run, 2024-06-16 after make demo; Ctrl-C ends it"; wait $$pid
+	@PATH="$(CURDIR)/$(AIRFLOW)/bin:$$PATH" $(BIN)/python dags/local_airflow.py
 
 # Spark leaves a core idle at times: two sessions of it run side by side, and what does without beside these; the second and
 # third are shown when they have ended. Threads of torch that wait for each other would take the cores from Spark.

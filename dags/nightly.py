@@ -58,4 +58,4 @@ with DAG(
     },
 ) as dag:
     # What follows on a night follows on this one, not on lists that were made again.
-    steps_as_tasks(pipeline.order(), [*lake_assets(), Asset(NIGHT)])
+    steps_as_tasks(pipeline.order(), [*lake_assets(pipeline.STEPS), Asset(NIGHT)])

@@ -6,23 +6,35 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param
-from airflow.sdk.exceptions import AirflowSkipException
-from wherewhen_command import NIGHT, OURS, REFUSED, SETTINGS, Command, RunStep, day_of, lake_assets, steps_as_tasks
+from airflow.sdk import DAG, Asset, Param, Variable
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from wherewhen_command import (
+    NIGHT,
+    OURS,
+    REFUSED,
+    SETTINGS,
+    WRONG_USAGE,
+    Command,
+    RunStep,
+    day_of,
+    lake_assets,
+    steps_as_tasks,
+)
 
 from jobs import pipeline
 
 RETRAIN_DOC = """
 ### What it does
 After each night `wherewhen check`. Where the day's events, scores or lists are further from those before than their bounds
-(`drift` in the settings), the night is run again from `train` on, with fresh weights and whatever weekday it is; `evaluate`
-decides as always whether the new version serves, and readers go on with the night as it was until the last task is done. At
-most once in `days_apart` days, as a model that learnt anew moves lists by itself. Each week a night learns anew without it
-(`train.from_scratch_on`).
+(`drift` in the settings), the night is run again from `train` and `ranker` on, both as on the weekday on which weights are
+fresh. The gate holds what they make against what served before the day, as it did in the night, and the day's lists are made
+again by what then serves; readers go on with the night as it was until the last task is done. At most once in `days_apart`
+days (Airflow's variable `wherewhen_retrained` has the last one), as a model that learnt anew moves lists by itself. Each week a
+night learns anew without it (`train.from_scratch_on`).
 
 ### A task failed: what to do
-As in `nightly`. `refused:` (exit code 3) mostly means that another run is at work on the lake: clear the task when it has
-ended.
+As in `nightly`. While another run holds the lake a task waits. `refused:` (exit code 3) by a later step than `train` mostly
+means that the next night has begun meanwhile: mark the run failed, the next check decides anew.
 
 ### By hand
 *Trigger* with `always` learns anew whatever `check` says.
@@ -36,35 +48,43 @@ class Check(Command):
         return ["check", "--day", str(day_of(context))]
 
     def execute(self, context: Any) -> None:
-        params, day, instance = context["params"], day_of(context), context["ti"]
-        if not params["always"]:
-            before = instance.xcom_pull(task_ids=self.task_id, key=RETRAINED, include_prior_dates=True)
-            if before and (day - date.fromisoformat(before)).days < params["days_apart"]:
-                raise AirflowSkipException(f"learnt anew on {before} already, less than {params['days_apart']} days ago")
-            code, _ = self.ended(context)
-            if code == 0:
-                raise AirflowSkipException(f"nothing of {day} is past its bound")
-            if code != REFUSED:
-                raise RuntimeError(f"check ended with {code}")
-        instance.xcom_push(key=RETRAINED, value=str(day))
+        params, day = context["params"], day_of(context)
+        if params["always"]:
+            return
+        before = Variable.get(RETRAINED, default=None)
+        if before and 0 <= (day - date.fromisoformat(before)).days < params["days_apart"]:
+            raise AirflowSkipException(f"learnt anew on {before} already, less than {params['days_apart']} days ago")
+        code, last = self.ended(context)
+        if code == 0:
+            raise AirflowSkipException(f"nothing of {day} is past its bound")
+        if code != REFUSED:
+            raise (AirflowFailException if code == WRONG_USAGE else AirflowException)(f"check ended with {code}: {last}")
 
 
 class Again(RunStep):
-    """Runs one step for the day, as on the weekday on which weights are fresh."""
+    """Runs one step for the day; what learns does so as on the weekday on which weights are fresh."""
 
     def asked(self, context: Any) -> Sequence[str]:
+        if self.step not in LEARN:
+            return super().asked(context)
         weekday = f"{day_of(context):%A}".lower()
         return ["--set", f"train.from_scratch_on={weekday}", "--set", "train.only_on=null", *super().asked(context)]
 
+    def execute(self, context: Any) -> None:
+        super().execute(context)
+        if self.outlets:  # the last
+            Variable.set(RETRAINED, str(day_of(context)))
 
-RETRAINED, FIRST = "retrained", "train"
+
+RETRAINED, LEARN = "wherewhen_retrained", ("train", "ranker")
 
 
 def again() -> list[pipeline.Step]:
-    """The first step and all that wait for it: a night is finished when each of its steps is newer than what it waits for."""
-    found, needed = [], pipeline.dependencies()
+    """What learns, and all that waits for it: a night is finished when each of its steps is newer than what it waits for."""
+    found: list[pipeline.Step] = []
+    needed = pipeline.dependencies()
     for step in pipeline.order():
-        if step.name == FIRST or needed[step.name] & {one.name for one in found}:
+        if step.name in LEARN or needed[step.name] & {one.name for one in found}:
             found.append(step)
     return found
 
@@ -83,5 +103,5 @@ with DAG(
     },
 ) as dag:
     check = Check(task_id="check", execution_timeout=timedelta(minutes=30))
-    tasks = steps_as_tasks(again(), lake_assets(), Again)
-    check.set_downstream(tasks[FIRST])
+    tasks = steps_as_tasks(again(), lake_assets(again()), Again)
+    check.set_downstream([tasks[name] for name in LEARN])

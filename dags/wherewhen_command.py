@@ -11,7 +11,8 @@ WHEREWHEN_AT_ONCE   steps that may run side by side; 1, as on one machine each t
 WHEREWHEN_POOL      the pool of all tasks; Airflow's default. One of a single slot makes a backfill wait for the night that
                     is at work, where else it would be refused
 WHEREWHEN_GPU_POOL  the pool of the step that trains, in place of that
-WHEREWHEN_ALERT_URL      where it is told, by a JSON POST, that a night is late; not set: nowhere
+WHEREWHEN_ALERT_URL      where it is told, by a JSON POST, that a night is late; not set: nowhere. It takes an executor that
+                         runs callbacks, as LocalExecutor does
 WHEREWHEN_LATE_MINUTES   so long after it was due; 360
 """
 
@@ -23,6 +24,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -40,7 +42,9 @@ from jobs import pipeline
 
 ROOT = Path(_checkout)
 WRONG_USAGE, REFUSED = 2, 3
-SCHEDULE = os.environ.get("WHEREWHEN_SCHEDULE", "30 2 * * *")
+SCHEDULE = os.environ.get("WHEREWHEN_SCHEDULE") or "30 2 * * *"
+# What a run says that another has kept from the lake, and how often it is tried whether that one has ended.
+HELD, HELD_SECONDS = " is held by ", 60.0
 LANDS = "ingest"
 # The asset of nights alone.
 NIGHT = "wherewhen://lake/night"
@@ -49,12 +53,12 @@ GRACE_SECONDS, ALERT_SECONDS = 20, 10
 OURS = {
     "catchup": False,
     "max_active_runs": 1,
-    "max_active_tasks": int(os.environ.get("WHEREWHEN_AT_ONCE", "1")),
+    "max_active_tasks": int(os.environ.get("WHEREWHEN_AT_ONCE") or 1),
     "start_date": datetime(2024, 1, 1, tzinfo=UTC),
     "default_args": {
         "retries": 1,
         "retry_delay": timedelta(minutes=5),
-        "pool": os.environ.get("WHEREWHEN_POOL", "default_pool"),
+        "pool": os.environ.get("WHEREWHEN_POOL") or "default_pool",
     },
     "tags": ["wherewhen"],
 }
@@ -64,9 +68,9 @@ SETTINGS = {
 }
 
 
-def lake_assets() -> list[Asset]:
-    """All tables of the pipeline. An event of one says in `extra` which day is there."""
-    return [Asset(f"wherewhen://lake/{table}") for table in sorted({one for step in pipeline.STEPS for one in step.writes})]
+def lake_assets(steps: Sequence[pipeline.Step]) -> list[Asset]:
+    """The tables that steps write. An event of one says in `extra` which day is there."""
+    return [Asset(f"wherewhen://lake/{table}") for table in sorted({one for step in steps for one in step.writes})]
 
 
 def late(context: dict[str, Any], what: str, minutes: int) -> None:
@@ -80,9 +84,9 @@ def late(context: dict[str, Any], what: str, minutes: int) -> None:
 
 def deadline(what: str) -> DeadlineAlert | None:
     """Where there is somebody to tell. (With one, `airflow dags test` of Airflow 3.3 ends with an error of its own.)"""
-    if ALERT_URL not in os.environ:
+    if not os.environ.get(ALERT_URL):
         return None
-    minutes = int(os.environ.get("WHEREWHEN_LATE_MINUTES", "360"))
+    minutes = int(os.environ.get("WHEREWHEN_LATE_MINUTES") or 360)
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(minutes=minutes),
@@ -91,7 +95,10 @@ def deadline(what: str) -> DeadlineAlert | None:
 
 
 class Command(BaseOperator):
-    """Runs the command; exit codes 2 and 3 fail at once, others after a retry."""
+    """Runs the command; exit codes 2 and 3 fail at once, others after a retry.
+
+    While another run holds the lake it waits, until its own time is over: DAG runs of two DAGs know nothing of each other.
+    """
 
     def __init__(self, *, words: Sequence[str] = (), **more: Any) -> None:
         super().__init__(**more)
@@ -104,6 +111,9 @@ class Command(BaseOperator):
 
     def execute(self, context: Any) -> None:
         code, last = self.ended(context)
+        while code == REFUSED and HELD in last:
+            time.sleep(HELD_SECONDS)
+            code, last = self.ended(context)
         if code in (WRONG_USAGE, REFUSED):
             raise AirflowFailException(f"{self.task_id} ended with {code}, which no retry mends: {last}")
         if code != 0:
@@ -168,7 +178,7 @@ class RunStep(Command):
 
 def steps_as_tasks(steps: Sequence[pipeline.Step], told: Sequence[Asset], kind: type[RunStep] = RunStep) -> dict[str, RunStep]:
     """A task for each step, after those that it needs. `told`: assets that are there when the last of them is done."""
-    pools = {"train": os.environ["WHEREWHEN_GPU_POOL"]} if "WHEREWHEN_GPU_POOL" in os.environ else {}
+    pools = {"train": pool} if (pool := os.environ.get("WHEREWHEN_GPU_POOL")) else {}
     tasks = {
         step.name: kind(
             task_id=step.name,
@@ -203,8 +213,8 @@ def day_of(context: Any) -> date:
     """
     if context["params"]["day"]:
         return date.fromisoformat(context["params"]["day"])
-    days = [event.extra["day"] for events in (context.get("triggering_asset_events") or {}).values() for event in events]
-    if days:
+    told = [event.extra.get("day") for events in (context.get("triggering_asset_events") or {}).values() for event in events]
+    if days := [day for day in told if day]:  # one that was made by hand may name none
         return date.fromisoformat(max(days))
     run = context["dag_run"]
     moment: datetime = run.logical_date or run.run_after

@@ -149,48 +149,71 @@ def test_other_dags_run_the_same_command(airflow, stub):
 def test_what_moved_is_learnt_anew_once_in_so_many_days(airflow, stub):
     program = """
 import retrain
+from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+kept = {}
+retrain.Variable = SimpleNamespace(get=lambda name, default: kept.get(name, default), set=kept.__setitem__)
+def event(**extra):
+    return SimpleNamespace(extra=extra)
+events = {"wherewhen://lake/night": [event(day="2024-06-15"), event(day="2024-06-16"), event(from_rest_api=True)]}
 def checked(code, always=False, before=None, day=None):
     os.environ["STUB_CODE"] = str(code)
-    pushed = {}
-    instance = SimpleNamespace(xcom_pull=lambda **_: before, xcom_push=lambda key, value: pushed.update({key: value}))
+    kept.clear()
+    if before:
+        kept["wherewhen_retrained"] = before
     params = {"day": day, "config": "conf/local.yaml", "overrides": [], "always": always, "days_apart": 7}
-    events = {"wherewhen://lake/night": [SimpleNamespace(extra={"day": f"2024-06-{number}"}) for number in (15, 16)]}
-    context = {"params": params, "ti": instance, "triggering_asset_events": events}
     if os.path.exists(os.environ["STUB_FILE"]):
         os.remove(os.environ["STUB_FILE"])
     try:
-        retrain.check.execute(context)
+        retrain.check.execute({"params": params, "triggering_asset_events": events})
     except Exception as error:
         return type(error).__name__
-    return [pushed, os.path.exists(os.environ["STUB_FILE"]) and open(os.environ["STUB_FILE"]).read().split()[3:]]
-found = [checked(0), checked(3), checked(1), checked(3, before="2024-06-10"), checked(3, before="2024-06-09"),
-         checked(0, always=True, before="2024-06-15", day="2024-06-14")]
+    return os.path.exists(os.environ["STUB_FILE"]) and open(os.environ["STUB_FILE"]).read().split()[3:]
+found = [checked(0), checked(3), checked(1), checked(2), checked(3, before="2024-06-10"), checked(3, before="2024-06-09"),
+         checked(3, before="2034-06-16"), checked(0, always=True, before="2024-06-15", day="2024-06-14")]
 os.environ["STUB_CODE"] = "0"
 told = SimpleNamespace(extra=None)
-task = retrain.dag.get_task("report")
 given = {"day": "2024-06-16", "config": "conf/local.yaml", "overrides": ["train.epochs=1"]}
-task.execute({"params": given, "outlet_events": {asset: told for asset in task.outlets}})
-words = open(os.environ["STUB_FILE"]).read().splitlines()[3:]
+words = []
+for name in ("ranker", "report"):
+    task = retrain.dag.get_task(name)
+    task.execute({"params": given, "outlet_events": {asset: told for asset in task.outlets}})
+    words.append(open(os.environ["STUB_FILE"]).read().splitlines()[3:])
 after = {t.task_id: sorted(t.upstream_task_ids) for t in retrain.dag.tasks}
-print(json.dumps([found, words, after, told.extra, sorted(a.uri for a in task.outlets), retrain.dag.get_task("train").pool]))
+assets = sorted(a.uri for a in task.outlets)
+print(json.dumps([found, words, after, told.extra, kept, assets, retrain.dag.get_task("train").pool]))
 """
-    found, words, after, extra, assets, pool = airflow(program, **stub, WHEREWHEN_GPU_POOL="gpus")
+    found, (learns, serves), after, extra, kept, assets, pool = airflow(program, **stub, WHEREWHEN_GPU_POOL="gpus")
     asked = ["check", "--day", "2024-06-16"]
-    moved = [{"retrained": "2024-06-16"}, asked]
     skipped = "AirflowSkipException"
-    assert found == [skipped, moved, "RuntimeError", skipped, moved, [{"retrained": "2024-06-14"}, False]]
-    assert words == [
-        "--set", "train.epochs=1", "--set", "train.from_scratch_on=sunday", "--set", "train.only_on=null",
-        "run", "--day", "2024-06-16", "--only", "report",
+    assert found == [
+        skipped, asked, "AirflowException", "AirflowFailException", skipped, asked, asked, False,
     ]  # fmt: skip
+    fresh = ["--set", "train.from_scratch_on=sunday", "--set", "train.only_on=null"]
+    epochs = ["--set", "train.epochs=1"]
+    assert learns == [*epochs, *fresh, "run", "--day", "2024-06-16", "--only", "ranker"]
+    assert serves == [*epochs, "run", "--day", "2024-06-16", "--only", "report"], "what else is run is what a night runs"
+    assert kept == {"wherewhen_retrained": "2024-06-16"} and extra == {"day": "2024-06-16"} and pool == "gpus"
     again = set(after) - {"check"}
-    assert {"train", "evaluate", "score", "export", "report"} < again and "label" not in again and after["train"] == ["check"]
-    for name in again - {"train"}:
+    assert {"train", "ranker", "evaluate", "score", "export", "report"} < again and "label" not in again
+    assert after["train"] == after["ranker"] == ["check"]
+    for name in again - {"train", "ranker"}:
         assert set(after[name]) == dependencies()[name] & again != set(), name
     for name in set(dependencies()) - again:
         assert not dependencies()[name] & again, "the night would not be finished"
-    assert extra == {"day": "2024-06-16"} and pool == "gpus"
     assert "wherewhen://lake/recommendations" in assets and "wherewhen://lake/night" not in assets, "it does not start itself"
+    assert "wherewhen://lake/raw_events" not in assets, "what was not made again is not told"
+
+
+def test_a_task_waits_while_another_run_holds_the_lake(airflow, tmp_path):
+    busy = tmp_path / "busy.sh"
+    busy.write_text(
+        f"#!/bin/sh\necho x >> {tmp_path}/calls\n[ $(wc -l < {tmp_path}/calls) -gt 2 ] && exit 0\n"
+        "echo 'refused: lake is held by run of 2024-06-15: ingest (pid 1); wait until it has ended'\nexit 3\n"
+    )
+    busy.chmod(0o755)
+    program = "import wherewhen_command\nwherewhen_command.HELD_SECONDS = 0.01\nprint(json.dumps(execute()))"
+    assert airflow(program, WHEREWHEN_COMMAND=str(busy)) == ["done", ""]
+    assert (tmp_path / "calls").read_text().count("x") == 3
 
 
 def test_a_night_that_is_late_is_told_of(airflow):
