@@ -23,6 +23,10 @@ def main() -> int:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             return failed(f"port {port} is taken: make airflow AIRFLOW__API__PORT=8081")
+    # In a shell's background it is ignored, here and in what is started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ends in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ends, lambda *_: sys.exit(0))
     os.umask(0o077)  # the login is in files below
     home.mkdir(parents=True, exist_ok=True)
     log = home / "standalone.log"
@@ -30,9 +34,6 @@ def main() -> int:
     # A session of its own: it is ended here, and by nothing else.
     with log.open("w") as out:
         process = subprocess.Popen(["airflow", "standalone"], stdout=out, stderr=out, start_new_session=True)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
-    for ends in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ends, lambda *_: sys.exit(0))
     try:
         address = f"http://127.0.0.1:{port}"
         if not answers(address, process):
