@@ -15,8 +15,8 @@ Runs the pipeline day by day from `start` to `end`, as `wherewhen backfill` does
 finished days have changed, or after a release. *Trigger* asks for the days; where `only` names no steps it is the whole night.
 
 ### The task failed: what to do
-The last line of the log says what is wrong. Clear the task: it goes on at the day that it had come to. `refused:` (exit code
-3) mostly means that another run is at work on the lake: wait for it, or give all tasks a pool of one slot (`WHEREWHEN_POOL`).
+The last line of the log says what is wrong. Clear the task: it goes on at the day that it had come to. While another run holds
+the lake the task waits.
 """
 
 

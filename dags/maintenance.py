@@ -13,7 +13,7 @@ On Sundays at 14:00 UTC `wherewhen maintain`: compacts logs, drops days past `ma
 that is still needed holds. Nothing that the runs of the last `maintain.keep_days` days read is touched.
 
 ### The task failed: what to do
-Clear it: what is done stays done. `refused:` (exit code 3): a night is at work on the lake; clear the task when it has ended.
+Clear it: what is done stays done. While a night is at work on the lake the task waits.
 """
 
 with DAG(

@@ -18,14 +18,14 @@ from a night before its last task is done: readers stay with the night before it
 
 ### A task failed: what to do
 The last line of the log says what is wrong and what to do. Then clear the task: a step replaces what it wrote,
-so it may run as often as you like, and what is done stays done.
+so it may run as often as you like, and what is done stays done. While another run holds the lake a task waits.
 
 | the log ends with | meaning | what to do |
 |---|---|---|
 | `error:` | something broke; it was tried twice | mend it (disk, memory, source, database), clear the task |
 | `error:` and exit code 2 | the settings or parameters are wrong | correct them, clear the task |
-| `refused:` (exit code 3) | a check said no: a day would be skipped, input of a finished day changed, \
-another process writes the lake | do what the line says: wait, or run the command that it names \
+| `refused:` (exit code 3) | a check said no: a day would be skipped, input of a finished day changed \
+| do what the line says: wait, or run the command that it names \
 (mostly `wherewhen backfill --start ... --end ...`), then clear the task or leave it |
 | `refused:` by ingest | the day's folder is missing, or holds far fewer or more rows than such days do | \
 wait for the rows and clear the task; or trigger the day with `accept` |

@@ -7,19 +7,8 @@ from datetime import date, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, Variable
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from wherewhen_command import (
-    NIGHT,
-    OURS,
-    REFUSED,
-    SETTINGS,
-    WRONG_USAGE,
-    Command,
-    RunStep,
-    day_of,
-    lake_assets,
-    steps_as_tasks,
-)
+from airflow.sdk.exceptions import AirflowSkipException
+from wherewhen_command import NIGHT, OURS, REFUSED, SETTINGS, Command, RunStep, day_of, lake_assets, steps_as_tasks
 
 from jobs import pipeline
 
@@ -58,7 +47,7 @@ class Check(Command):
         if code == 0:
             raise AirflowSkipException(f"nothing of {day} is past its bound")
         if code != REFUSED:
-            raise (AirflowFailException if code == WRONG_USAGE else AirflowException)(f"check ended with {code}: {last}")
+            self.fail_for(code, last)
 
 
 class Again(RunStep):
@@ -81,12 +70,11 @@ RETRAINED, LEARN = "wherewhen_retrained", ("train", "ranker")
 
 def again() -> list[pipeline.Step]:
     """What learns, and all that waits for it: a night is finished when each of its steps is newer than what it waits for."""
-    found: list[pipeline.Step] = []
-    needed = pipeline.dependencies()
+    names, needed = set(LEARN), pipeline.dependencies()
     for step in pipeline.order():
-        if step.name in LEARN or needed[step.name] & {one.name for one in found}:
-            found.append(step)
-    return found
+        if needed[step.name] & names:
+            names.add(step.name)
+    return [step for step in pipeline.order() if step.name in names]
 
 
 with DAG(
@@ -103,5 +91,6 @@ with DAG(
     },
 ) as dag:
     check = Check(task_id="check", execution_timeout=timedelta(minutes=30))
-    tasks = steps_as_tasks(again(), lake_assets(again()), Again)
+    steps = again()
+    tasks = steps_as_tasks(steps, lake_assets(steps), Again)
     check.set_downstream([tasks[name] for name in LEARN])

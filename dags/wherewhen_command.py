@@ -9,7 +9,7 @@ WHEREWHEN_CONFIG    settings file; conf/local.yaml
 WHEREWHEN_SCHEDULE  when nights begin (UTC), as cron has it; `30 2 * * *`; `none`: by hand alone
 WHEREWHEN_AT_ONCE   steps that may run side by side; 1, as on one machine each takes spark.driver_memory
 WHEREWHEN_POOL      the pool of all tasks; Airflow's default. One of a single slot makes a backfill wait for the night that
-                    is at work, where else it would be refused
+                    is at work in Airflow's queue, where else its task is at work and waits for the lake
 WHEREWHEN_GPU_POOL  the pool of the step that trains, in place of that
 WHEREWHEN_ALERT_URL      where it is told, by a JSON POST, that a night is late; not set: nowhere. It takes an executor that
                          runs callbacks, as LocalExecutor does
@@ -114,6 +114,10 @@ class Command(BaseOperator):
         while code == REFUSED and HELD in last:
             time.sleep(HELD_SECONDS)
             code, last = self.ended(context)
+        self.fail_for(code, last)
+
+    def fail_for(self, code: int, last: str) -> None:
+        """Raises for an exit code other than 0, as it is to be tried again or not."""
         if code in (WRONG_USAGE, REFUSED):
             raise AirflowFailException(f"{self.task_id} ended with {code}, which no retry mends: {last}")
         if code != 0:
