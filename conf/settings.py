@@ -198,6 +198,17 @@ class Postgres(Target):
     table: str = "recommendations"
 
 
+class Jdbc(Target):
+    kind: Literal["jdbc"]
+    url: str = Field(pattern=r"^jdbc:\w+:")
+    driver: str | None = None
+    jars: list[str] = []
+    user: str | None = None
+    password_env: str | None = None
+    table: str = Field("recommendations", pattern=r"^(\w+\.)*\w{1,50}$")
+    types: dict[str, str] = {}
+
+
 class Folder(Target):
     kind: Literal["parquet", "csv", "json"]
     path: str
@@ -220,7 +231,7 @@ class Webhook(Target):
     attempts: int = Field(5, ge=1)
 
 
-Sink = Annotated[Postgres | Folder | Redis | Webhook, Field(discriminator="kind")]
+Sink = Annotated[Postgres | Jdbc | Folder | Redis | Webhook, Field(discriminator="kind")]
 
 
 class Segment(Section):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from conf.settings import Folder, Postgres, Redis, Settings, SettingsError, Webhook, find
+from conf.settings import Folder, Jdbc, Postgres, Redis, Settings, SettingsError, Webhook, find
 from jobs.lake.java import java_problem
 
 _GIB = 2**30
@@ -57,6 +57,8 @@ def checks(settings: Settings) -> Iterator[Check]:
     for name, sink in settings.sinks.items():
         if isinstance(sink, Postgres):
             yield _postgres(name, sink)
+        elif isinstance(sink, Jdbc):
+            yield _jdbc(name, sink)
         elif isinstance(sink, Redis):
             yield _redis(name, sink)
         else:
@@ -254,6 +256,18 @@ def _postgres(name: str, sink: Postgres) -> Check:
     except psycopg.Error as error:
         said = _PASSWORD.sub(r"\1***", " ".join(str(error).split()))
         return Check(name=label, problem=f"no connection ({said}): check sinks.{name}.dsn and that the server runs")
+
+
+def _jdbc(name: str, sink: Jdbc) -> Check:
+    """Not called: that takes a JVM."""
+    from jobs.sinks.jdbc.database import Database
+
+    label = f"sink: {name}"
+    try:
+        server = Database.of(sink).server
+    except ValueError as error:
+        return Check(name=label, problem=str(error))
+    return Check(name=label, found=f"{server} (not called)")
 
 
 def _redis(name: str, sink: Redis) -> Check:

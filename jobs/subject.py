@@ -1,4 +1,4 @@
-"""Hands out everything that is held about a person, under the caller's id. Needs no JVM.
+"""Hands out everything that is held about a person, under the caller's id. Needs no JVM, but for sinks that are reached by one.
 
 Found by the very rule by which `erase` removes: what is not handed out is not removed, and the other way round.
 """
@@ -50,7 +50,7 @@ def subject(settings: Settings, raw_id: str) -> dict[str, Any]:
         "user_id": raw_id,
         "made_at": logs.now().isoformat(),
         "tables": {name: rows for name, rows in tables.items() if rows},
-        "sinks": {name: rows for name, sink in settings.sinks.items() if (rows := _sink_rows(sink, person))},
+        "sinks": {name: rows for name, sink in settings.sinks.items() if (rows := _sink_rows(settings, sink, person))},
         "models_trained_on_the_person": versions_trained(root, person, settings.mapping.target_events),
         "models_precision": PRECISION,
         "erasures": _erasures(root, person),
@@ -116,9 +116,10 @@ def _plain(value: Any) -> Any:
     return {key: _plain(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
-def _sink_rows(sink: Any, person: Person) -> list[Row]:
-    from jobs.sinks import module_of
+def _sink_rows(settings: Settings, sink: Any, person: Person) -> list[Row]:
+    from jobs.sinks import module_of, reach
 
+    reach(settings, sink)
     rows = module_of(sink).rows_of(sink, person)
     return [{key: _plain(value) for key, value in row.items()} for row in rows]
 

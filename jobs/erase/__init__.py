@@ -36,7 +36,8 @@ log = logging.getLogger("wherewhen")
 
 _LIMITS = [
     "what left through a sink that is no longer in the settings, or was copied onwards, is not known here",
-    "a PostgreSQL server's write-ahead log, replicas and backups, and backups of the lake, are their owners'",
+    "a database server's logs, replicas and backups, what other files than PostgreSQL's keep of deleted rows, and backups of "
+    "the lake, are their owners'",
     "temporary files of killed runs lie outside the lake, where Spark was told to put them or, of `features`, in $TMPDIR",
 ]
 
@@ -184,11 +185,12 @@ def _sinks_erased(settings: Settings, person: Person, text_hashes: frozenset[str
     Raises:
         ValueError: a sink that cannot be reached or written.
     """
-    from jobs.sinks import module_of
+    from jobs.sinks import module_of, reach
 
     removed, failed = {}, []
     for name, sink in settings.sinks.items():
         try:
+            reach(settings, sink)
             removed[name] = module_of(sink).erase(sink, person, text_hashes)
             left = sum(1 for _ in module_of(sink).rows_of(sink, person))
         except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from conf.settings import Folder, Postgres, Redis, Settings, SettingsError, Sink, Webhook
+from conf.settings import Folder, Jdbc, Postgres, Redis, Settings, SettingsError, Sink, Webhook
 from jobs.export.rows import EXPORT, check_source, delivery, version
 from jobs.lake import lock, logs
 from jobs.lake.context import Context
@@ -176,7 +176,7 @@ def _would_send(context: Context, done: Outcome, given: Delivery, before: Manife
 
 
 def _target(sink: Sink) -> str:
-    if isinstance(sink, Postgres):
+    if isinstance(sink, Postgres | Jdbc):
         return f"table {sink.table}"
     if isinstance(sink, Folder):
         return sink.path

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pyspark.errors import PySparkRuntimeError
 
 from conf.mapping import load_mapping
-from conf.settings import Settings, find
+from conf.settings import Jdbc, Settings, find
 from jobs.lake.identities import key_problem
 from jobs.lake.java import java_problem
 
@@ -39,6 +39,12 @@ _IVY_SETTINGS = """<ivysettings><settings defaultResolver="central"/><resolvers>
 
 def jars() -> list[str]:
     return sorted(str(jar) for jar in JAR_DIR.glob("*.jar"))
+
+
+def _drivers(settings: Settings) -> list[str]:
+    """The jars that sinks name; one that is missing keeps that sink alone from being served."""
+    named = [Path(jar) for sink in settings.sinks.values() if isinstance(sink, Jdbc) for jar in sink.jars]
+    return [str(jar.resolve()) for jar in named if jar.is_file()]
 
 
 def fetch_jars() -> list[str]:
@@ -86,7 +92,7 @@ def start(settings: Settings, *, torch: bool = False) -> SparkSession:
     if (problem := java_problem()) is not None:
         raise ValueError(problem)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    given = _given_by_spark_submit()
+    given = _given_by_spark_submit(settings)
     if (problem := key_problem(given.get("spark.master", settings.spark.master), settings.lake)) is not None:
         raise ValueError(problem)
     builder = SparkSession.builder
@@ -94,16 +100,32 @@ def start(settings: Settings, *, torch: bool = False) -> SparkSession:
     if torch and options["spark.master"].startswith("local"):
         # Elsewhere our code reaches a machine with its first task, after the daemon has started.
         options["spark.python.daemon.module"] = "jobs.lake.daemon"
+    if "spark.jars" in given and "spark.jars" in options:
+        given["spark.jars"] += f",{options['spark.jars']}"
     for key, value in {**options, **settings.spark.conf, **given}.items():
         builder = builder.config(key, value)
     with _jvm_chatter_kept_back():
         session = builder.getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     _classes_kept(session)
+    if writes_to_databases(settings):
+        times_are_utc(session)
     if torch:
         # The imports take seconds; meanwhile the driver has plans to make.
         threading.Thread(target=_first_worker, args=(session,), daemon=True).start()
     return session
+
+
+def writes_to_databases(settings: Settings) -> bool:
+    """Whether a sink is written by its JDBC driver."""
+    return any(isinstance(sink, Jdbc) for sink in settings.sinks.values())
+
+
+def times_are_utc(session: SparkSession) -> None:
+    """Of the driver's JVM: drivers write times as its own zone has them, whatever the session's is."""
+    assert session._jvm is not None
+    zones = session._jvm.java.util.TimeZone
+    zones.setDefault(zones.getTimeZone("UTC"))
 
 
 def _classes_kept(session: SparkSession) -> None:
@@ -119,10 +141,10 @@ def _first_worker(session: SparkSession) -> None:
         session.range(0, 1, numPartitions=1).mapInArrow(lambda batches: batches, "id BIGINT").collect()
 
 
-def _given_by_spark_submit() -> dict[str, str]:
+def _given_by_spark_submit(settings: Settings) -> dict[str, str]:
     """What spark-submit was told, the master above all: it goes before the settings. Nothing where Python starts the JVM.
 
-    That JVM runs already, so Delta's jars are added to its class path, as --jars would have done.
+    That JVM runs already, so Delta's jars and those of drivers are added to its class path, as --jars would have done.
     """
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return {}
@@ -131,9 +153,9 @@ def _given_by_spark_submit() -> dict[str, str]:
     SparkContext._ensure_initialized()
     jvm = SparkContext._jvm
     assert jvm is not None
-    if jars():
+    if more := [*jars(), *_drivers(settings)]:
         loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
-        jvm.org.apache.spark.util.DependencyUtils.addJarsToClassPath(",".join(jars()), loader)
+        jvm.org.apache.spark.util.DependencyUtils.addJarsToClassPath(",".join(more), loader)
     given = dict(SparkConf().getAll())
     if given.get("spark.app.name") == Path(sys.argv[0]).name:
         del given["spark.app.name"]  # nobody gave it a name
@@ -177,13 +199,14 @@ def reads_delta(settings: Settings) -> bool:
 
 
 def _options(settings: Settings, master: str) -> dict[str, str]:
+    more = [*jars(), *_drivers(settings)]
     here = {
-        **({"spark.driver.extraClassPath": os.pathsep.join(jars())} if jars() else {}),
+        **({"spark.driver.extraClassPath": os.pathsep.join(more)} if more else {}),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
     }
     # Workers elsewhere fetch the jars from the driver, and find it by its own name.
-    elsewhere = {"spark.jars": ",".join(jars())} if jars() else {}
+    elsewhere = {"spark.jars": ",".join(more)} if more else {}
     return {
         **(DELTA_OPTIONS if reads_delta(settings) else {}),
         "spark.app.name": "wherewhen",
@@ -205,7 +228,7 @@ def _options(settings: Settings, master: str) -> dict[str, str]:
         # Reading a table lists its files one by one; below so many a Spark job for it costs more.
         "spark.sql.sources.parallelPartitionDiscovery.threshold": "1000",
         "spark.driver.defaultJavaOptions": _JAVA_OPTIONS,
-        "spark.executor.defaultJavaOptions": _JAVA_OPTIONS,
+        "spark.executor.defaultJavaOptions": _JAVA_OPTIONS + (" -Duser.timezone=UTC" if writes_to_databases(settings) else ""),
         # The default holds fewer classes than a bootstrap and a night need: each plan would be compiled again and again.
         "spark.sql.codegen.cache.maxEntries": "10000",
         # Of each Column that Python makes the JVM would be told the line of code, in five calls more.

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from conf.settings import Postgres, Redis, Sink, Webhook
+from conf.settings import Jdbc, Postgres, Redis, Settings, Sink, Webhook
+
+
+def reach(settings: Settings, sink: Sink) -> None:
+    """Starts the session where the sink is reached by its JVM; a run has one, what concerns a person may not."""
+    if isinstance(sink, Jdbc):
+        from jobs.lake.session import start
+
+        start(settings)
 
 
 def module_of(sink: Sink) -> ModuleType:
@@ -13,6 +21,10 @@ def module_of(sink: Sink) -> ModuleType:
         from jobs.sinks import postgres
 
         return postgres
+    if isinstance(sink, Jdbc):
+        from jobs.sinks import jdbc
+
+        return jdbc
     if isinstance(sink, Redis):
         from jobs.sinks import redis
 
