@@ -1,13 +1,20 @@
-"""Rows as they are stored, read without Spark: in no time, and beside its session."""
+"""Rows as they are stored, read without Spark: in no time, and beside its session. Lakes held against each other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import deltalake
+from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from conf.tables import TABLES
+from jobs.lake import logs
+from jobs.lake.compare import compare
+from jobs.lake.runs import newest_night, pins
+from jobs.lake.store import Lake
+from jobs.pipeline import Step
 
 
 def rows_of(settings: Settings, name: str, version: int) -> list[str]:
@@ -17,3 +24,44 @@ def rows_of(settings: Settings, name: str, version: int) -> list[str]:
     wanted = ", ".join(f'"{column}"' for column in names)
     answer = deltalake.QueryBuilder().register("t", table).execute(f"SELECT {wanted} FROM t").read_all()
     return sorted(map(repr, zip(*[answer.column(column).to_pylist() for column in names], strict=True)))
+
+
+def differences(
+    spark: SparkSession, settings: Settings, other: Settings, steps: Sequence[Step], *, whole: bool
+) -> dict[str, str]:
+    """Where what the steps wrote differs from what they did in the other lake. `whole`: they are all, and a night is done."""
+    ours, theirs = pins(settings.lake), pins(other.lake)
+    found = {}
+    for name in [name for step in steps for name in step.writes if name in theirs]:
+        if TABLES[name].kind == "log" or rows_of(settings, name, ours[name]) == rows_of(other, name, theirs[name]):
+            continue
+        # Perhaps sums in another order.
+        both = (Lake(spark, one.lake).read(name, pins(one.lake)[name]) for one in (settings, other))
+        if not (comparison := compare(*both, TABLES[name])).equal:
+            found[name] = str(comparison)
+    told = {"the vault": in_vault, **({"the registry": registered, "the rest": delivered} if whole else {})}
+    return found | {
+        name: f"{look(settings)}, not {look(other)}" for name, look in told.items() if look(settings) != look(other)
+    }
+
+
+def in_vault(settings: Settings) -> list[str]:
+    """Nobody is there twice."""
+    return sorted(row["user_id"] for row in logs.read(settings.lake, "vault"))
+
+
+def registered(settings: Settings) -> dict[str, object]:
+    """What of the other logs must not depend on kills: each version once, the decisions, the night."""
+    decided = sorted(logs.read(settings.lake, "publications"), key=lambda row: row["decided_at"])
+    newest = {row["day"]: (row["decision"], row["model_version"], row["candidate"]) for row in decided}
+    night = newest_night(settings.lake)
+    return {
+        "versions": sorted(row["model_version"] for row in logs.read(settings.lake, "model_versions")),
+        "decisions": newest,
+        "night": (night.day, night.versions == pins(settings.lake)) if night is not None else None,
+    }
+
+
+def delivered(settings: Settings) -> tuple[list[str], bool]:
+    lists = Path(settings.sinks["files"].path)
+    return sorted(line for path in lists.glob("*.csv") for line in path.open()), Path(settings.report.path).is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from conf.settings import find, load_settings
-from jobs.query import answer
+from jobs.query import answer, render
 from jobs.runner import run
 from jobs.score.items import ruled
 from jobs.simulate import World, simulate
@@ -48,6 +49,10 @@ PLAYED = {
     "travel": {"search": "search", "view": "view", "click": "click", "check_in": "check_in", "cart": "save",
                "purchase": "booking", "review": "rating"},
 }  # fmt: skip
+
+
+def rows_of(settings, statement):
+    return json.loads(render(answer(settings, statement), "json"))
 
 
 def source_of(preset):
@@ -100,10 +105,13 @@ def test_a_simulated_log_runs_with_it(spark, tmp_path, preset):
     settings = load_settings(f"conf/presets/{preset}.yaml", [*more, *SMALL])
     run(spark, settings, DAY - timedelta(days=1), bootstrap=True)
     run(spark, settings, DAY)
-    lists = answer(
-        settings,
-        "SELECT r.user_id, r.slot, r.item_id, i.category, i.brand FROM recommendations r JOIN items i USING (item_id)",
-    ).to_pylist()
+    check_lists(settings, played)
+
+
+def check_lists(settings, played):
+    lists = rows_of(
+        settings, "SELECT r.user_id, r.slot, r.item_id, i.category, i.brand FROM recommendations r JOIN items i USING (item_id)"
+    )
     assert lists
     for key, most in settings.score.caps.items():
         counts = {}
@@ -114,5 +122,6 @@ def test_a_simulated_log_runs_with_it(spark, tmp_path, preset):
         assert max(counts.values()) <= most
     if not played["repeats"]:
         types = ", ".join(f"'{kind}'" for kind in played["target_events"])
-        taken = answer(settings, f"SELECT DISTINCT user_id, item_id FROM events WHERE event_type IN ({types})").to_pylist()
+        taken = rows_of(settings, f"SELECT DISTINCT user_id, item_id FROM events WHERE event_type IN ({types})")
+        assert taken
         assert not {(row["user_id"], row["item_id"]) for row in lists} & {(row["user_id"], row["item_id"]) for row in taken}

@@ -15,15 +15,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings, load_settings
-from conf.tables import TABLES
-from jobs.lake import commits, logs
-from jobs.lake.compare import compare
-from jobs.lake.runs import newest_night, pins
-from jobs.lake.store import Lake
+from jobs.lake import commits
 from jobs.pipeline import choose
 from jobs.runner import Watcher, run
 from tests.begun import NEXT, Begun
-from tests.stored import rows_of
+from tests.stored import differences
 
 ROOT = Path(__file__).parents[2]
 DAY = NEXT
@@ -72,47 +68,13 @@ class Night:
     def differences(self, settings: Settings, **which: object) -> dict[str, str]:
         """Where what these steps wrote (all, if none are named) differs from what the undisturbed ones did."""
         other = load_settings(overrides=self.overrides("undisturbed"))
-        ours, theirs = pins(settings.lake), pins(other.lake)
-        found = {}
-        for name in [name for step in choose(**which) for name in step.writes if name in theirs]:
-            if TABLES[name].kind == "log" or rows_of(settings, name, ours[name]) == rows_of(other, name, theirs[name]):
-                continue
-            # Perhaps sums in another order.
-            both = (Lake(self.spark, one.lake).read(name, pins(one.lake)[name]) for one in (settings, other))
-            if not (comparison := compare(*both, TABLES[name])).equal:
-                found[name] = str(comparison)
-        told = {"the vault": in_vault} if which else {"the vault": in_vault, "the registry": registered, "the rest": delivered}
-        return found | {
-            name: f"{look(settings)}, not {look(other)}" for name, look in told.items() if look(settings) != look(other)
-        }
+        return differences(self.spark, settings, other, choose(**which), whole=not which)
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
     """All processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def in_vault(settings: Settings) -> list[str]:
-    """Nobody is there twice."""
-    return sorted(row["user_id"] for row in logs.read(settings.lake, "vault"))
-
-
-def registered(settings: Settings) -> dict[str, object]:
-    """What of the other logs must not depend on kills: each version once, the decisions, the night."""
-    decided = sorted(logs.read(settings.lake, "publications"), key=lambda row: row["decided_at"])
-    newest = {row["day"]: (row["decision"], row["model_version"], row["candidate"]) for row in decided}
-    night = newest_night(settings.lake)
-    return {
-        "versions": sorted(row["model_version"] for row in logs.read(settings.lake, "model_versions")),
-        "decisions": newest,
-        "night": (night.day, night.versions == pins(settings.lake)) if night is not None else None,
-    }
-
-
-def delivered(settings: Settings) -> tuple[list[str], bool]:
-    lists = Path(settings.sinks["files"].path)
-    return sorted(line for path in lists.glob("*.csv") for line in path.open()), Path(settings.report.path).is_file()
 
 
 @pytest.fixture(scope="session")
