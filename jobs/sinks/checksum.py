@@ -31,7 +31,7 @@ from pyspark.sql.types import (
 )  # fmt: skip
 
 _BETWEEN, _NULL = "\x1f", "\x1e"
-_FINEST, _LARGEST = 2.0**20, 2.0**40
+FINEST, LARGEST = 2.0**20, 2.0**40
 _BITS60 = 15  # hexadecimal digits
 
 
@@ -53,8 +53,8 @@ def _text(values: pa.Array) -> pa.Array:
     if pa.types.is_floating(kind):
         given = values.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
         with np.errstate(invalid="ignore", over="ignore"):
-            is_within = np.abs(given) < _LARGEST
-            whole = pa.array(np.where(is_within, np.floor(given * _FINEST), 0).astype(np.int64)).cast(pa.string())
+            is_within = np.abs(given) < LARGEST
+            whole = pa.array(np.where(is_within, np.floor(given * FINEST), 0).astype(np.int64)).cast(pa.string())
         return pc.if_else(values.is_valid(), pc.if_else(pa.array(is_within), whole, "beyond"), pa.scalar(None, pa.string()))
     if pa.types.is_boolean(kind):
         return pc.if_else(values, "t", "f")
@@ -67,7 +67,7 @@ def _text(values: pa.Array) -> pa.Array:
 
 # Type of ours -> types of PostgreSQL's that hold it unchanged, and its text there.
 _FLOAT = (
-    f"CASE WHEN abs({{0}}::float8) < {_LARGEST:.0f} THEN floor({{0}}::float8 * {_FINEST:.0f})::bigint::text "
+    f"CASE WHEN abs({{0}}::float8) < {LARGEST:.0f} THEN floor({{0}}::float8 * {FINEST:.0f})::bigint::text "
     "WHEN {0} IS NOT NULL THEN 'beyond' END"
 )
 _POSTGRES: dict[type[DataType], tuple[tuple[str, ...], str]] = {

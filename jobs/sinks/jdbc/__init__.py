@@ -19,6 +19,7 @@ from pyspark.sql.types import DataType, DoubleType, FloatType, StructType, Times
 
 from conf.settings import Jdbc
 from jobs.lake import commits
+from jobs.sinks import checksum
 from jobs.sinks.delivery import CHANGES, EVERYTHING, NOTHING, Changes, Delivery, Manifest, Sent
 from jobs.sinks.jdbc.database import Database, asked, execute, held, holds_alike
 from jobs.sinks.jdbc.person import erase, rows_of
@@ -40,7 +41,6 @@ from jobs.sinks.plain import flat
 __all__ = ["check", "deliver", "erase", "manifest", "rows_of"]
 
 _PART, _ROWS = "ww_part", "ww_rows"
-_FINEST, _LARGEST = 2.0**20, 2.0**40
 
 
 def manifest(sink: Jdbc) -> Manifest | None:
@@ -228,7 +228,7 @@ def _exact(value: Column, kind: DataType) -> Column:
     """As it can be compared: of floats multiples of 2 to the -20, as in `jobs.sinks.checksum`."""
     if isinstance(kind, FloatType | DoubleType):
         double = value.cast("double")
-        return F.when(F.abs(double) < _LARGEST, F.floor(double * _FINEST)).otherwise(F.lit(2**62))
+        return F.when(F.abs(double) < checksum.LARGEST, F.floor(double * checksum.FINEST)).otherwise(F.lit(2**62))
     return F.unix_micros(value) if isinstance(kind, TimestampType) else value
 
 

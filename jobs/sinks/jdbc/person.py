@@ -19,10 +19,10 @@ def erase(sink: Jdbc, person: Person, text_hashes: frozenset[str] = frozenset())
         ValueError: as `deliver`.
     """
     database, tables = Database.of(sink), Tables.of(sink.table)
-    drop_staged(database, tables)
     with database.connected() as other:
         columns = held(other, tables.name)
     if not columns:
+        drop_staged(database, tables)  # a killed export's; one that is at work has made the table first
         return 0
     with database.connected() as connection:
         claim(connection, database, tables)
