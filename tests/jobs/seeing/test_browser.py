@@ -1,4 +1,4 @@
-"""The pages in a browser: the choice shows its layer, keys and buttons move the map, the chart tells its days."""
+"""The pages in a browser: the choice shows its layer, keys move map and chart, and the report keeps nobody out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 from datetime import date
+from pathlib import Path
 
+import axe_core_python
 import h3
 import pytest
 
@@ -22,22 +24,31 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 DAY = date(2024, 6, 16)
 # What the page says of itself when it has run this; the policy against foreign scripts is taken out for it.
 ASKING = """<script>
+(async () => {
 const said = [], key = (on, name) => on.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true }));
 %s
 document.title = JSON.stringify(said);
+})();
 </script></body>"""
+AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
+DARK_PHONE = ("--blink-settings=preferredColorScheme=0", "--window-size=390,844")
 
 
-def in_a_browser(tmp_path, text, script):
+def in_a_browser(tmp_path, text, script, *options):
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", ASKING % script)
+    done = shown(tmp_path, text, *options)
+    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
+
+
+def shown(tmp_path, text, *options):
+    """What became of the page as stdout, what its console said among stderr."""
     if BROWSER is None:
         pytest.skip("needs Chromium, which is not installed: apt-get install chromium")
-    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", ASKING % script)
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run(
-        [*command, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, check=True, timeout=300
-    )
-    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
+    # Of the page's own clock: as long as a promise may take.
+    command += ["--virtual-time-budget=60000", "--enable-logging=stderr", *options, f"file://{tmp_path / 'page.html'}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
 
 
 def test_a_map(tmp_path):
@@ -100,3 +111,27 @@ def test_a_chart(tmp_path):
         "Mon, 17 Jun 2024, 5.0 expected, between 1.0 and 9.0",
         "Fri, 14 Jun 2024, 4 events",
     ]
+
+
+@pytest.mark.parametrize("options", [(), DARK_PHONE], ids=["light", "dark_on_a_phone"])
+def test_the_report_keeps_nobody_out(tmp_path, begun, options):
+    """By axe-core: contrast, names of controls, headings, language; it finds the picture without words that is added."""
+    report = Path(begun.before.report.path).read_text(encoding="utf-8").replace("</body>", '<img src="data:,"></body>')
+    script = f"""{AXE.read_text(encoding="utf-8")};
+    const found = await axe.run(document, {{ resultTypes: ["violations"] }});
+    said.push(found.passes.length, ...found.violations.map((one) => [one.impact, one.id, one.nodes.map((node) => node.html)]));
+    """
+    passed, *barriers = in_a_browser(tmp_path, report, script, *options)
+    assert passed > 30
+    assert [one for one in barriers if one[0] in ("serious", "critical")] == [["critical", "image-alt", ['<img src="data:,">']]]
+
+
+def test_the_report_asks_for_nothing_and_its_console_is_silent(tmp_path, begun):
+    report = Path(begun.before.report.path).read_text(encoding="utf-8")
+    assert console(shown(tmp_path, report)) == []
+    foreign = report.replace("</body>", '<img src="https://example.com/seen.png"></body>')
+    assert "Content Security Policy" in str(console(shown(tmp_path, foreign))), "it would be refused, and told"
+
+
+def console(done):
+    return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
