@@ -15,13 +15,15 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings, load_settings
+from jobs import runner
 from jobs.lake import plans, session
 from jobs.lake.context import Context
 from jobs.lake.runs import pins
 from jobs.lake.store import Days, Lake
 from tests.begun import begun
+from tests.night import night
 
-__all__ = ["begun"]
+__all__ = ["begun", "night"]
 
 os.environ["WHEREWHEN_KEY"] = "0f" * 32
 os.environ["WHEREWHEN_TOMBSTONE_KEY"] = "f0" * 32
@@ -56,8 +58,19 @@ def spark() -> Iterator[SparkSession]:
     overrides = ["spark.driver_memory=2g", "spark.master=local[2]", f"spark.conf={_OPTIMISED | session.DELTA_OPTIONS}"]
     spark = session.start(load_settings(overrides=overrides), torch=True)
     plans.suit(spark, 0)  # as a run does for steps that read so little
-    yield spark
+    with pytest.MonkeyPatch.context() as patch:
+        # A sample a step at least, for which the kernel walks all pages of driver and JVM; test_memory.py lets it.
+        patch.setattr(runner._MemoryWatch, "_sample", lambda watch: None)
+        yield spark
     spark.stop()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_cached(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As after each step of a run: each new plan is held against all that is cached, and they fill a long session's heap."""
+    yield
+    if "spark" in request.fixturenames:
+        request.getfixturevalue("spark").catalog.clearCache()
 
 
 @pytest.fixture(scope="session")
@@ -84,14 +97,23 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def make_context(spark: SparkSession, make_settings: Callable[..., Settings]) -> Callable[..., Context]:
-    """A context for one step: make_context(first, last=None, bootstrap=False, first_day=None, settings=None).
+def make_context(make_context_in: Callable[..., Context], make_settings: Callable[..., Settings]) -> Callable[..., Context]:
+    """make_context(first, ..., settings=None): as make_context_in, in a fresh lake where no settings are given."""
+
+    def make(first: date, last: date | None = None, **more: Any) -> Context:
+        return make_context_in(more.pop("settings", None) or make_settings(), first, last, **more)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_context_in(spark: SparkSession) -> Callable[..., Context]:
+    """A context for one step: make_context_in(settings, first, last=None, bootstrap=False, first_day=None).
 
     It sees as pinned whatever is now in the lake's tables, written by whomever.
     """
 
-    def make(first: date, last: date | None = None, **more: Any) -> Context:
-        settings = more.pop("settings", None) or make_settings()
+    def make(settings: Settings, first: date, last: date | None = None, **more: Any) -> Context:
         lake = Lake(spark, settings.lake)
         known = {**pins(settings.lake), **_stored(lake)}
         return Context(

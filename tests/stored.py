@@ -17,12 +17,27 @@ from jobs.lake.store import Lake
 from jobs.pipeline import Step
 
 
-def rows_of(settings: Settings, name: str, version: int) -> list[str]:
+def difference(spark: SparkSession, name: str, one: Settings, other: Settings, where: str = "TRUE") -> str:
+    """How the table differs between two lakes, as their runs left it; nothing where it does not."""
+    versions = [pins(settings.lake).get(name) for settings in (one, other)]
+    ours, theirs = (
+        [] if version is None else rows_of(settings, name, version, where)
+        for settings, version in zip((one, other), versions, strict=True)
+    )
+    if ours == theirs:
+        return ""
+    # Perhaps sums in another order.
+    read = (Lake(spark, settings.lake).read for settings in (one, other))
+    comparison = compare(*[rows(name, version, where) for rows, version in zip(read, versions, strict=True)], TABLES[name])
+    return "" if comparison.equal else str(comparison)
+
+
+def rows_of(settings: Settings, name: str, version: int, where: str = "TRUE") -> list[str]:
     """The rows of a version, sorted, without what may differ from run to run."""
     table = deltalake.DeltaTable(Path(settings.lake) / name, version=version)
     names = [column for column in TABLES[name].names if column not in TABLES[name].unequal]
     wanted = ", ".join(f'"{column}"' for column in names)
-    answer = deltalake.QueryBuilder().register("t", table).execute(f"SELECT {wanted} FROM t").read_all()
+    answer = deltalake.QueryBuilder().register("t", table).execute(f"SELECT {wanted} FROM t WHERE {where}").read_all()
     return sorted(map(repr, zip(*[answer.column(column).to_pylist() for column in names], strict=True)))
 
 
@@ -30,15 +45,10 @@ def differences(
     spark: SparkSession, settings: Settings, other: Settings, steps: Sequence[Step], *, whole: bool
 ) -> dict[str, str]:
     """Where what the steps wrote differs from what they did in the other lake. `whole`: they are all, and a night is done."""
-    ours, theirs = pins(settings.lake), pins(other.lake)
-    found = {}
-    for name in [name for step in steps for name in step.writes if name in theirs]:
-        if TABLES[name].kind == "log" or rows_of(settings, name, ours[name]) == rows_of(other, name, theirs[name]):
-            continue
-        # Perhaps sums in another order.
-        both = (Lake(spark, one.lake).read(name, pins(one.lake)[name]) for one in (settings, other))
-        if not (comparison := compare(*both, TABLES[name])).equal:
-            found[name] = str(comparison)
+    found, written = {}, pins(other.lake)
+    for name in [name for step in steps for name in step.writes if name in written]:
+        if TABLES[name].kind != "log" and (differs := difference(spark, name, settings, other)):
+            found[name] = differs
     told = {"the vault": in_vault, **({"the registry": registered, "the rest": delivered} if whole else {})}
     return found | {
         name: f"{look(settings)}, not {look(other)}" for name, look in told.items() if look(settings) != look(other)

@@ -374,11 +374,12 @@ def test_a_folder_of_another_kind_is_written_anew(spark, targets):
 
 
 def test_a_long_outage_is_followed_by_everything(nights, targets):
+    shop = {"shop": targets["shop"]}
     nights.write(DAY, dict.fromkeys(USERS, 1))
-    delivered(nights, DAY)
+    exporting.deliver(nights.context(DAY), shop)
     for day, how in ((date(2024, 2, 29), "changes"), (date(2024, 4, 1), "everything")):
         nights.write(day, {"u1": 1})
-        assert delivered(nights, day)["shop"][0] == how
+        assert [one.how for one in exporting.deliver(nights.context(day), shop)] == [how]
 
 
 def test_nested_columns_stay_where_others_are_announced(spark, targets):
@@ -432,4 +433,5 @@ def test_who_forbids_it_leaves_with_the_changes_and_comes_back_with_the_lists_of
             assert len({row[0] for row in rows}) == users, name
     allow(days[3], [], [])
     nights.write(days[3], {"u1": 1})
-    assert delivered(nights, days[3])["shop"] == ("changes", 1, None)
+    [last] = exporting.deliver(nights.context(days[3]), {"shop": targets["shop"]})
+    assert (last.how, last.rows, last.error) == ("changes", 1, None)

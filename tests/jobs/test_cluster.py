@@ -68,6 +68,7 @@ def test_steps_on_a_cluster_leave_what_they_leave_on_one_machine(cluster, lakes)
     assert any(one["name"] == "wherewhen" and one["cores"] == 1 for one in finished), "it ran on the worker"
 
 
+@pytest.mark.soak
 def test_a_refusal_keeps_its_exit_code(cluster, lakes):
     _, there = lakes
     done = cluster.submit(there, "run", "--day", str(DAY + timedelta(days=2)), "--only", "ingest")

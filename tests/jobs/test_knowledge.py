@@ -7,6 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
+from conf.settings import load_settings
 from conf.tables import TABLES
 from jobs.lake.schema import spark_schema
 from jobs.train.knowledge import fingerprint, knowledge, sizes, told
@@ -31,11 +32,11 @@ def tag(item, name, weight, day=FIRST, **more):
     return {"item_id": item, "tag": name, "weight": weight, "sources": ["tag"], "day": day, **more}
 
 
-@pytest.fixture
-def lake(make_context, make_settings, tmp_path):
+@pytest.fixture(scope="module")
+def lake(make_context_in, tmp_path_factory):
     """lake(...) -> contexts over a lake in which texts, tags and vectors of items change."""
-    settings = make_settings("conf/local.yaml", f"lake={tmp_path / 'told'}")
-    context = make_context(FIRST, LAST, first_day=FIRST, bootstrap=True, settings=settings)
+    settings = load_settings(overrides=[f"lake={tmp_path_factory.mktemp('told')}"])
+    context = make_context_in(settings, FIRST, LAST, first_day=FIRST, bootstrap=True)
     texts = [("a", "t1", FIRST), ("b", "t1", FIRST), ("a", "t2", MIDDLE), ("c", "t3", FIRST), ("d", "t4", FIRST)]
     rows = [{"item_id": item, "text_hash": name, "day": day} for item, name, day in texts]
     write(context, "item_texts", [*rows, {"item_id": "b", "text_hash": None, "gone": True, "day": LAST}])
@@ -47,7 +48,7 @@ def lake(make_context, make_settings, tmp_path):
     rows = [{"item_id": item, "vectors": values, "day": FIRST} for item, values in vectors]
     rows += [{"item_id": "e", "vectors": {"look": [5.0, 0.0]}, "day": MIDDLE}]
     write(context, "item_vectors", [*rows, {"item_id": "a", "vectors": None, "gone": True, "day": date(2024, 1, 31)}])
-    return lambda *days, **more: make_context(*days, first_day=FIRST, settings=settings, **more)
+    return lambda *days, **more: make_context_in(settings, *days, first_day=FIRST, **more)
 
 
 def known(told, until):

@@ -108,13 +108,14 @@ def test_items_and_users_keep_their_history(spark, made):
     assert ages == {FIRST: "young", THIRD: "old"}
 
 
-def test_a_changed_setting_makes_stale_what_depends_on_it_and_rebuild_mends_it(spark, made, landing, tmp_path):
+def test_a_changed_setting_makes_stale_what_depends_on_it_and_rebuild_mends_it(spark, made, landing, tmp_path, monkeypatch):
     assert stale(made) == {}
     changed = copied(made, tmp_path, "sequences.length=2")
     assert stale(changed) == {"user_sequences": "settings"}
     run(spark, changed, THIRD, steps=choose(only=("sequences",)))
     assert stale(changed) == {"user_sequences": "settings"}, "a night leaves the days before it as they were"
     assert {step.name for step in steps_of("user_sequences")} >= {"sequences", "spatial", "train", "score", "report"}
+    monkeypatch.setattr("jobs.rebuild.steps_of", lambda table: choose(only=("clean", "sequences")))  # what comes after costs
     rebuild(spark, changed, "user_sequences", QUIET)
     assert "user_sequences" not in stale(changed)
     fresh = settings_for(tmp_path / "fresh", landing, "sequences.length=2")
@@ -147,7 +148,14 @@ def test_rebuild_says_what_it_cannot_do(spark, made, landing, tmp_path):
         rebuild(spark, archived, "raw_events", QUIET)
 
 
-def test_rows_are_judged_again_after_a_rule_was_mended(spark, made, tmp_path):
+def test_rows_are_judged_again_after_a_rule_was_mended(spark, made, tmp_path, monkeypatch):
+    begun_at = []
+
+    def chosen(from_step):
+        begun_at.append(from_step)
+        return choose(only=("clean", "sequences"))  # of twenty
+
+    monkeypatch.setattr("jobs.requarantine.choose", chosen)
     mended = copied(made, tmp_path, "ingest.lookback_days=60")
     with pytest.raises(ValueError, match=r"for to_late; did you mean too_late.*there are too_late \(1 rows\)"):
         requarantine(spark, mended, "to_late", FIRST, QUIET)
@@ -168,6 +176,7 @@ def test_rows_are_judged_again_after_a_rule_was_mended(spark, made, tmp_path):
     assert sorted(row["day"] for row in done) == [SECOND, SECOND, THIRD, THIRD]
     with pytest.raises(ValueError, match="no row since"):
         requarantine(spark, mended, "too_late", FIRST, QUIET)
+    assert set(begun_at) == {"clean"}, "and all that follows"
 
 
 def test_a_step_is_made_by_the_modules_that_it_imports_and_the_settings_they_name():

@@ -55,6 +55,8 @@ PUBLISHED = {
 
 def write(context, name, *changes):
     """Rows of a state that changed on the context's day; `item_id`s of a sequence may be given as `took`."""
+    if not changes and context.days.last.day != 1:  # on a keyframe day no rows are written either, but all that hold
+        return context.clear(name)
     rows = []
     for change in changes:
         row = {**ROWS[name], "gone": False, "changed_on": context.days.last, "day": context.days.last, **change}

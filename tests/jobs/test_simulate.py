@@ -144,11 +144,15 @@ def test_same_seed_gives_the_same_bytes_whatever_the_partitions(spark: Any, smal
     assert contents(tmp_path) == contents(small)
 
 
-def test_tasks_in_another_order_and_process_write_the_same_bytes(small: Path, tmp_path: Path) -> None:
-    world = a_world()
+def write_here(folder: Path, world: World) -> None:
+    """Without Spark, the last task first."""
     tasks = [pa.RecordBatch.from_pydict({"id": [task]}) for task in reversed(range(world.days * world.parts))]
-    list(simulator._write_tasks(iter(tasks), folder=tmp_path, world=world))
-    simulator._finish_pieces(tmp_path, world)
+    list(simulator._write_tasks(iter(tasks), folder=folder, world=world))
+    simulator._finish_pieces(folder, world)
+
+
+def test_tasks_in_another_order_and_process_write_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    write_here(tmp_path, a_world())
     assert contents(tmp_path / "landing") == contents(small / "landing")
     for name in ("users.csv", "bursts.csv", "defective_rows.csv"):
         assert (tmp_path / "truth" / name).read_bytes() == (small / "truth" / name).read_bytes()
@@ -400,14 +404,16 @@ def test_reviews_agree_with_their_ratings_and_name_the_brand(town: Path, town_ev
     assert (good == (reviews["rating"] >= 4)).all()
 
 
-def test_large_days_are_split_over_users(spark: Any, tmp_path: Path) -> None:
-    world = a_world(users=2100, days=2, events_per_user_day=100.0, bot_rate=0.0)
+def test_large_days_are_split_over_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = a_world(users=60, days=2, bot_rate=0.0)
+    assert world.parts == 1
+    monkeypatch.setattr("jobs.simulate.world.ROWS_PER_FILE", 100)
     assert world.parts == 2
-    simulate(spark, tmp_path, world)
+    write_here(tmp_path, world)
     for day in (tmp_path / "landing").iterdir():
         assert sorted(path.name for path in day.glob("events*")) == ["events-0000.jsonl", "events-0001.jsonl"]
     users = truth(tmp_path, "users")["user_id"]
-    assert list(users) == [f"u{number:06d}" for number in range(2100)]
+    assert list(users) == [f"u{number:06d}" for number in range(60)]
     landing = pd.concat([pd.read_csv(path) for path in (tmp_path / "landing").glob("*/users.csv")])
     assert sorted(landing["user_id"]) == list(users)
     days = truth(tmp_path, "defective_rows")["day"]
@@ -460,7 +466,7 @@ def test_a_run_that_dies_leaves_no_landing(spark: Any, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(simulator, "truth_tables", dies)
     with pytest.raises(KeyboardInterrupt):
-        simulate(spark, tmp_path, a_world())
+        simulate(spark, tmp_path, a_world(users=1, items=1, days=1))
     assert not (tmp_path / "landing").exists()
     assert not (tmp_path / "truth").exists()
 

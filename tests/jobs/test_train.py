@@ -262,20 +262,7 @@ def test_a_log_without_times_leaves_each_users_last_target_out(make_context, mak
     )
 
 
-def test_two_processes_train_through_the_distributor(make_context, make_settings, caplog, capsys):
-    settings = make_settings("conf/local.yaml", *SMALL, "train.processes=2", "train.epochs=1", "evaluate.holdout_share=0.25")
-    shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
-    write_events(make_context(FIRST, LAST, **shared), history())
-    context = make_context(FIRST, LAST, **shared)
-    with caplog.at_level("INFO", logger="wherewhen"):
-        train.run(context)
-    runs = context.log_rows("training_runs")
-    assert [row["processes"] for row in runs] == [2, 2] and all(row["train_loss"] > 0 for row in runs)
-    assert any(message.startswith("training candidate: epoch 1 of 1") for message in caplog.messages)
-    assert capsys.readouterr().out == "", "stdout is for results"
-
-
-def test_a_process_that_is_killed_ends_the_training_and_the_next_goes_on(make_context, make_settings, caplog):
+def test_a_process_of_two_that_is_killed_ends_the_training_and_the_next_goes_on(make_context, make_settings, caplog, capsys):
     more = ("train.processes=2", "train.epochs=40", "train.patience=40", "train.checkpoint_seconds=0")
     settings = make_settings("conf/local.yaml", *SMALL, *more)
     shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
@@ -294,9 +281,15 @@ def test_a_process_that_is_killed_ends_the_training_and_the_next_goes_on(make_co
     with pytest.raises(RuntimeError, match=r"training failed in process 1: it was ended by signal 9 .*goes on from"):
         train.run(make_context(FIRST, LAST, **shared))
     assert time.monotonic() - killed_at[0] < 30, "the other does not wait for it"
+    capsys.readouterr()
+    context = make_context(FIRST, LAST, **shared)
     with caplog.at_level("INFO", logger="wherewhen"):
-        train.run(make_context(FIRST, LAST, **shared))
+        train.run(context)
     assert any(": going on from " in message for message in caplog.messages)
+    assert any(message.startswith("training candidate: epoch 1 of 40") for message in caplog.messages)
+    assert capsys.readouterr().out == "", "stdout is for results"
+    runs = context.log_rows("training_runs")
+    assert [row["processes"] for row in runs] == [2, 2] and all(row["train_loss"] > 0 for row in runs)
 
 
 def is_second(process):

@@ -122,6 +122,17 @@ def test_the_first_trial_is_the_days_own_training_and_the_rest_of_the_lake_stays
     assert b"model.width" in held and b"user0" not in held and b"i00" not in held
 
 
+def test_a_search_that_ran_out_of_time_comes_to_the_same_trials(searching, elsewhere):
+    count = 4
+    wanted = tune(elsewhere, LAST, trials=count, timeout=None)
+    tune(searching, LAST, trials=2, timeout=None)
+    tune(searching, LAST, trials=count, timeout=0.5)
+    assert len(trials(searching)) == 2, "a trial that has no time left is not done"
+    assert yaml.safe_load(tune(searching, LAST, trials=count, timeout=None)) == yaml.safe_load(wanted)
+    assert trials(searching) == trials(elsewhere)
+
+
+@pytest.mark.soak
 def test_a_search_that_was_killed_and_ran_out_of_time_comes_to_the_same_trials(searching, elsewhere, tmp_path):
     count = 5
     wanted = tune(elsewhere, LAST, trials=count, timeout=None)
@@ -198,6 +209,7 @@ def test_one_search_at_a_time(searching, elsewhere):
             tune(elsewhere, LAST, trials=1, timeout=0)
 
 
+@pytest.mark.soak
 def test_processes_that_share_a_trial_report_to_the_same_study(searching):
     tune(searching, LAST, trials=1, timeout=None)
     [alone] = trials(searching)

@@ -15,7 +15,7 @@ from jobs.lake import logs
 from jobs.lake.runs import newest_night
 from jobs.pipeline import order
 from tests.clusters import ROOT, cluster_of
-from tests.kills.conftest import DAY
+from tests.night import DAY
 
 DURING = ("time_series", "train", "score")
 # Once a step is at work: its plans are made, and rows are on their way.

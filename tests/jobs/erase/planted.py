@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 
 import deltalake
@@ -15,7 +17,7 @@ import pytest
 from deltalake.schema import Schema
 
 from conf.contracts import Table
-from conf.settings import Settings
+from conf.settings import Settings, load_settings
 from conf.tables import TABLES
 from jobs.lake import files, identities, logs, runs
 from jobs.lake.logs import table_path
@@ -118,12 +120,13 @@ def done(step: str, outputs: dict[str, int], day: date, run_id: str = "r") -> di
     return runs.row(run_id, step, day, first_day=DAYS[0], outputs=outputs)
 
 
-@pytest.fixture
-def plant(make_settings):
-    """plant(user): a lake with a finished night."""
+@pytest.fixture(scope="session")
+def planted_once(tmp_path_factory):
+    """planted_once(user): a lake with a finished night, made the first time that it is asked for; not to be changed."""
 
-    def planted(user: str = "u000012") -> Planted:
-        settings = make_settings()
+    @cache
+    def planted(user: str) -> Planted:
+        settings = load_settings(overrides=[f"lake={tmp_path_factory.mktemp('planted') / 'lake'}"])
         lake = Planted(settings=settings, user=user, rows={}, mine={})
         night: dict[str, int] = {}
         for name, contract in TABLES.items():
@@ -143,6 +146,18 @@ def plant(make_settings):
         return lake
 
     return planted
+
+
+@pytest.fixture
+def plant(planted_once, make_settings):
+    """plant(user): a copy of such a lake."""
+
+    def copied(user: str = "u000012") -> Planted:
+        made, settings = planted_once(user), make_settings()
+        shutil.copytree(made.settings.lake, settings.lake)
+        return replace(made, settings=settings, rows={name: [*rows] for name, rows in made.rows.items()}, mine={**made.mine})
+
+    return copied
 
 
 def nobodys(one: dict) -> dict:

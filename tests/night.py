@@ -21,7 +21,7 @@ from jobs.runner import Watcher, run
 from tests.begun import NEXT, Begun
 from tests.stored import differences
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 DAY = NEXT
 OF_ITS_OWN = ("spark.driver_memory=1g",)  # of a process that starts a JVM
 
