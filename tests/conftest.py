@@ -29,9 +29,9 @@ os.environ["WHEREWHEN_KEY"] = "0f" * 32
 os.environ["WHEREWHEN_TOMBSTONE_KEY"] = "f0" * 32
 # Of every JVM that tests start. What Spark generates for each new plan sees few rows here: to compile it to machine code,
 # which takes half of a run's processor time, never pays. The optimising compiler pays for Spark itself, in a long session, and
-# there for what is called very often.
+# there for what is called very often. Until its classes have that much room, a JVM collects all garbage each time they grow.
 os.environ["SPARK_SUBMIT_OPTS"] = (
-    "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:CompileCommand=quiet "
+    "-XX:+UseSerialGC -XX:MetaspaceSize=256m -XX:TieredStopAtLevel=1 -XX:CompileCommand=quiet "
     "-XX:CompileCommand=exclude,org/apache/spark/sql/catalyst/expressions/GeneratedClass*.*"
 )
 _OPTIMISED = {
