@@ -1,4 +1,4 @@
-"""Seconds of each step against the number of events: a bootstrap and a night of worlds that differ in their users alone.
+"""Seconds of each step against the rows that landed: a bootstrap and a night of worlds that differ in their users alone.
 
 Every size is a world of its own with the same items and days, so its users grow with its events. A step's growth is the
 slope between the two largest sizes on log-log axes: 1 is linear, 0 does not depend on users. Training and the weekly
@@ -45,8 +45,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="wherewhen-scale-") as scratch:
             rows, seconds = _of_world(Path(scratch), events, given.overrides)
         found[rows] = seconds
-        harness.say({"name": "scale", "events": rows, **seconds})
-    harness.say({"name": "scale_growth", "events": list(found), **{kind: growth(found, kind) for kind in KINDS}})
+        harness.say({"name": "scale", "rows": rows, **seconds})
+    harness.say({"name": "scale_growth", "rows": list(found), **{kind: growth(found, kind) for kind in KINDS}})
     if given.plot:
         _draw(found, given.plot)
 
@@ -80,7 +80,7 @@ def _wherewhen(*words: str) -> None:
 
 
 def growth(found: Mapping[int, Seconds], kind: str) -> dict[str, float]:
-    """Exponent of each step's seconds in the events, from the two largest sizes; the steepest first."""
+    """Exponent of each step's seconds in the rows, from the two largest sizes; the steepest first."""
     if len(found) < 2:
         return {}
     (few, before), (many, after) = sorted(found.items())[-2:]
@@ -104,7 +104,7 @@ def _draw(found: Mapping[int, Seconds], path: Path) -> None:
             axis.annotate(f" {step}", (sizes[-1], max(last, 0.1)), fontsize=8, va="center")
         linear: list[Any] = [by_end[0][1] * size / sizes[-1] for size in sizes]
         axis.loglog(sizes, linear, "k:", label="linear")
-        axis.set(title=kind, xlabel="events", ylabel="seconds of a step")
+        axis.set(title=kind, xlabel="rows that landed", ylabel="seconds of a step")
     figure.tight_layout()
     figure.savefig(path)
 
