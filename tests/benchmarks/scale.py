@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from math import log
 from pathlib import Path
-from typing import Any
 
 import harness
 
@@ -100,10 +99,10 @@ def _draw(found: Mapping[int, Seconds], path: Path) -> None:
     for axis, kind in zip(axes, KINDS, strict=True):
         by_end = sorted(found[sizes[-1]][kind].items(), key=lambda pair: -pair[1])
         for step, last in by_end:
-            axis.loglog(sizes, [max(found[size][kind].get(step, float("nan")), 0.1) for size in sizes], marker="o", label=step)
+            axis.loglog(sizes, [max(found[size][kind].get(step, float("nan")), 0.1) for size in sizes], marker="o")
             axis.annotate(f" {step}", (sizes[-1], max(last, 0.1)), fontsize=8, va="center")
-        linear: list[Any] = [by_end[0][1] * size / sizes[-1] for size in sizes]
-        axis.loglog(sizes, linear, "k:", label="linear")
+        linear = [by_end[0][1] * size / sizes[-1] for size in sizes]
+        axis.loglog(sizes, linear, "k:")  # as steep as linear
         axis.set(title=kind, xlabel="rows that landed", ylabel="seconds of a step")
     figure.tight_layout()
     figure.savefig(path)

@@ -341,7 +341,7 @@ def by_airflow(airflow, overrides, *to_airflow):
     return logs.read(lake, "runs", f"day = DATE '{DAY}' AND status IN ('done', 'skipped')")
 
 
-def test_a_night_goes_through_airflow(airflow, tmp_path):
+def test_a_night_goes_through_airflow_and_a_day_out_of_order_is_refused(airflow, tmp_path):
     """The first two steps of a lake's first day; Airflow itself takes the others as done. The whole night is in `make soak`."""
     landed = {"user_id": "anna", "item_id": "i1", "event_type": "view", "event_timestamp": f"{DAY}T10:00:00Z"}
     (tmp_path / "landing" / str(DAY)).mkdir(parents=True)
@@ -350,6 +350,11 @@ def test_a_night_goes_through_airflow(airflow, tmp_path):
     steps = by_airflow(airflow, overrides, "--mark-success-pattern", r"(?!(ingest|clean)$).*")
     assert {row["step"]: row["rows_in"] for row in steps} == {"ingest": 1, "clean": 1}
     assert len({row["run_id"] for row in steps}) == 2, "a process a task"
+    skipped = airflow(
+        f"print(json.dumps(execute('ingest', day='{DAY + timedelta(days=2)}', overrides={overrides!r})))",
+        WHEREWHEN_COMMAND=f"{sys.executable} -m jobs.cli",
+    )
+    assert skipped[0] == "AirflowFailException" and f"backfill --start {DAY + timedelta(days=1)}" in skipped[1]
 
 
 @pytest.mark.soak
