@@ -67,9 +67,10 @@ def test_what_is_known_as_of_a_day_does_not_follow_from_later_days(spark, bootst
     assert_equal(spark, begun.before, bootstrapped, where=f"day < '{NEXT}'")
 
 
-def test_days_that_a_backfill_runs_again_leave_equal_tables(spark, bootstrapped, nightly, tmp_path):
+def test_a_day_run_twice_and_a_backfill_leave_equal_tables(spark, bootstrapped, nightly, tmp_path):
     shutil.copytree(nightly.lake, tmp_path / "lake")
     again = nightly.model_copy(update={"lake": str(tmp_path / "lake")})
+    run(spark, again, END, steps=STEPS)
     backfill.run_days(spark, again, NEXT, END, steps=STEPS, watch=lambda step, report: None)
     assert_equal(spark, bootstrapped, again)
 
