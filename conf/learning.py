@@ -46,6 +46,7 @@ class Train(Section):
     checkpoint_seconds: float = Field(60.0, ge=0)
     warm_epochs: int = Field(1, ge=1)
     warm_learning_rate: float = Field(5e-4, gt=0)
+    worth: dict[str, Annotated[float, Field(gt=0, le=1000)]] = {}
     from_scratch_on: Weekday | None = "monday"
     only_on: Weekday | None = None
     seed: int = 1

@@ -376,6 +376,7 @@ def load_settings(config: str = "conf/local.yaml", overrides: Sequence[str] = ()
         raise SettingsError(_readable(error, config)) from None
     settings.mapping  # noqa: B018  a wrong mapping is a wrong setting: say so before any work
     _check_retention(settings)
+    _check_worth(settings)
     return settings
 
 
@@ -398,6 +399,16 @@ def _check_retention(settings: Settings) -> None:
         if days is not None and days < windows[longest]:
             why = f"{longest}: {windows[longest]} days"
             raise SettingsError(f"maintain.retention.{name}: {days} days are less than the nights look back at ({why})")
+
+
+def _check_worth(settings: Settings) -> None:
+    """Only what is predicted is worth something; a type misspelt would silently count 1."""
+    known = settings.mapping.target_events
+    for name in settings.train.worth:
+        if name not in known:
+            raise SettingsError(
+                f"train.worth.{name}: no target event; these are {', '.join(known)} (the mapping's target_events)"
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -30,8 +30,15 @@ class CatalogueLoss(torch.autograd.Function):
     """Sum of the cross entropies; the gradients are made chunk by chunk with it, so no (N, V) tensor stays."""
 
     @staticmethod
-    def forward(
-        ctx: Any, vector_ND: Tensor, matrix_VD: Tensor, bias_V: Tensor, pull_NL: Tensor, place_NL: Tensor, target_N: Tensor
+    def forward(  # noqa: PLR0913, PLR0917
+        ctx: Any,
+        vector_ND: Tensor,
+        matrix_VD: Tensor,
+        bias_V: Tensor,
+        pull_NL: Tensor,
+        place_NL: Tensor,
+        target_N: Tensor,
+        weight_N: Tensor | None,
     ) -> Tensor:
         grad_vector_ND, grad_matrix_VD = torch.zeros_like(vector_ND), torch.zeros_like(matrix_VD)
         grad_bias_V, grad_pull_NL = torch.zeros_like(bias_V), torch.zeros_like(pull_NL)
@@ -40,9 +47,13 @@ class CatalogueLoss(torch.autograd.Function):
             scores_NV = scores_of(vector_ND[part], matrix_VD, bias_V, pull_NL[part], place_NL[part])
             target_N1 = target_N[part].unsqueeze(1)
             log_sum_N1 = scores_NV.logsumexp(1, keepdim=True)
-            loss += (log_sum_N1 - scores_NV.gather(1, target_N1)).sum()
+            loss_N1 = log_sum_N1 - scores_NV.gather(1, target_N1)
+            weight_N1 = None if weight_N is None else weight_N[part].unsqueeze(1)
+            loss += (loss_N1 if weight_N1 is None else loss_N1 * weight_N1).sum()
             grad_NV = scores_NV.sub_(log_sum_N1).exp_()
             grad_NV.scatter_add_(1, target_N1, torch.full_like(log_sum_N1, -1.0))
+            if weight_N1 is not None:
+                grad_NV *= weight_N1
             grad_pull_NL[part] = grad_NV.gather(1, place_NL[part]).to(pull_NL.dtype)
             grad_bias_V += grad_NV.sum(0).to(bias_V.dtype)
             grad_NV = grad_NV.to(vector_ND.dtype)
@@ -54,17 +65,23 @@ class CatalogueLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
-        return *(made * grad.to(made.dtype) for made in ctx.saved_tensors), None, None
+        return *(made * grad.to(made.dtype) for made in ctx.saved_tensors), None, None, None
 
 
 def catalogue_loss(
-    vector_ND: Tensor, matrix_VD: Tensor, bias_V: Tensor, pull_NL: Tensor, place_NL: Tensor, target_N: Tensor
+    vector_ND: Tensor,
+    matrix_VD: Tensor,
+    bias_V: Tensor,
+    pull_NL: Tensor,
+    place_NL: Tensor,
+    target_N: Tensor,
+    weight_N: Tensor | None = None,
 ) -> Tensor:
-    """Sum over the moments of -log softmax(scores)[target], a scalar in nats.
+    """Sum over the moments of -log softmax(scores)[target], each times its weight (None: 1), a scalar in nats.
 
     `place_NL` are catalogue places (0..V-1) of the pulls; a pull of 0 may name any place.
     """
-    return CatalogueLoss.apply(vector_ND, matrix_VD, bias_V, pull_NL, place_NL, target_N)
+    return CatalogueLoss.apply(vector_ND, matrix_VD, bias_V, pull_NL, place_NL, target_N, weight_N)
 
 
 @torch.no_grad()

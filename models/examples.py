@@ -1,4 +1,4 @@
-"""Windows as the network reads them: what came before, the moments asked about, the targets; and the loss over these.
+"""Windows as the network reads them: what came before, the moments asked about, the targets and their types; and the loss.
 
 Shape suffixes: B windows, W events of a window, T moments asked about per window, N targets, L events of history,
 D width, V items.
@@ -6,7 +6,7 @@ D width, V items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from models.events import Events, Moments
 from models.histories import EventColumns
 from models.interest import events_of
 from models.network import Network, Reading
-from models.queries import FIRST, PADDING, Histories, Vocabulary
+from models.queries import FIRST, PADDING, UNKNOWN, Histories, Vocabulary
 from models.sampled_loss import Negatives, gbce, sampled_softmax
 from models.windows import Windows
 
@@ -29,29 +29,48 @@ _PUSH = -20.0
 
 
 class Objective(nn.Module):
-    """Loss of a batch: a sum over the moments that are targets. `share_V` is how often each item is one, relatively.
+    """Loss of a batch: a sum over the moments that are targets, each times its worth. `share_V` is how often each item is
+    one, relatively.
 
     `taken_types`: indices of the event types after which an item is not recommended again; it is no candidate then.
+    `worth`: what a target of an event type counts, by the type's index, where that is not 1.
     """
 
     taken_types: Tensor
+    worth_E: Tensor | None
 
-    def __init__(self, network: Network, train: Train, share_V: Tensor | None = None, taken_types: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        network: Network,
+        train: Train,
+        share_V: Tensor | None = None,
+        taken_types: Sequence[int] = (),
+        worth: Mapping[int, float] | None = None,
+    ) -> None:
         super().__init__()
+        worth_E = None
+        if worth:
+            worth_E = torch.ones(network.event_type.num_embeddings)
+            worth_E[list(worth)] = torch.tensor(list(worth.values()))
+        self.register_buffer("worth_E", worth_E, persistent=False)
         self.network, self.train_settings = network, train
         self.register_buffer("taken_types", torch.tensor(taken_types, dtype=torch.long), persistent=False)
         even_V = torch.ones_like(network.item_bias)
         drawn_by_V = even_V if share_V is None or train.loss == "gbce" else share_V
         self.negatives = None if train.loss == "full" else Negatives(drawn_by_V)
 
-    def forward(self, events: Events, moments: Moments, target_BT: Tensor) -> Tensor:
-        given = self.train_settings
+    def forward(self, events: Events, moments: Moments, target_BT: Tensor, type_BT: Tensor) -> Tensor:
+        given, worth_N = self.train_settings, self.worth(target_BT, type_BT)
         if self.negatives is None:
-            return catalogue_loss(*self.parts(events, moments, target_BT))
+            return catalogue_loss(*self.parts(events, moments, target_BT), worth_N)
         reading, draw = self._reading(events, moments, target_BT), self.negatives.draw(given.negatives)
         if given.loss == "sampled":
-            return sampled_softmax(self.network, reading, target_BT, draw)
-        return gbce(self.network, reading, target_BT, draw, given.calibration)
+            return sampled_softmax(self.network, reading, target_BT, draw, worth_N)
+        return gbce(self.network, reading, target_BT, draw, given.calibration, worth_N)
+
+    def worth(self, target_BT: Tensor, type_BT: Tensor) -> Tensor | None:
+        """Of each target, (N,); None: 1 each."""
+        return None if self.worth_E is None else self.worth_E[type_BT[target_BT >= FIRST]]
 
     def parts(
         self, events: Events, moments: Moments, target_BT: Tensor
@@ -83,12 +102,12 @@ class Objective(nn.Module):
         return replace(reading, pull_BTL=pushed_BTL, base_BTL=torch.zeros_like(pushed_BTL), item_BL=events.item_BL)
 
 
-def examples(windows: Windows, vocabulary: Vocabulary) -> tuple[Events, Moments, Tensor]:
+def examples(windows: Windows, vocabulary: Vocabulary) -> tuple[Events, Moments, Tensor, Tensor]:
     """A batch as the network reads it: the first W - 1 events, and the last T places as moments asked about.
 
     A moment is given its time, and the clock and place of what came before it: no other column of its
-    own event. (B, T) target indices come third, 0 where a place is no target. Places that are padding in all windows
-    are left out: W is that of the longest.
+    own event. (B, T) target indices come third, 0 where a place is no target, the types of these events fourth.
+    Places that are padding in all windows are left out: W is that of the longest.
     """
     windows = windows.trimmed()
     rows, size = windows.item_NW.shape
@@ -126,7 +145,9 @@ def examples(windows: Windows, vocabulary: Vocabulary) -> tuple[Events, Moments,
         longitude_BT=torch.from_numpy(queries.longitude_B.reshape(rows, asked)),
         last_BT=torch.from_numpy(last_BT),
     )
-    return events_of(histories, slice(None), size - 1, vocabulary), moments, torch.from_numpy(targets[:, tail].astype(np.int64))
+    known = np.where(windows.event_type_NW < FIRST + len(vocabulary.event_types), windows.event_type_NW, UNKNOWN)
+    target_BT, type_BT = (torch.from_numpy(values[:, tail].astype(np.int64)) for values in (targets, known))
+    return events_of(histories, slice(None), size - 1, vocabulary), moments, target_BT, type_BT
 
 
 def hide(moments: Moments, share: float) -> Moments:

@@ -157,17 +157,18 @@ def first_ranker(known: Facts, settings: Kernels) -> Baseline:
 class Examples:
     """Candidates of moments, and which of them was taken; moments of which none was say nothing and are left out.
 
-    `moment_G`: what tells moments apart, int64; `size_G`: how many candidates of each.
+    `moment_G`: what tells moments apart, int64; `size_G`: how many candidates of each; `worth_G`: what each moment counts.
     """
 
     features_CF: np.ndarray  # float32
     is_taken_C: np.ndarray  # bool
     size_G: np.ndarray  # int64
     moment_G: np.ndarray
+    worth_G: np.ndarray  # float64
 
 
-def examples(found: Candidates, target_B: np.ndarray, moment_B: np.ndarray) -> Examples:
-    """target_B: the catalogue place that was taken at each moment, -1 where it is not in the catalogue.
+def examples(found: Candidates, target_B: np.ndarray, moment_B: np.ndarray, worth_B: np.ndarray | None = None) -> Examples:
+    """target_B: the catalogue place that was taken at each moment, -1 where it is not in the catalogue; worth_B: None: 1 each.
 
     Which candidates are kept depends on the moment and the item alone.
     """
@@ -186,6 +187,7 @@ def examples(found: Candidates, target_B: np.ndarray, moment_B: np.ndarray) -> E
         is_taken_C=is_taken_C[kept],
         size_G=size_B[size_B > 0],
         moment_G=moment_B[size_B > 0].astype(np.int64),
+        worth_G=(np.ones(len(moment_B)) if worth_B is None else worth_B)[size_B > 0],
     )
 
 
@@ -193,26 +195,34 @@ def lessons(log: Log, known: Facts, kernels: Kernels, options: Options) -> Itera
     """The moments of a log (see `models.replay`), asked as they are judged; told apart by the numbers of their rows."""
     first = first_ranker(known, kernels)
     target_Q = name_indices(log.item_Q, known.vocabulary.items) - FIRST
+    worth_Q = options.worth_of(log.event_type_Q)
     for chosen, histories, queries in batches(log, first, options):
-        yield from lesson(known, first, histories, queries, target_Q[chosen], log.row_Q[chosen])
+        yield from lesson(known, first, histories, queries, target_Q[chosen], log.row_Q[chosen], worth_Q[chosen])
 
 
 def lesson(
-    known: Facts, first: Baseline, histories: Histories, queries: Queries, target_B: np.ndarray, moment_B: np.ndarray
+    known: Facts,
+    first: Baseline,
+    histories: Histories,
+    queries: Queries,
+    target_B: np.ndarray,
+    moment_B: np.ndarray,
+    worth_B: np.ndarray | None = None,
 ) -> Iterator[Examples]:
     """Of moments whose items are known, each as it is, and a share of them without their time too (see `examples`)."""
+    worth_B = np.ones(len(moment_B)) if worth_B is None else worth_B
     for part in _parts(len(target_B), len(known.vocabulary.items)):
-        past, asked, moment = histories.part(part), queries.part(part), moment_B[part]
+        past, asked, moment, worth = histories.part(part), queries.part(part), moment_B[part], worth_B[part]
         # So that trees know what to do where the time is hidden.
         again = np.flatnonzero(chance.uniform(moment, np.zeros_like(moment)) < _HIDDEN)
         hidden = asked.part(again)
         hidden = replace(hidden, hour_of_week_B=np.full_like(hidden.hour_of_week_B, -1.0))
-        for own, given, wanted, number in (
-            (past, asked, target_B[part], moment),
-            (past.part(again), hidden, target_B[part][again], ~moment[again]),
+        for own, given, wanted, number, counts in (
+            (past, asked, target_B[part], moment, worth),
+            (past.part(again), hidden, target_B[part][again], ~moment[again], worth[again]),
         ):
             now = as_asked(own, given)
-            yield examples(candidates(known, own, now, first.scores(own, now)), wanted, number)
+            yield examples(candidates(known, own, now, first.scores(own, now)), wanted, number, counts)
 
 
 def as_asked(histories: Histories, queries: Queries) -> Queries:
@@ -247,14 +257,17 @@ def grow(parts: Iterable[Examples], seed: int = 1) -> lightgbm.Booster:
     given = list(parts)
     if not sum(len(part.size_G) for part in given):
         raise ValueError("there is no moment whose item was among the candidates: nothing to learn an order from")
-    size_G, moment_G = (np.concatenate([getattr(part, name) for part in given]) for name in ("size_G", "moment_G"))
+    size_G, moment_G, worth_G = (
+        np.concatenate([getattr(part, name) for part in given]) for name in ("size_G", "moment_G", "worth_G")
+    )
     order = np.argsort(moment_G, kind="stable")
     begin_G = np.cumsum(size_G) - size_G
-    size_G, begin_G = size_G[order], begin_G[order]
+    size_G, begin_G, worth_G = size_G[order], begin_G[order], worth_G[order]
     row_C = np.repeat(begin_G - np.cumsum(size_G) + size_G, size_G) + np.arange(size_G.sum())
     data = lightgbm.Dataset(
         np.concatenate([part.features_CF for part in given])[row_C],
         np.concatenate([part.is_taken_C for part in given])[row_C].astype(np.int32),
+        weight=None if (worth_G == 1).all() else np.repeat(worth_G, size_G),
         group=size_G,
         feature_name=list(FEATURES),
     )

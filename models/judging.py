@@ -154,7 +154,7 @@ class Sums:
     def add(self, log: Log) -> None:
         if len(log.row_Q) == 0:
             return
-        users = log.users[log.user_Q]
+        users, worth_Q = log.users[log.user_Q], self.terms.options.worth_of(log.event_type_Q)
         kinds = self._segments(log)
         found: dict[str, Answers] = {}
         for contender in self.contenders:
@@ -166,27 +166,29 @@ class Sums:
                 (answer.candidates_Q == 0).astype(np.float64),
                 lists.measures(answer.best_QK, answer.recent_QN, category_V, share_V),
             ]
-            self._count(contender.name, ALL, metrics.tally(np.column_stack(values), users, self.terms.samples))
+            self._count(contender.name, ALL, np.column_stack(values), users, worth_Q)
             some = metrics.values(answer.rank_Q, BY_SEGMENT)
             for name, rows in kinds.items():
-                self._count(contender.name, name, metrics.tally(some[rows], users[rows], self.terms.samples))
+                self._count(contender.name, name, some[rows], users[rows], worth_Q[rows])
             covered = self.covered.setdefault(contender.name, np.zeros(len(category_V), dtype=bool))
             covered[answer.best_QK[answer.best_QK >= 0]] = True
             before = self.classes.setdefault(contender.name, np.zeros((3, FIRST + len(ranker.vocabulary.categories))))
             before += _classes(answer, category_V, before.shape[1])
         if self.terms.compared is not None:
-            self._compare(found, users)
+            self._compare(found, users, worth_Q)
         if self.terms.ahead is not None:
             best = metrics.ndcg(found[self.terms.ahead].rank_Q, LISTED)
             for name, answer in found.items():
                 lead = best - metrics.ndcg(answer.rank_Q, LISTED)
-                self._count(name, BEHIND, metrics.tally(lead[:, None], users, self.terms.samples))
+                self._count(name, BEHIND, lead[:, None], users, worth_Q)
 
     def _segments(self, log: Log) -> dict[str, np.ndarray]:
         """The moments of each segment, by `DIMENSION=NAME`; the same for all contenders."""
         vocabulary = self.contenders[0].load(self.terms.threads).vocabulary
         seen, events = sight(log, freeze_history=False), event_columns(vocabulary, log.columns)
         names = segments(log, seen, events, queries(log, seen, events, hide_time=False), vocabulary)
+        if len(self.terms.options.target_types) > 1:
+            names["action"] = log.event_type_Q.to_numpy()
         return {
             f"{dimension}={name}": np.flatnonzero(name_Q == name)
             for dimension, name_Q in names.items()
@@ -206,7 +208,7 @@ class Sums:
                 self.shares[name] = np.where(place_V >= 0, np.append(counted.share_V, least)[place_V], least)
         return self.shares[name]
 
-    def _compare(self, found: dict[str, Answers], users: np.ndarray) -> None:
+    def _compare(self, found: dict[str, Answers], users: np.ndarray, worth_Q: np.ndarray) -> None:
         assert self.terms.compared is not None
         ours, theirs, (metric, k) = self.terms.compared
         if self.translation is None:
@@ -214,10 +216,10 @@ class Sums:
             self.translation = translation(by_name[theirs], by_name[ours])
         value, other = (metrics.METRICS[metric](found[name].rank_Q, k) for name in (ours, theirs))
         like = likeness(found[ours].best_QK, found[theirs].best_QK, self.translation)
-        self._count(PAIR, ALL, metrics.tally(np.column_stack([value - other, other, like]), users, self.terms.samples))
+        self._count(PAIR, ALL, np.column_stack([value - other, other, like]), users, worth_Q)
 
-    def _count(self, name: str, segment: str, more: Tally) -> None:
-        key = name, segment
+    def _count(self, name: str, segment: str, values_QM: np.ndarray, users: np.ndarray, worth_Q: np.ndarray) -> None:
+        more, key = metrics.tally(values_QM, users, self.terms.samples, weight_N=worth_Q), (name, segment)
         self.tallies[key] = self.tallies[key] + more if key in self.tallies else more
 
     def rows(self) -> Iterator[pa.RecordBatch]:

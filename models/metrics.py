@@ -96,50 +96,56 @@ def poisson_weights(user_U: Sequence[str], samples: int, seed: int = 0) -> np.nd
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Sums over judged events, plain and per bootstrap sample. Tallies of disjoint users add up; so do those of days."""
+    """Sums over judged events, plain and per bootstrap sample. Tallies of disjoint users add up; so do those of days.
+
+    `weight` is that of all events, their number where each weighs 1; the sums are of value times weight.
+    """
 
     events: float
     users: float
+    weight: float
     sum_M: np.ndarray  # float64
-    events_S: np.ndarray  # float64
+    weight_S: np.ndarray  # float64
     sum_SM: np.ndarray  # float64
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             events=self.events + other.events,
             users=self.users + other.users,
+            weight=self.weight + other.weight,
             sum_M=self.sum_M + other.sum_M,
-            events_S=self.events_S + other.events_S,
+            weight_S=self.weight_S + other.weight_S,
             sum_SM=self.sum_SM + other.sum_SM,
         )
 
     @property
     def mean_M(self) -> np.ndarray:  # noqa: N802
-        """Mean over events; NaN without events."""
-        return self.sum_M / self.events if self.events else np.full(len(self.sum_M), np.nan)
+        """Mean over events, each by its weight; NaN without events."""
+        return self.sum_M / self.weight if self.weight else np.full(len(self.sum_M), np.nan)
 
     def quantile(self, share: float) -> np.ndarray:
         """Quantile of the means over the samples, (M,); NaN with fewer than two users, which say nothing of spread."""
-        drawn = self.events_S > 0
+        drawn = self.weight_S > 0
         if self.users < 2 or not drawn.any():
             return np.full(len(self.sum_M), np.nan)
-        return np.quantile(self.sum_SM[drawn] / self.events_S[drawn, None], share, axis=0)
+        return np.quantile(self.sum_SM[drawn] / self.weight_S[drawn, None], share, axis=0)
 
     def flat(self) -> list[float]:
         """All numbers in a row, for a column of a table; `Tally.unflat` reads them back."""
-        parts = ([self.events, self.users], self.sum_M, self.events_S, self.sum_SM.ravel())
+        parts = ([self.events, self.users, self.weight], self.sum_M, self.weight_S, self.sum_SM.ravel())
         return [float(number) for part in parts for number in part]
 
     @staticmethod
     def unflat(numbers: Sequence[float], measured: int) -> Tally:
         array = np.asarray(numbers, dtype=np.float64)
-        samples = (len(array) - 2 - measured) // (measured + 1)
-        sums = array[2 + measured + samples :]
+        samples = (len(array) - 3 - measured) // (measured + 1)
+        sum_M, weight_S, sums = np.split(array[3:], [measured, measured + samples])
         return Tally(
             events=float(array[0]),
             users=float(array[1]),
-            sum_M=array[2 : 2 + measured],
-            events_S=array[2 + measured : 2 + measured + samples],
+            weight=float(array[2]),
+            sum_M=sum_M,
+            weight_S=weight_S,
             sum_SM=sums.reshape(samples, measured),
         )
 
@@ -147,20 +153,25 @@ class Tally:
 Users = Sequence[str] | np.ndarray
 
 
-def tally(values_NM: np.ndarray, user_N: Users, samples: int, seed: int = 0) -> Tally:
-    """Sums of per-event values whose events belong to `user_N`; a user's events must be in one tally only."""
+def tally(values_NM: np.ndarray, user_N: Users, samples: int, seed: int = 0, *, weight_N: np.ndarray | None = None) -> Tally:
+    """Sums of per-event values whose events belong to `user_N`; a user's events must be in one tally only.
+
+    `weight_N`: what each event weighs, above 0; None: 1.
+    """
     names, code_N = (
         np.unique(np.asarray(user_N, dtype=object), return_inverse=True) if len(user_N) else (np.zeros(0, object), [])
     )
+    weight_N = np.ones(len(values_NM)) if weight_N is None else weight_N
     sum_UM = np.zeros((len(names), values_NM.shape[1]))
-    np.add.at(sum_UM, code_N, values_NM)
-    events_U = np.bincount(code_N, minlength=len(names)).astype(np.float64)
+    np.add.at(sum_UM, code_N, values_NM * weight_N[:, None])
+    weight_U = np.bincount(code_N, weight_N, minlength=len(names))
     weight_SU = poisson_weights(list(names), samples, seed).astype(np.float64)
     return Tally(
         events=float(len(values_NM)),
         users=float(len(names)),
+        weight=float(weight_N.sum()),
         sum_M=sum_UM.sum(axis=0),
-        events_S=weight_SU @ events_U,
+        weight_S=weight_SU @ weight_U,
         sum_SM=weight_SU @ sum_UM,
     )
 

@@ -11,7 +11,7 @@ Shape suffixes: E events, Q moments asked about, T items taken, B moments of a b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -44,16 +44,23 @@ _RECENT = 50
 class Options:
     """How moments are asked.
 
-    length: events of history at most. target_types: what counts as taken. repeats: False leaves out
-    what the user has taken before. hide_time: ask with the time of the user's last event, or none.
-    freeze_history: of the new events tell only the current trajectory.
+    length: events of history at most. target_types: what counts as taken. worth: what an event of a type
+    weighs, where that is not 1. repeats: False leaves out what the user has taken before. hide_time: ask
+    with the time of the user's last event, or none. freeze_history: of the new events tell only the
+    current trajectory.
     """
 
     length: int
     target_types: tuple[str, ...]
+    worth: Mapping[str, float] = field(default_factory=dict)
     repeats: bool = True
     hide_time: bool = False
     freeze_history: bool = False
+
+    def worth_of(self, event_types: pa.ChunkedArray) -> np.ndarray:
+        """What events of these types weigh, float64."""
+        distinct, code_N = _codes(event_types)
+        return np.array([*[self.worth.get(name, 1.0) for name in distinct], 1.0])[code_N]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,7 @@ class Log:
     user_Q: np.ndarray  # int64
     microseconds_Q: np.ndarray  # int64
     item_Q: pa.Array
+    event_type_Q: pa.ChunkedArray
     row_Q: np.ndarray  # int64
     groups_Q: pa.Array  # map of string to string
     user_T: np.ndarray  # int64
@@ -118,6 +126,7 @@ def read_log(rows: pa.Table) -> Log:
         user_Q=user_R[asked],
         microseconds_Q=times_R[asked],
         item_Q=item_R.take(asked),
+        event_type_Q=rows.column("event_type").take(asked),
         row_Q=rows.column("row").take(asked).to_numpy().astype(np.int64),
         groups_Q=rows.column("groups").take(asked),
         user_T=user_R[taken],

@@ -44,9 +44,11 @@ class Negatives:
         return Draw(place_S=place_S, times_S=times_S, log_weight_S=log_weight_S)
 
 
-def sampled_softmax(network: Network, reading: Reading, target_BT: Tensor, draw: Draw) -> Tensor:
-    """Sum over the targets of -log softmax, the sum over the catalogue estimated: own items and target as they are, the rest
-    by the items drawn, each for as many as it stands for (the log-Q correction).
+def sampled_softmax(
+    network: Network, reading: Reading, target_BT: Tensor, draw: Draw, weight_N: Tensor | None = None
+) -> Tensor:
+    """Sum over the targets of -log softmax, each times its weight (None: 1), the sum over the catalogue estimated: own
+    items and target as they are, the rest by the items drawn, each for as many as it stands for (the log-Q correction).
 
     Source: Bengio, Senecal: "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model",
     IEEE Transactions on Neural Networks 19 (2008).
@@ -55,12 +57,15 @@ def sampled_softmax(network: Network, reading: Reading, target_BT: Tensor, draw:
     # Own items are summed as they are; where one was drawn as well, it would count twice.
     drawn_NS = (found.drawn_NS + draw.log_weight_S).masked_fill((found.pulled_NS != 0) | found.is_target_NS, -torch.inf)
     sums_N = torch.cat([found.target_N.unsqueeze(1), found.own_NL, drawn_NS], dim=1).logsumexp(1)
-    return (sums_N - found.target_N).sum()
+    return _summed(sums_N - found.target_N, weight_N)
 
 
-def gbce(network: Network, reading: Reading, target_BT: Tensor, draw: Draw, calibration: float) -> Tensor:
-    """Sum over the targets of the generalised binary cross entropy: the likelihood of the target is raised to a power that
-    undoes what sampling few negatives does to the probabilities (calibration 1: wholly; 0: plain cross entropy).
+def gbce(
+    network: Network, reading: Reading, target_BT: Tensor, draw: Draw, calibration: float, weight_N: Tensor | None = None
+) -> Tensor:
+    """Sum over the targets, each by its weight, of the generalised binary cross entropy: the likelihood of the target is
+    raised to a power that undoes what sampling few negatives does to the probabilities (calibration 1: wholly; 0: plain
+    cross entropy).
 
     Source: Petrov, Macdonald: "gSASRec: Reducing Overconfidence in Sequential Recommendation Trained with Negative
     Sampling", RecSys 2023.
@@ -69,7 +74,11 @@ def gbce(network: Network, reading: Reading, target_BT: Tensor, draw: Draw, cali
     share = int(draw.times_S.sum()) / max(network.item_bias.numel() - 1, 1)
     power = share * (calibration * (1.0 - 1.0 / share) + 1.0 / share)
     negative_NS = F.logsigmoid(-(found.drawn_NS + found.pulled_NS)).masked_fill(found.is_target_NS, 0.0)
-    return -(power * F.logsigmoid(found.target_N)).sum() - (negative_NS * draw.times_S).sum()
+    return -_summed(power * F.logsigmoid(found.target_N) + (negative_NS * draw.times_S).sum(1), weight_N)
+
+
+def _summed(value_N: Tensor, weight_N: Tensor | None) -> Tensor:
+    return (value_N if weight_N is None else value_N * weight_N).sum()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from models.interest import InterestModel, grown, new_network
 from models.knowledge import Knowledge
 from models.network import Network
 from models.processes import Processes
-from models.queries import FIRST, Vocabulary
+from models.queries import FIRST, UNKNOWN, Vocabulary
 from models.windows import Windows
 
 log = logging.getLogger("wherewhen")
@@ -213,10 +213,12 @@ class _Run:
         self.best: dict[str, Tensor] | None = None
         self.out_of_time = self.told_to_end = False
         self.began = self.said = self.saved = time.monotonic()
-        taken_types = [vocabulary.event_type_index[name] for name in task.taken_types if name in vocabulary.event_type_index]
+        types = vocabulary.event_type_index
+        taken_types = [types[name] for name in task.taken_types if name in types]
+        worth = {types[name]: value for name, value in task.train.worth.items() if name in types}
         # NCCL adds up no sparse gradients.
         network.item.sparse = task.train.loss != "full" and (processes.device.type == "cpu" or processes.count == 1)
-        self.bare = Objective(network, task.train, _shares(task, processes.device), taken_types).to(processes.device)
+        self.bare = Objective(network, task.train, _shares(task, processes.device), taken_types, worth).to(processes.device)
         self.objective: nn.Module = self.bare
         if processes.count > 1:
             devices = [processes.local_rank] if processes.device.type == "cuda" else None
@@ -338,9 +340,9 @@ class _Run:
         now = self.progress
         drawn = np.random.SeedSequence([self.task.train.seed, now.number, now.epoch, now.batch, self.processes.rank])
         torch.manual_seed(int(drawn.generate_state(1, np.uint64)[0]))
-        targets = ((windows.is_target_NW == 1) & (windows.item_NW >= FIRST)).sum()
+        types_N = windows.event_type_NW[(windows.is_target_NW == 1) & (windows.item_NW >= FIRST)]
         spent = self.seconds / self.task.train.max_seconds if self.processes.rank == 0 else 0.0
-        count, spent = self.processes.summed(float(targets), spent)
+        count, spent = self.processes.summed(self._worth(types_N), spent)
         pieces, total = self._pieces(windows), 0.0
         for place, piece in enumerate(pieces, start=1):
             shared = self.objective if place < len(pieces) else None
@@ -367,33 +369,42 @@ class _Run:
         places = _PLACES_AT_ONCE["cpu" if self.processes.device.type == "cpu" else "gpu"]
         return in_pieces(windows, places, self.task.train.windows_at_once)
 
+    def _worth(self, type_N: np.ndarray) -> float:
+        """Of targets of these event types together: their number, where each counts 1."""
+        worth_E = self.bare.worth_E
+        if worth_E is None:
+            return float(len(type_N))
+        return float(worth_E[torch.from_numpy(np.where(type_N < len(worth_E), type_N, UNKNOWN).astype(np.int64))].sum())
+
     def _loss(self, windows: Windows) -> Tensor:
-        events, moments, target_BT = self._example(windows)
+        events, moments, target_BT, type_BT = self._example(windows)
         if self.task.model.query_dropout:
             moments = hide(moments, self.task.model.query_dropout)
         with self._precision():
-            loss: Tensor = self.objective(events, moments, target_BT)
+            loss: Tensor = self.objective(events, moments, target_BT, type_BT)
         return loss
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean loss, ndcg@10, hit@1 and hit@10 on the validation fold, over all processes."""
+        """Mean loss, ndcg@10, hit@1 and hit@10 on the validation fold, each target by its worth, over all processes."""
         self.network.eval()
         sums = np.zeros(5)
         pieces = (piece for windows in self.folds["validation"].epoch(0) for piece in self._pieces(windows))
-        for events, moments, target_BT in map(self._example, pieces):
+        for events, moments, target_BT, type_BT in map(self._example, pieces):
             loss_N, rank_N = ranks(*self.bare.parts(events, moments, target_BT))
+            worth_N = self.bare.worth(target_BT, type_BT)
+            worth_N = torch.ones_like(loss_N) if worth_N is None else worth_N
             gain_N = torch.where(rank_N <= 10, 1.0 / torch.log2(1.0 + rank_N.double()), 0.0)
-            found = [loss_N.double().sum(), gain_N.sum(), (rank_N == 1).sum(), (rank_N <= 10).sum()]
-            sums += np.array([*(float(value) for value in found), len(rank_N)])
+            measured = (loss_N.double(), gain_N, rank_N == 1, rank_N <= 10, torch.ones_like(gain_N))
+            sums += np.array([float((value_N * worth_N.double()).sum()) for value_N in measured])
         totals = self.processes.summed(*sums.tolist())
         names = ("loss", "ndcg@10", "hit@1", "hit@10")
         return {name: total / max(totals[4], 1.0) for name, total in zip(names, totals[:4], strict=True)}
 
-    def _example(self, windows: Windows) -> tuple[Events, Moments, Tensor]:
-        events, moments, target_BT = examples(windows, self.vocabulary)
+    def _example(self, windows: Windows) -> tuple[Events, Moments, Tensor, Tensor]:
+        events, moments, target_BT, type_BT = examples(windows, self.vocabulary)
         device = self.processes.device
-        return events.to(device), moments.to(device), target_BT.to(device)
+        return events.to(device), moments.to(device), target_BT.to(device), type_BT.to(device)
 
     def _precision(self) -> AbstractContextManager[object]:
         kind, wanted = self.processes.device.type, self.task.train.precision

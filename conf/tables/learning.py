@@ -80,7 +80,8 @@ LEARNING = (
             "segment",
             "string",
             "all, or some of the events as DIMENSION=NAME (ndcg and hit at 10 only): slot, active (the user's events in the 28 "
-            "days before), known (events known of the user), item (again, new to the user, cold: not in the catalogue), region",
+            "days before), known (events known of the user), item (again, new to the user, cold: not in the catalogue), "
+            "region, action (the event's type, where several are predicted)",
             nullable=False,
         ),
         column(
@@ -89,11 +90,11 @@ LEARNING = (
             "hit, precision, recall, f1, ndcg, mrr, coverage (share of the catalogue on any list), empty_lists, "
             "novelty (bits), diversity, calibration (nats), category_accuracy, category_macro_f1, "
             "ndcg_behind (how far behind the version that was judged, event by event); "
-            "of paired: METRIC@K_difference and METRIC@K_reference (the published version's own value)",
+            "of paired: METRIC@K_difference, METRIC@K_weight and METRIC@K_reference (the published version's own value)",
             nullable=False,
         ),
         column("k", "int", "cut-off of the list, 0 = none; of paired: number of the sample, 0 = everybody", nullable=False),
-        column("value", "double", "mean over target events", nullable=False),
+        column("value", "double", "mean over target events, by their train.worth; of weight: the sum of it", nullable=False),
         column("lower", "double", "lower bound of the 95% bootstrap interval, clustered by user"),
         column("upper", "double", "upper bound of it"),
         column("events", "bigint", "target events judged", nullable=False),

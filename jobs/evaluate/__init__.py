@@ -57,7 +57,7 @@ def run(context: Context) -> None:
         judged |= {row["model_version"]: by_kind[row["kind"]] for row in made if row["kind"] in by_kind}
 
     if candidate is not None and verdicts.paired is not None:
-        rows += quality.paired_rows(candidate["model_version"], verdicts.paired, context.settings.gate, day)
+        rows += quality.paired_rows(candidate["model_version"], verdicts.paired, context.settings, day)
     schema = spark_schema(TABLES["model_quality"])
     table = context.spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
     context.write("model_quality", table)
@@ -122,7 +122,7 @@ def _past(context: Context) -> list[Tally]:
     decisions = in_order(context.log_rows("publications", "candidate IS NOT NULL"))
     newest = {row["day"]: row for row in decisions}
     refused = {(day, row["candidate"]) for day, row in newest.items() if row["decision"] == "refused"}
-    return quality.pairs(rows, refused, context.settings.gate, context.settings.evaluate.bootstrap_samples)
+    return quality.pairs(rows, refused, context.settings)
 
 
 # Refused days are left out, so more than `gate.days` are looked at.
@@ -148,6 +148,6 @@ def _publish(context: Context, decision: gate.Decision, fitted: contest.Fitted, 
     }
     context.append("publications", [row])
     context.log.info("%s of %s: %s serves: %s", decision.decision, day, decision.model_version, decision.reason)
-    context.note(decision=decision.decision, model_version=decision.model_version)
+    context.note(decision=decision.decision, model_version=decision.model_version, measure=context.settings.gate.label)
     if decision.decision == "refused":
         context.note(refusals=[f"evaluate: candidate {decision.candidate} of {day} is refused: {decision.reason}"])

@@ -33,6 +33,7 @@ def options(context: Context, *, hide_time: bool = False, freeze_history: bool =
     return Options(
         length=settings.sequences.length,
         target_types=mapping.target_events,
+        worth=settings.train.worth,
         repeats=mapping.repeats,
         hide_time=hide_time,
         freeze_history=freeze_history,

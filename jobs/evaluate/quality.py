@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from conf.learning import Gate
+from conf.settings import Settings, digest
 from models.judging import BY_SEGMENT, DIFFERENCE, LISTED, REFERENCE, Judged
 from models.metrics import Interval, Tally, intervals
 
@@ -50,9 +51,9 @@ def _bound(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def paired_rows(candidate: str, paired: Tally, gate: Gate, day: date) -> list[Row]:
-    """The differences of a day, so that later days can pool them: a mean and its events per bootstrap sample."""
-    name = gate.label
+def paired_rows(candidate: str, paired: Tally, settings: Settings, day: date) -> list[Row]:
+    """The differences of a day, so that later days can pool them: a mean and its weight per bootstrap sample."""
+    name = _measured_by(settings)
     same = {
         "model_version": candidate,
         "evaluation": PAIRED,
@@ -63,48 +64,56 @@ def paired_rows(candidate: str, paired: Tally, gate: Gate, day: date) -> list[Ro
         "day": day,
     }
     sums = np.concatenate(([paired.sum_M[DIFFERENCE]], paired.sum_SM[:, DIFFERENCE]))
-    events = np.concatenate(([paired.events], paired.events_S))
+    weights = np.concatenate(([paired.weight], paired.weight_S))
+    means = np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
+    counted = same | {"events": int(paired.events)}
     rows = [
-        {**same, "metric": f"{name}_difference", "k": k, "value": float(total / max(count, 1.0)), "events": int(count)}
-        for k, (total, count) in enumerate(zip(sums, events, strict=True))
+        counted | {"metric": f"{name}_{what}", "k": k, "value": float(value)}
+        for what, values in (("difference", means), ("weight", weights))
+        for k, value in enumerate(values)
     ]
-    reference = float(paired.mean_M[REFERENCE])
-    return [*rows, {**same, "metric": f"{name}_reference", "k": 0, "value": reference, "events": int(paired.events)}]
+    return [*rows, counted | {"metric": f"{name}_reference", "k": 0, "value": float(paired.mean_M[REFERENCE])}]
 
 
-def pairs(rows: Sequence[Row], refused: set[tuple[date, str]], gate: Gate, samples: int) -> list[Tally]:
+def _measured_by(settings: Settings) -> str:
+    """What the gate compares; with events of unlike worth also by which: such means do not add up with others."""
+    worth = settings.train.worth
+    return settings.gate.label + (f"/{digest(worth)}" if worth else "")
+
+
+def pairs(rows: Sequence[Row], refused: set[tuple[date, str]], settings: Settings) -> list[Tally]:
     """The paired tallies of the newest `gate.days` - 1 days, newest first; without refused candidates.
 
     `rows` are those with evaluation `paired`, `refused` the (day, candidate) of refusals. Days that
-    were measured otherwise (another metric, another number of samples) cannot be pooled and are left out.
+    were measured otherwise (another metric, worth or number of samples) cannot be pooled and are left out.
     """
-    name = gate.label
+    name, samples = _measured_by(settings), settings.evaluate.bootstrap_samples
     days: dict[date, dict[str, dict[int, Row]]] = {}
     for row in rows:
         if (row["day"], row["model_version"]) not in refused:
             days.setdefault(row["day"], {}).setdefault(row["metric"], {})[row["k"]] = row
     found = []
     for day in sorted(days, reverse=True):
-        difference, reference = days[day].get(f"{name}_difference", {}), days[day].get(f"{name}_reference", {})
-        if len(difference) == samples + 1 and reference:
-            found.append(_tally([difference[k] for k in range(samples + 1)], reference[0]))
-    return found[: gate.days - 1]
+        difference, weight, reference = (days[day].get(f"{name}_{what}", {}) for what in ("difference", "weight", "reference"))
+        if len(difference) == len(weight) == samples + 1 and reference:
+            mean, weighs = (np.array([rows[k]["value"] for k in range(samples + 1)]) for rows in (difference, weight))
+            found.append(_tally(mean, weighs, reference[0]))
+    return found[: settings.gate.days - 1]
 
 
-def _tally(difference: Sequence[Row], reference: Row) -> Tally:
-    events_S = np.array([float(row["events"]) for row in difference[1:]])
+def _tally(difference: np.ndarray, weight: np.ndarray, reference: Row) -> Tally:
+    """Of everybody and of each sample, in that order."""
     # How alike the lists are is a matter of the day alone: that column stays 0.
-    sum_SM = np.zeros((len(events_S), 3))
-    sum_SM[:, DIFFERENCE] = [row["value"] * row["events"] for row in difference[1:]]
-    sum_M = np.zeros(3)
-    sum_M[DIFFERENCE] = difference[0]["value"] * difference[0]["events"]
-    sum_M[REFERENCE] = reference["value"] * reference["events"]
+    sums = np.zeros((len(weight), 3))
+    sums[:, DIFFERENCE] = difference * weight
+    sums[0, REFERENCE] = reference["value"] * weight[0]
     return Tally(
-        events=float(difference[0]["events"]),
-        users=float(difference[0]["users"]),
-        sum_M=sum_M,
-        events_S=events_S,
-        sum_SM=sum_SM,
+        events=float(reference["events"]),
+        users=float(reference["users"]),
+        weight=float(weight[0]),
+        sum_M=sums[0],
+        weight_S=weight[1:],
+        sum_SM=sums[1:],
     )
 
 

@@ -27,8 +27,8 @@ from models.replay import read_log
 _NEWEST = 0.3
 _PARTS = 1 << 20
 _MOMENTS_A_PARTITION = 1000
-_LESSONS = "moments binary, sizes binary, taken binary, features binary"
-_KINDS = {"moments": np.int64, "sizes": np.int64, "taken": np.bool_, "features": np.float32}
+_LESSONS = "moments binary, sizes binary, worth binary, taken binary, features binary"
+_KINDS = {"moments": np.int64, "sizes": np.int64, "worth": np.float64, "taken": np.bool_, "features": np.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,7 @@ def _told(learnt: Examples) -> pa.RecordBatch:
     values = {
         "moments": learnt.moment_G,
         "sizes": learnt.size_G,
+        "worth": learnt.worth_G,
         "taken": learnt.is_taken_C,
         "features": np.ascontiguousarray(learnt.features_CF),
     }
@@ -113,5 +114,6 @@ def _told(learnt: Examples) -> pa.RecordBatch:
 
 
 def _read(row: Mapping[str, bytes]) -> Examples:
-    moment_G, size_G, is_taken_C, features = (np.frombuffer(row[name], kind) for name, kind in _KINDS.items())
-    return Examples(features_CF=features.reshape(-1, len(FEATURES)), is_taken_C=is_taken_C, size_G=size_G, moment_G=moment_G)
+    moment_G, size_G, worth_G, is_taken_C, features = (np.frombuffer(row[name], kind) for name, kind in _KINDS.items())
+    features_CF = features.reshape(-1, len(FEATURES))
+    return Examples(features_CF=features_CF, is_taken_C=is_taken_C, size_G=size_G, moment_G=moment_G, worth_G=worth_G)

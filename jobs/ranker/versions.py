@@ -29,6 +29,7 @@ def settings_of(settings: Settings) -> dict[str, Any]:
     return {
         "ranker": settings.ranker.model_dump(mode="json", include={"max_moments"}),
         "kernels": settings.baselines.kernels.model_dump(mode="json"),
+        "worth": settings.train.worth,
     }
 
 

@@ -16,8 +16,11 @@ from jobs.train.lineage import learning_settings
 # `section.key` -> value.
 Values = dict[str, Any]
 _SECTIONS = ("model", "train")
-# The windows are cut for one, the fold by another; a search goes by the seed; and it starts no training from a parent.
-_FIXED = {"model.window", "train.validation_share", "train.seed", "train.warm_epochs", "train.warm_learning_rate"}
+# The windows are cut for one, the fold by another, what is good is said by a third; a search goes by the seed; and it
+# starts no training from a parent.
+_FIXED = {
+    "model.window", "train.validation_share", "train.seed", "train.warm_epochs", "train.warm_learning_rate", "train.worth",
+}  # fmt: skip
 
 
 def tunable(settings: Settings) -> Values:

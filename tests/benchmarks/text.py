@@ -1,7 +1,7 @@
 """Sentence vectors of texts of 3 to 200 words by `models.encoder`, against sentence-transformers' `encode`, on a CPU.
 
-The same weights, at most 128 tokens, as many threads each; ours in fp32 (`text`) and in bf16 (`text-bf16`). The last figure
-of a line is the greatest cosine distance from the peer's vector of a text.
+The same weights, at most 128 tokens, as many threads each; ours in fp32 (`text`) and, on processors that multiply such
+matrices, in bf16 (`text-bf16`). The last figure of a line is the greatest cosine distance from the peer's vector of a text.
 Example: .venv/bin/python tests/benchmarks/text.py --size 500 --runs 1
 """
 
@@ -15,6 +15,8 @@ from pathlib import Path
 import harness
 import numpy as np
 
+from models import encoder
+
 LIMIT = 1 / 1.5  # times the peer's time
 
 
@@ -26,7 +28,8 @@ def main() -> None:
     given = given.parse_args()
     here = {**os.environ, "PYTHONPATH": f"{harness.ROOT}", "OMP_NUM_THREADS": str(given.threads)}
     with tempfile.TemporaryDirectory(prefix="wherewhen-bench-") as scratch:
-        runs: dict[str, list[harness.Measured]] = {"fp32": [], "bf16": [], "sentence-transformers": []}
+        kinds = sorted({"fp32", encoder.precision()}, reverse=True)
+        runs: dict[str, list[harness.Measured]] = {said: [] for said in (*kinds, "sentence-transformers")}
         for number in range(given.runs):
             for said, done in runs.items():
                 command = [harness.OURS, "tests/benchmarks/text_encode.py", said, str(given.size), f"{scratch}/{said}.npy"]

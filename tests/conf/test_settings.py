@@ -47,6 +47,8 @@ def test_overrides_are_typed_and_win(tmp_path):
         ("train.epochs=many", "train.epochs: .*integer"),
         ("train.epochs=0", "train.epochs: .*greater than or equal to 1"),
         ("train.only_on=sunday", "train: .*never learnt from scratch on monday: set train.from_scratch_on to sunday"),
+        ("train.worth={bought: 2}", "train.worth.bought: no target event; these are check_in, purchase, click"),
+        ("train.worth={click: 0}", "train.worth.click: .*greater than 0"),
         ("score.boost={x: 1.0e+39}", "score.boost.x: .*less than or equal"),
         ("lake", "write key.path=value"),
         ("sources.events.mapping=conf/sources/none.yaml", "no file conf/sources/none.yaml"),

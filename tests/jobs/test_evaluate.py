@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from conf.learning import Gate
+from conf.settings import load_settings
 from conf.tables import TABLES
 from jobs import evaluate, sequences
 from jobs.evaluate import quality, versions
@@ -251,7 +252,8 @@ def test_the_gate_takes_the_better_and_refuses_the_shuffled(candidate, served, d
     assert row["model_version"] == ("first" if decision == "published" else served)
     assert ("refusals" in one.details) == (decision == "refused")
     pair = stored(one, "paired")
-    assert len(pair) == 52 and pair["first", "ndcg@10_difference", 0]["events"] == 4 * USERS
+    assert len(pair) == 103 and pair["first", "ndcg@10_difference", 0]["events"] == 4 * USERS
+    assert pair["first", "ndcg@10_weight", 0]["value"] == 4 * USERS
 
     # What is decided of a labeller on the day, and later, is not of this contest.
     publish(settings, "labels", DAYS[3], kind="labeller", decision="published", candidate="labels")
@@ -374,13 +376,14 @@ def test_lists_over_two_catalogues_are_compared_by_name():
     assert found.tolist() == [pytest.approx(2 / 3), 0.0, 0.0]
 
 
-def tally(difference, users=100, reference=0.5, alike=0.8, seed=1):
-    """Three events a user; differences of the given mean with some noise."""
+def tally(difference, users=100, reference=0.5, alike=0.8, seed=1, weighs=False):
+    """Three events a user; differences of the given mean with some noise; of unlike weight, if it is said."""
     random = np.random.default_rng(seed)
     values = np.column_stack(
         [random.normal(difference, 0.1, 3 * users), np.full(3 * users, reference), np.full(3 * users, alike)]
     )
-    return metrics.tally(values, [f"u{number % users}" for number in range(3 * users)], 200)
+    weights = random.uniform(0.1, 1.0, 3 * users) if weighs else None
+    return metrics.tally(values, [f"u{number % users}" for number in range(3 * users)], 200, weight_N=weights)
 
 
 def one(ndcg, covered=10, empty=0.0):
@@ -446,21 +449,30 @@ def test_the_first_to_serve_beats_popularity():
     assert (nothing.decision, nothing.model_version) == ("baseline", "popularity") and "no target events" in nothing.reason
 
 
-def test_days_are_pooled_as_if_they_had_been_judged_together():
+@pytest.mark.parametrize("overrides", [[], ["train.worth={click: 0.1}"]])
+def test_days_are_pooled_as_if_they_had_been_judged_together(overrides):
     """The same users on both days: their differences go together, as their weights do."""
-    days = [tally(0.1, users=30, seed=1), tally(-0.2, users=30, seed=2)]
-    rows = [row for number, pair in enumerate(days) for row in quality.paired_rows(f"m{number}", pair, Gate(), DAYS[number])]
-    found = quality.pairs(rows, set(), Gate(), 200)
+    settings = load_settings(overrides=overrides)
+    days = [tally(mean, users=30, seed=seed, weighs=bool(overrides)) for mean, seed in ((0.1, 1), (-0.2, 2))]
+    rows = [row for number, pair in enumerate(days) for row in quality.paired_rows(f"m{number}", pair, settings, DAYS[number])]
+
+    def pairs(refused=frozenset(), **gate):
+        return quality.pairs(rows, set(refused), settings.model_copy(update={"gate": Gate(**gate)}))
+
+    found = pairs()
     assert len(found) == 2
     for back, pair in zip(found, reversed(days), strict=True):
-        assert back.events == pair.events and back.sum_SM[:, 0] == pytest.approx(pair.sum_SM[:, 0])
+        assert back.events == pair.events and back.weight == pytest.approx(pair.weight)
+        assert back.sum_SM[:, 0] == pytest.approx(pair.sum_SM[:, 0]) and back.weight_S == pytest.approx(pair.weight_S)
         assert back.mean_M[:2] == pytest.approx(pair.mean_M[:2])
     both = found[0] + found[1]
     assert both.quantile(0.05)[0] == pytest.approx((days[0] + days[1]).quantile(0.05)[0])
-    assert quality.pairs(rows, {(DAYS[1], "m1")}, Gate(), 200)[0].sum_M[0] == pytest.approx(days[0].sum_M[0])
-    assert len(quality.pairs(rows, {(DAYS[1], "m1")}, Gate(), 200)) == 1, "refused candidates are left out"
-    assert len(quality.pairs(rows, set(), Gate(days=2), 200)) == 1
-    assert quality.pairs(rows, set(), Gate(k=5), 200) == [] and quality.pairs(rows, set(), Gate(), 100) == []
+    assert pairs([(DAYS[1], "m1")])[0].sum_M[0] == pytest.approx(days[0].sum_M[0])
+    assert len(pairs([(DAYS[1], "m1")])) == 1, "refused candidates are left out"
+    assert len(pairs(days=2)) == 1
+    assert pairs(k=5) == [] and quality.pairs(rows, set(), load_settings(overrides=["evaluate.bootstrap_samples=100"])) == []
+    other = load_settings(overrides=["train.worth={click: 0.3}"])
+    assert quality.pairs(rows, set(), other) == [], "means by another worth are not pooled"
 
 
 def test_one_line_a_model_the_best_first():

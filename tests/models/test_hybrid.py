@@ -12,7 +12,7 @@ from conf.baselines import Kernels
 from models.candidates import FEATURES, OF_PAIR, candidates
 from models.facts import facts, tallied
 from models.histories import EventColumns, Moments, first_of_owner, histories_from_events, queries_before, stop_before
-from models.hybrid import Hybrid, examples, first_ranker, grow, lessons, text_of
+from models.hybrid import Examples, Hybrid, examples, first_ranker, grow, lessons, text_of
 from models.own_past import KERNELS, own_past
 from models.queries import FIRST, Histories, Queries, Vocabulary
 from models.replay import Options, read_log
@@ -229,6 +229,27 @@ def test_logs_without_times_or_places_and_users_without_a_past(times, places):
     assert hybrid.scores(nobody, picked(now, np.zeros(0, np.int64))).shape == (0, ITEMS)
     empty = Histories(**{name: values[:3, :0] for name, values in vars(past).items() if values is not None})
     assert np.isfinite(hybrid.scores(empty, picked(now, [0, 1, 2]))).all()
+
+
+def test_moments_weigh_what_they_are_worth():
+    """One candidate stands out by its past, another by its hour; which trees prefer is what such moments are worth."""
+    rng = np.random.default_rng(7)
+    features_GKF = rng.normal(size=(2000, 4, len(FEATURES))).astype(np.float32)
+    by_past = rng.random(2000) < 0.5
+    best_G = np.where(by_past, *(features_GKF[..., FEATURES.index(name)].argmax(axis=1) for name in ("first_score", "hour")))
+    learnt, later = np.arange(1000), np.arange(1000, 2000)
+
+    def right(worth_of_past):
+        given = Examples(
+            features_CF=features_GKF[learnt].reshape(4000, -1), is_taken_C=(np.arange(4) == best_G[learnt, None]).ravel(),
+            size_G=np.full(1000, 4), moment_G=learnt, worth_G=np.where(by_past[learnt], worth_of_past, 1.0),
+        )  # fmt: skip
+        found_G = grow([given]).predict(features_GKF[later].reshape(4000, -1), num_threads=1).reshape(-1, 4).argmax(axis=1)
+        is_right = found_G == best_G[later]
+        return is_right[by_past[later]].mean(), is_right[~by_past[later]].mean()
+
+    much, little = right(20.0), right(0.05)
+    assert much[0] > little[0] + 0.2 and little[1] > much[1] + 0.2, (much, little)
 
 
 def test_nothing_to_learn_from_is_said():

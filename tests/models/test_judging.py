@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -117,15 +118,15 @@ TERMS = Terms(
 )
 
 
-def judged(*parts):
+def judged(*parts, terms=TERMS):
     rows = []
     for part in parts:
-        sums = Sums(contenders(), TERMS)
+        sums = Sums(contenders(), terms)
         for user in part:
             sums.add(read_log(table(*user)))
         for batch in sums.rows():
             rows += [tuple(row[name] for name in judging.ROW) for row in batch.to_pylist()]
-    return verdicts(rows, TERMS)
+    return verdicts(rows, terms)
 
 
 def test_sums_over_parts_of_the_users_are_the_sums_over_all():
@@ -157,6 +158,32 @@ def test_the_segments_of_a_dimension_add_up_to_all_and_hold_the_means_of_their_m
             own = ranks[order][np.array(names) == name]
             assert tally.mean_M.tolist() == pytest.approx(metrics.values(own, judging.BY_SEGMENT).mean(axis=0).tolist())
     assert sum(found.segments[f"item={kind}"].events for kind in ("again", "new", "cold")) == found.tally.events
+
+
+def test_moments_count_what_their_events_are_worth_and_actions_are_told_apart():
+    rows = [
+        row | {"event_type": "buy" if number % 3 == 0 else "visit"}
+        for user in week(8).values()
+        for number, row in enumerate(user)
+    ]
+    options = Options(length=10, target_types=("visit", "buy"), worth={"visit": 0.25})
+    found = judged([rows], terms=replace(TERMS, options=options))
+    log = read_log(table(*rows))
+    bought = np.array(log.event_type_Q.to_pylist()) == "buy"
+    worth = np.where(bought, 1.0, 0.25)
+    assert 0 < bought.sum() < len(bought)
+    rank = {one.name: answers(log, one.ranker, options).rank_Q for one in contenders()}
+    for name, one in found.judged.items():
+        ndcg = metrics.ndcg(rank[name], 10)
+        assert one.mean(("ndcg", 10)) == pytest.approx((ndcg * worth).sum() / worth.sum())
+        assert one.tally.events == len(worth) and one.tally.weight == pytest.approx(worth.sum())
+        for action, chosen in (("buy", bought), ("visit", ~bought)):
+            part = one.segments[f"action={action}"]
+            assert part.events == chosen.sum() and part.mean_M[0] == pytest.approx(ndcg[chosen].mean())
+    lead = metrics.ndcg(rank["markov"], 10) - metrics.ndcg(rank["popularity"], 10)
+    assert found.paired.mean_M[judging.DIFFERENCE] == pytest.approx((lead * worth).sum() / worth.sum())
+    plain = judged([rows]).judged["markov"]
+    assert not any(name.startswith("action") for name in plain.segments), "of one action there is nothing to tell apart"
 
 
 def test_categories_of_the_best_item_against_those_of_the_target():

@@ -145,7 +145,7 @@ def test_in_training_some_items_go_without_their_name_everywhere_or_nowhere_and_
     batch = Windows(
         **{f"{name}_NW": np.full((2, 9), value, kind) for name, value, kind in COLUMNS}, shuffle_N=np.zeros(2, np.int64)
     )
-    events, moments, _ = examples(batch, vocabulary(names))
+    events, moments, _, _ = examples(batch, vocabulary(names))
     found = []
     for _ in range(30):
         network(events, moments)

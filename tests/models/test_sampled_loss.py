@@ -27,7 +27,7 @@ def batch():
     made = cut(first_E, fold_E, 17)
     windows = histories_as_windows(events, made.row_NW, made.is_target_NW)
     network = given.network()
-    read = examples(windows, given.VOCABULARY)
+    read = examples(windows, given.VOCABULARY)[:3]
     *parts, target_N = Objective(network, Train()).parts(*read)
     return network, read, scores_of(*parts), target_N
 
@@ -59,6 +59,20 @@ def test_gbce_is_its_formula_over_the_catalogue(batch, calibration):
     beta = share * (calibration * (1 - 1 / share) + 1 / share)
     wanted = -(beta * F.logsigmoid(scores_NV[own])).sum() - F.logsigmoid(-scores_NV[~own]).sum()
     torch.testing.assert_close(found, wanted)
+
+
+def test_a_target_counts_in_either_loss_what_it_is_worth(batch):
+    network, (events, moments, target_BT), _, target_N = batch
+    reading, draw = network(events, moments), everything(network)
+    worth_N = torch.rand(len(target_N))
+    for loss in (
+        lambda wanted_BT, worth: sampled_softmax(network, reading, wanted_BT, draw, worth),
+        lambda wanted_BT, worth: gbce(network, reading, wanted_BT, draw, 0.75, worth),
+    ):
+        places = (target_BT >= 2).nonzero()
+        each = [torch.zeros_like(target_BT).index_put(tuple(at[:, None]), target_BT[tuple(at)][None]) for at in places]
+        wanted = sum(worth * loss(one_BT, None) for one_BT, worth in zip(each, worth_N, strict=True))
+        torch.testing.assert_close(loss(target_BT, worth_N), wanted)
 
 
 def test_what_is_drawn_stands_for_the_rest():

@@ -70,8 +70,12 @@ def windows_of(events, first_E, fold_E, size):
 
 
 def task_in(folder, name="task", model=None, **settings):
-    """A training over the windows of `habits`, the last four days for validation."""
-    events, first_E, day_E = habits()
+    return task_of(folder, habits(), name, model, **settings)
+
+
+def task_of(folder, log, name="task", model=None, **settings):
+    """A training over the windows of a log such as `habits`, the last four days for validation."""
+    events, first_E, day_E = log
     windows, fold_N = windows_of(events, first_E, np.where(day_E < 16, TRAIN, VALIDATION).astype(np.int8), 17)
     path = folder / "windows.parquet"
     columns = {
@@ -165,7 +169,7 @@ def network(**settings):
 def read(made, windows):
     """Scores of the catalogue at each target, and its place in it, as training reads a batch."""
     with torch.no_grad():
-        *parts, target_N = Objective(made, Train()).parts(*examples(windows, VOCABULARY))
+        *parts, target_N = Objective(made, Train()).parts(*examples(windows, VOCABULARY)[:3])
         return scores_of(*parts).numpy(), target_N.numpy()
 
 
@@ -226,7 +230,7 @@ def test_what_was_taken_before_is_no_candidate(loss):
     """The loss with the taken pushed out is that over the catalogue without them, moment by moment."""
     events, first_E = random_events(count=80, users=3)
     made_cut = cut(first_E, np.where(events.item_E >= 2, TRAIN, CONTEXT).astype(np.int8), 17)
-    past, moments, target_BT = batch = examples(
+    past, moments, target_BT, _ = batch = examples(
         histories_as_windows(events, made_cut.row_NW, made_cut.is_target_NW), VOCABULARY
     )
     made = network(repeats=False)
@@ -249,6 +253,50 @@ def test_what_was_taken_before_is_no_candidate(loss):
     else:
         tolerance = 1e-5 if loss == "full" else 0.02
         torch.testing.assert_close(found, torch.stack(wanted).sum(), rtol=tolerance, atol=1e-3)
+
+
+def test_a_target_counts_in_the_loss_what_its_type_is_worth():
+    events, first_E = random_events(count=80, users=3)
+    fold_E = np.where(events.item_E >= 2, TRAIN, CONTEXT).astype(np.int8)
+    made_cut = cut(first_E, fold_E, 17)
+    past, moments, target_BT, type_BT = batch = examples(
+        histories_as_windows(events, made_cut.row_NW, made_cut.is_target_NW), VOCABULARY
+    )
+    assert set(type_BT[target_BT >= 2].tolist()) == {2, 3}
+    made = network()
+    objective = Objective(made, Train(), worth={3: 0.25})
+    found = objective(*batch)
+    *parts, target_N = objective.parts(past, moments, target_BT)
+    loss_N = F.cross_entropy(scores_of(*parts), target_N, reduction="none")
+    wanted = (loss_N * torch.where(type_BT[target_BT >= 2] == 3, 0.25, 1.0)).sum()
+    torch.testing.assert_close(found, wanted)
+    weights = list(made.parameters())
+    for ours, reference in zip(torch.autograd.grad(found, weights), torch.autograd.grad(wanted, weights), strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-3)
+
+
+def test_what_is_worth_more_ranks_first(tmp_path):
+    """Half of all moments lead to a view of one item, half to a check-in at the other: their worth says which leads."""
+    events, first_E, day_E = habits()
+    is_view = np.random.default_rng(5).random(len(events)) < 0.5
+    both = replace(
+        events,
+        item_E=np.where(is_view, 2, 3).astype(np.int32),
+        event_type_E=np.where(is_view, 3, 2).astype(np.int32),
+    )
+    ahead = {}
+    for name, worth in (("viewed", {"check_in": 0.2}), ("visited", {"view": 0.2})):
+        (tmp_path / name).mkdir()
+        task = task_of(tmp_path / name, (both, first_E, day_E), epochs=3, worth=worth)
+        train_all([task], Processes.alone())
+        model = InterestModel.load(task.folder)
+        first = np.unique(first_E)
+        stop = np.append(first[1:], len(events))
+        asked = queries_before(both, Moments(first_B=first, stop_B=stop, timestamp_B=both.timestamp_E[stop - 1] + 3600))
+        scores_BV = model.scores(histories_from_events(both, first, stop, 16), asked)
+        ahead[name] = (scores_BV[:, 0] - scores_BV[:, 1]).mean()
+    # Odds of 5 to 1 either way, but for weights that are kept as soon as they rank well, and what users did by chance.
+    assert ahead["viewed"] > 0.3 and ahead["visited"] < -0.3 and ahead["viewed"] - ahead["visited"] > np.log(5), ahead
 
 
 def test_padding_in_front_costs_nothing_and_says_nothing():
@@ -307,7 +355,7 @@ def test_what_comes_later_is_not_read():
 
 
 def test_query_dropout_hides_time_place_or_both():
-    _, moments, _ = examples(windows_of(*habits()[:2], np.full(1600, TRAIN, np.int8), 17)[0], VOCABULARY)
+    _, moments, _, _ = examples(windows_of(*habits()[:2], np.full(1600, TRAIN, np.int8), 17)[0], VOCABULARY)
     torch.manual_seed(0)
     hidden = hide(moments, 0.4)
     known = moments.hour_of_week_BT >= 0
@@ -596,7 +644,7 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
 
 def test_windows_without_a_target_make_a_batch():
     empty = Windows.none(17).padded(3)
-    events, moments, target_BT = examples(empty, VOCABULARY)
-    loss = Objective(network(), Train())(events, moments, target_BT)
+    events, moments, target_BT, type_BT = examples(empty, VOCABULARY)
+    loss = Objective(network(), Train())(events, moments, target_BT, type_BT)
     loss.backward()
     assert loss.item() == 0.0
