@@ -90,7 +90,7 @@ class Sequences(Section):
 
 class Text(Section):
     encoder: str | None = None
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Literal["fp32", "bf16", "int8"] | None = None
     max_tokens: int = Field(128, ge=8, le=512)
     batch_size: int = Field(64, ge=1)
 

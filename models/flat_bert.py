@@ -5,10 +5,12 @@ time, so that it needs no mask. Weights of query, key and value are one matrix; 
 buffers that all layers share, since new pages cost as much as a tenth of the products.
 
 In bf16 the products' factors are rounded, their sums are not, nor is what passes from layer to layer: a vector comes within
-1e-4 of cosine distance of that of fp32. There a batch has as many rows whatever it holds, since kernels are chosen by the
-number of rows and round differently: so a text's vector does not depend on the texts beside it.
+1e-4 of cosine distance of that of fp32. In int8 the factors are whole numbers of steps, which are each token's and each
+output's own: sums are exact, and vectors come within a hundredth. In both a batch has as many rows whatever it holds, since
+kernels are chosen by the number of rows and round differently: so a text's vector does not depend on the texts beside it.
 
-Shape suffixes: T tokens of a batch, D dimensions, E dimensions between, B texts of one length, L their length, H heads.
+Shape suffixes: T tokens of a batch, D dimensions, E dimensions between, K and N inputs and outputs of a product, B texts of
+one length, L their length, H heads.
 """
 
 from __future__ import annotations
@@ -23,17 +25,51 @@ from torch import Tensor
 from torch.nn import functional
 
 Pooling = Literal["mean", "cls"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
 _KINDS = ("bert", "roberta", "xlm-roberta")
+
+
+class _Product:
+    """x @ matrix + bias."""
+
+    def __init__(self, matrix_NK: Tensor, bias_N: Tensor, kind: torch.dtype) -> None:
+        self._matrix_KN, self._bias_N, self._kind = matrix_NK.to(kind).T, bias_N.to(kind), kind
+
+    def __call__(self, x_TK: Tensor, out_TN: Tensor) -> None:
+        torch.addmm(self._bias_N, x_TK.to(self._kind), self._matrix_KN, out=out_TN)
+
+
+class _WholeProduct:
+    """The same with the factors as whole numbers: of eight bits, and of seven for the weights, since processors without a unit
+    for it add pairs of products in sixteen bits.
+    """
+
+    _STEPS, _STEPS_OF_WEIGHTS, _LEAST = 255, 63, 1e-12
+
+    def __init__(self, matrix_NK: Tensor, bias_N: Tensor) -> None:
+        self._step_N = matrix_NK.abs().amax(1).clamp(min=self._LEAST) / self._STEPS_OF_WEIGHTS
+        whole_NK = torch.round(matrix_NK / self._step_N.unsqueeze(1)).to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(whole_NK, None)
+        self._bias_N, self._zero_N = bias_N, torch.zeros(len(bias_N), dtype=torch.int64)
+        # Of x what is below its row's least, for all columns alike.
+        self._all_N = whole_NK.sum(1) * self._step_N
+
+    def __call__(self, x_TK: Tensor, out_TN: Tensor) -> None:
+        least_T1, most_T1 = x_TK.amin(1, keepdim=True), x_TK.amax(1, keepdim=True)
+        step_T1 = ((most_T1 - least_T1) / self._STEPS).clamp_(min=self._LEAST)
+        whole_TK = (x_TK - least_T1).div_(step_T1).round_().to(torch.uint8)
+        weights = self._packed, self._step_N, self._zero_N, None
+        sums_TN = torch.ops.onednn.qlinear_pointwise(whole_TK, 1.0, 0, *weights, 1.0, 0, torch.float32, "none", [], "")
+        torch.addcmul(self._bias_N, least_T1, self._all_N, out=out_TN).addcmul_(sums_TN, step_T1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layer:
-    qkv: tuple[Tensor, Tensor]
-    joined: tuple[Tensor, Tensor]
+    qkv: _Product | _WholeProduct
+    joined: _Product | _WholeProduct
     joined_norm: tuple[Tensor, Tensor]
-    wide: tuple[Tensor, Tensor]
-    narrow: tuple[Tensor, Tensor]
+    wide: _Product | _WholeProduct
+    narrow: _Product | _WholeProduct
     narrow_norm: tuple[Tensor, Tensor]
 
 
@@ -66,8 +102,9 @@ class FlatBert:
 
     def __init__(self, model: Any, *, pooling: Pooling, precision: Precision) -> None:
         config = model.config
-        self._pooling = pooling
+        self._pooling, self._precision = pooling, precision
         self._kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._inner = config.intermediate_size
         self._heads, self._eps = config.num_attention_heads, config.layer_norm_eps
         # RoBERTa counts positions from after the padding's own.
         self._first_position = 0 if config.model_type == "bert" else config.pad_token_id + 1
@@ -83,9 +120,11 @@ class FlatBert:
         def pair(name: str) -> tuple[Tensor, Tensor]:
             return weights[f"{prefix}{name}.weight"], weights[f"{prefix}{name}.bias"]
 
-        def linear(*names: str) -> tuple[Tensor, Tensor]:
+        def linear(*names: str) -> _Product | _WholeProduct:
             matrices, biases = zip(*map(pair, names), strict=True)
-            return torch.cat(matrices).to(self._kind).T, torch.cat(biases).to(self._kind)
+            if self._precision == "int8":
+                return _WholeProduct(torch.cat(matrices), torch.cat(biases))
+            return _Product(torch.cat(matrices), torch.cat(biases), self._kind)
 
         return _Layer(
             qkv=linear(*(f"attention.self.{name}" for name in ("query", "key", "value"))),
@@ -100,20 +139,19 @@ class FlatBert:
         """The pooled last layer of each text, (B, D); `tokens` in order of length, at most `batch_tokens` in all."""
         groups = list(_groups([len(ids) for ids in tokens]))
         hidden_TD = self._embedded(tokens)
-        inner = self._layers[0].wide[1].shape[0] if self._layers else 0
         rows, dimensions = hidden_TD.shape
         qkv_T3D, joined_TD, wide_TE, narrow_TD = (
-            torch.zeros(rows, width, dtype=self._kind) for width in (3 * dimensions, dimensions, inner, dimensions)
+            torch.zeros(rows, width, dtype=self._kind) for width in (3 * dimensions, dimensions, self._inner, dimensions)
         )
         for layer in self._layers:
-            torch.addmm(layer.qkv[1], hidden_TD.to(self._kind), layer.qkv[0], out=qkv_T3D)
+            layer.qkv(hidden_TD, qkv_T3D)
             for group in groups:
                 self._attend(qkv_T3D[group.rows], joined_TD[group.rows], group)
-            torch.addmm(layer.joined[1], joined_TD, layer.joined[0], out=narrow_TD)
+            layer.joined(joined_TD, narrow_TD)
             hidden_TD = self._normed(hidden_TD.add_(narrow_TD), layer.joined_norm)
-            torch.addmm(layer.wide[1], hidden_TD.to(self._kind), layer.wide[0], out=wide_TE)
+            layer.wide(hidden_TD, wide_TE)
             torch.ops.aten.gelu_(wide_TE)
-            torch.addmm(layer.narrow[1], wide_TE, layer.narrow[0], out=narrow_TD)
+            layer.narrow(wide_TE, narrow_TD)
             hidden_TD = self._normed(hidden_TD.add_(narrow_TD), layer.narrow_norm)
         return torch.cat([self._pooled(hidden_TD[group.rows], group) for group in groups])
 
@@ -122,7 +160,7 @@ class FlatBert:
         first = self._first_position
         places_T = torch.tensor([place for ids in tokens for place in range(first, first + len(ids))])
         hidden_TD = self._words_VD[ids_T].add_(self._places_PD[places_T])
-        if self._kind == torch.bfloat16:
+        if self._precision != "fp32":
             hidden_TD = functional.pad(hidden_TD, (0, 0, 0, max(0, self.batch_tokens - len(hidden_TD))))
         return self._normed(hidden_TD, self._norm)
 

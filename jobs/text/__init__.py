@@ -22,7 +22,7 @@ def run(context: Context) -> None:
     asked = context.settings.text
     settings = asked.model_copy(update={"precision": asked.precision or encoder.precision()})
     # Found before any work, so that a wrong folder does not fail in the middle of a night.
-    rounded = "/bf16" if settings.precision == "bf16" else ""
+    rounded = "" if settings.precision == "fp32" else f"/{settings.precision}"
     version = f"{encoder.find(settings.encoder).version}/{settings.max_tokens}{rounded}"
     items = describe_items(context.changed("items"))
     context.write("item_texts", item_texts(items))

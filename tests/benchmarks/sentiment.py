@@ -15,6 +15,7 @@ import argparse
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import harness
 import numpy as np
@@ -25,6 +26,7 @@ from jobs.text.reading import WORDLESS, feeling
 from jobs.text.sentiment import texts_of
 from jobs.text.words import folded, language
 from models import encoder, vader
+from models.flat_bert import Precision
 from models.sentiment import Measures, Texts, best_cut, folds_of, learn, measures
 
 LOG = harness.ROOT.parent / "shared/data/amazon_reviews/reviews.parquet"
@@ -45,10 +47,10 @@ def _single_spaced(texts: pd.Series) -> pd.Series:
     return texts.str.replace(r"[\s\x00-\x1f\x7f-\x9f]+", " ", regex=True).str.strip().str[:KEPT_CHARACTERS]
 
 
-def read(texts: Sequence[str]) -> Texts:
+def read(texts: Sequence[str], precision: Precision) -> Texts:
     import pyarrow as pa
 
-    vectors_ND = encoder.load(threads=1, precision=encoder.precision()).encode(texts)
+    vectors_ND = encoder.load(threads=1, precision=precision).encode(texts)
     spoken = [language(folded(text)) or WORDLESS for text in texts]
     known = pa.array(np.nan_to_num(vectors_ND).tolist(), pa.list_(pa.float32()))
     return texts_of(texts, spoken, known)
@@ -108,16 +110,17 @@ def right(value_N: np.ndarray, is_good_N: np.ndarray, edges: Sequence[float]) ->
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given.parse_args()
+    given.add_argument("--precision", choices=get_args(Precision), default=encoder.precision(), help="of text vectors")
+    given = given.parse_args()
     if not LOG.is_file():
         raise SystemExit(f"needs {LOG}, which is not there")
     rows = reviews(LOG)
     is_good_N, user_N = rows.is_good.to_numpy(), rows.user.to_numpy()
-    size = {"size": len(rows), "users": int(user_N.max()) + 1, "bad": int((~is_good_N).sum())}
+    size = {"precision": given.precision, "size": len(rows), "users": int(user_N.max()) + 1, "bad": int((~is_good_N).sum())}
     edges = (0.0, 0.2, 0.4, 0.6, 0.8, 1.001)
     for name, column in (("sentiment", "text"), ("sentiment-titled", "titled")):
         harness.progress(f"reading {len(rows)} texts")
-        texts = read(rows[column].tolist())
+        texts = read(rows[column].tolist(), given.precision)
         called, value_N, strengths = calls(texts, is_good_N, user_N)
         line = {"name": name, **size, "peer": "vader", **judged(called, is_good_N, user_N), "strengths": sorted(strengths)}
         harness.say(line | {"confidence": [{**one, "said": (1 + one["from"]) / 2} for one in right(value_N, is_good_N, edges)]})

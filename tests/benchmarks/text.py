@@ -1,7 +1,8 @@
 """Sentence vectors of texts of 3 to 200 words by `models.encoder`, against sentence-transformers' `encode`, on a CPU.
 
-The same weights, at most 128 tokens, as many threads each; ours in fp32 (`text`) and, on processors that multiply such
-matrices, in bf16 (`text-bf16`). The last figure of a line is the greatest cosine distance from the peer's vector of a text.
+The same weights, at most 128 tokens, as many threads each; ours in fp32 (`text`), in int8 (`text-int8`) and, on processors
+that multiply such matrices, in bf16 (`text-bf16`). The last figure of a line is the greatest cosine distance from the peer's
+vector of a text.
 Example: .venv/bin/python tests/benchmarks/text.py --size 500 --runs 1
 """
 
@@ -28,7 +29,7 @@ def main() -> None:
     given = given.parse_args()
     here = {**os.environ, "PYTHONPATH": f"{harness.ROOT}", "OMP_NUM_THREADS": str(given.threads)}
     with tempfile.TemporaryDirectory(prefix="wherewhen-bench-") as scratch:
-        kinds = sorted({"fp32", encoder.precision()}, reverse=True)
+        kinds = ["fp32", *({encoder.precision()} - {"fp32"}), "int8"]
         runs: dict[str, list[harness.Measured]] = {said: [] for said in (*kinds, "sentence-transformers")}
         for number in range(given.runs):
             for said, done in runs.items():

@@ -7,10 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 
 from models import encoder
+from models.flat_bert import Precision
 
 MAX_TOKENS, SHORTEST, LONGEST = 128, 3, 200
 WORDS = """the a of and in to it was is for with not this our very coffee harbour bicycle museum garden repaired delicious
@@ -26,7 +28,7 @@ def texts(size: int) -> list[str]:
 
 def encoding(said: str) -> Callable[[list[str]], np.ndarray]:
     threads = int(os.environ["OMP_NUM_THREADS"])
-    if said in ("fp32", "bf16"):
+    if said in get_args(Precision):
         return encoder.load(precision=said, max_tokens=MAX_TOKENS, threads=threads).encode
     import torch
     from sentence_transformers import SentenceTransformer

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from models import encoder
+from models import encoder, flat_bert
 
 TEXTS = [
     "a quiet coffee shop by the river",
@@ -54,8 +55,9 @@ def test_the_batch_does_not_matter(packaged):
     assert np.allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
 
 
-def test_in_bf16_a_text_has_one_vector_whatever_is_beside_it_and_nearly_that_of_fp32(packaged):
-    rough = encoder.load(precision="bf16", threads=1)
+@pytest.mark.parametrize(("precision", "apart"), [("bf16", 1e-4), ("int8", 0.01)])
+def test_rounded_a_text_has_one_vector_whatever_is_beside_it_and_nearly_that_of_fp32(packaged, precision, apart):
+    rough = encoder.load(precision=precision, threads=1)
     alone = np.concatenate([rough.encode([text]) for text in TEXTS])
     others = ["another one of some words " * number for number in range(1, 30, 4)]
     together = rough.encode((TEXTS + others) * 3)
@@ -63,7 +65,23 @@ def test_in_bf16_a_text_has_one_vector_whatever_is_beside_it_and_nearly_that_of_
         start = copy * (len(TEXTS) + len(others))
         assert (together[start : start + len(TEXTS)] == alone).all()
     exact = packaged.encode(TEXTS)
-    assert 0 < np.abs(alone - exact).max() < 5e-3 and (1 - (alone * exact).sum(axis=1)).max() < 1e-4
+    assert 0 < (1 - (alone * exact).sum(axis=1)).max() < apart
+
+
+def test_whole_numbers_are_added_up_without_loss():
+    """What stands in a product is rounded to so many steps, and that is all: the largest factors together stay exact."""
+    generator = torch.Generator().manual_seed(0)
+    x_TK, matrix_NK = (torch.randn(shape, generator=generator) for shape in ((1024, 384), (96, 384)))
+    x_TK[0], matrix_NK[0] = 3.0, 2.0  # all but one at the end of their range, where sixteen bits would be too few
+    x_TK[0, 0] = -3.0
+    x_TK[1], bias_N = 0.0, torch.randn(96, generator=generator)
+    found_TN = torch.empty(1024, 96)
+    flat_bert._WholeProduct(matrix_NK, bias_N)(x_TK, found_TN)
+    least_T1, steps_N1 = x_TK.amin(1, keepdim=True), matrix_NK.abs().amax(1, keepdim=True) / 63
+    steps_T1 = ((x_TK.amax(1, keepdim=True) - least_T1) / 255).clamp(min=1e-12)
+    rounded_TK = ((x_TK - least_T1) / steps_T1).round() * steps_T1 + least_T1
+    wanted_TN = rounded_TK.double() @ ((matrix_NK / steps_N1).round() * steps_N1).double().T + bias_N
+    torch.testing.assert_close(found_TN.double(), wanted_TN, rtol=1e-4, atol=1e-3)
 
 
 def test_texts_without_known_words_have_no_vector(packaged):
