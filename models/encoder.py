@@ -153,7 +153,7 @@ class Encoder:
         That is none, or less than four in five; what has no letters, such as an emoji, is not a word.
 
         Texts of like length are encoded together, so that little or nothing is padded. Which texts share a
-        batch moves a vector by rounding only, by less than 1e-5 in any dimension (in bf16 not at all).
+        batch moves a vector by rounding only, by less than 1e-5 in any dimension (in bf16 and int8 not at all).
         """
         vectors_ND = np.full((len(texts), self.dimensions), np.nan, dtype=np.float32)
         if not texts:
@@ -227,6 +227,8 @@ def load(
         ValueError: the folder holds no whole encoder; one line, with the remedy.
     """
     files = find(folder)
+    if precision == "int8" and not _multiplies_whole_numbers():
+        raise ValueError("text.precision: int8 needs torch with oneDNN, as it comes for x86 processors: set it to fp32")
     # Tokenizers would start a thread pool of their own in every worker, and warn when one is forked.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
@@ -252,6 +254,12 @@ def load(
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     more: dict[str, Any] = {"max_tokens": max_tokens, "batch_size": batch_size}
     return Encoder(tokenizer, model, pooling=files.pooling, precision=precision, **more)
+
+
+def _multiplies_whole_numbers() -> bool:
+    import torch
+
+    return bool(torch.backends.mkldnn.is_available())
 
 
 def _first_line(error: Exception) -> str:

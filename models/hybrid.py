@@ -267,7 +267,8 @@ def grow(parts: Iterable[Examples], seed: int = 1) -> lightgbm.Booster:
     data = lightgbm.Dataset(
         np.concatenate([part.features_CF for part in given])[row_C],
         np.concatenate([part.is_taken_C for part in given])[row_C].astype(np.int32),
-        weight=None if (worth_G == 1).all() else np.repeat(worth_G, size_G),
+        # In the mean 1: how far leaves are shrunk is to depend on the moments, not on the unit of their worth.
+        weight=None if (worth_G == worth_G[0]).all() else np.repeat(worth_G / worth_G.mean(), size_G),
         group=size_G,
         feature_name=list(FEATURES),
     )

@@ -166,10 +166,13 @@ class Sums:
                 (answer.candidates_Q == 0).astype(np.float64),
                 lists.measures(answer.best_QK, answer.recent_QN, category_V, share_V),
             ]
-            self._count(contender.name, ALL, np.column_stack(values), users, worth_Q)
+            # What a list is like is no matter of what came of it.
+            weights = np.ones((len(users), len(self.terms.measures)))
+            weights[:, : values[0].shape[1]] = worth_Q[:, None]
+            self._count(contender.name, ALL, np.column_stack(values), users, weights)
             some = metrics.values(answer.rank_Q, BY_SEGMENT)
             for name, rows in kinds.items():
-                self._count(contender.name, name, some[rows], users[rows], worth_Q[rows])
+                self._count(contender.name, name, some[rows], users[rows], worth_Q[rows, None])
             covered = self.covered.setdefault(contender.name, np.zeros(len(category_V), dtype=bool))
             covered[answer.best_QK[answer.best_QK >= 0]] = True
             before = self.classes.setdefault(contender.name, np.zeros((3, FIRST + len(ranker.vocabulary.categories))))
@@ -180,7 +183,7 @@ class Sums:
             best = metrics.ndcg(found[self.terms.ahead].rank_Q, LISTED)
             for name, answer in found.items():
                 lead = best - metrics.ndcg(answer.rank_Q, LISTED)
-                self._count(name, BEHIND, lead[:, None], users, worth_Q)
+                self._count(name, BEHIND, lead[:, None], users, worth_Q[:, None])
 
     def _segments(self, log: Log) -> dict[str, np.ndarray]:
         """The moments of each segment, by `DIMENSION=NAME`; the same for all contenders."""
@@ -216,10 +219,11 @@ class Sums:
             self.translation = translation(by_name[theirs], by_name[ours])
         value, other = (metrics.METRICS[metric](found[name].rank_Q, k) for name in (ours, theirs))
         like = likeness(found[ours].best_QK, found[theirs].best_QK, self.translation)
-        self._count(PAIR, ALL, np.column_stack([value - other, other, like]), users, worth_Q)
+        weights = np.column_stack([worth_Q, worth_Q, np.ones(len(users))])
+        self._count(PAIR, ALL, np.column_stack([value - other, other, like]), users, weights)
 
-    def _count(self, name: str, segment: str, values_QM: np.ndarray, users: np.ndarray, worth_Q: np.ndarray) -> None:
-        more, key = metrics.tally(values_QM, users, self.terms.samples, weight_N=worth_Q), (name, segment)
+    def _count(self, name: str, segment: str, values_QM: np.ndarray, users: np.ndarray, weight_QM: np.ndarray) -> None:
+        more, key = metrics.tally(values_QM, users, self.terms.samples, weight_NM=weight_QM), (name, segment)
         self.tallies[key] = self.tallies[key] + more if key in self.tallies else more
 
     def rows(self) -> Iterator[pa.RecordBatch]:

@@ -98,81 +98,76 @@ def poisson_weights(user_U: Sequence[str], samples: int, seed: int = 0) -> np.nd
 class Tally:
     """Sums over judged events, plain and per bootstrap sample. Tallies of disjoint users add up; so do those of days.
 
-    `weight` is that of all events, their number where each weighs 1; the sums are of value times weight.
+    The sums are of value times weight, of which each measure has its own: the number of events where each weighs 1.
     """
 
     events: float
     users: float
-    weight: float
     sum_M: np.ndarray  # float64
-    weight_S: np.ndarray  # float64
+    weight_M: np.ndarray  # float64
     sum_SM: np.ndarray  # float64
+    weight_SM: np.ndarray  # float64
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             events=self.events + other.events,
             users=self.users + other.users,
-            weight=self.weight + other.weight,
             sum_M=self.sum_M + other.sum_M,
-            weight_S=self.weight_S + other.weight_S,
+            weight_M=self.weight_M + other.weight_M,
             sum_SM=self.sum_SM + other.sum_SM,
+            weight_SM=self.weight_SM + other.weight_SM,
         )
 
     @property
     def mean_M(self) -> np.ndarray:  # noqa: N802
         """Mean over events, each by its weight; NaN without events."""
-        return self.sum_M / self.weight if self.weight else np.full(len(self.sum_M), np.nan)
+        return self.sum_M / self.weight_M if self.events else np.full(len(self.sum_M), np.nan)
 
     def quantile(self, share: float) -> np.ndarray:
         """Quantile of the means over the samples, (M,); NaN with fewer than two users, which say nothing of spread."""
-        drawn = self.weight_S > 0
+        drawn = (self.weight_SM > 0).all(axis=1)
         if self.users < 2 or not drawn.any():
             return np.full(len(self.sum_M), np.nan)
-        return np.quantile(self.sum_SM[drawn] / self.weight_S[drawn, None], share, axis=0)
+        return np.quantile(self.sum_SM[drawn] / self.weight_SM[drawn], share, axis=0)
 
     def flat(self) -> list[float]:
         """All numbers in a row, for a column of a table; `Tally.unflat` reads them back."""
-        parts = ([self.events, self.users, self.weight], self.sum_M, self.weight_S, self.sum_SM.ravel())
+        parts = ([self.events, self.users], self.sum_M, self.weight_M, self.sum_SM.ravel(), self.weight_SM.ravel())
         return [float(number) for part in parts for number in part]
 
     @staticmethod
     def unflat(numbers: Sequence[float], measured: int) -> Tally:
         array = np.asarray(numbers, dtype=np.float64)
-        samples = (len(array) - 3 - measured) // (measured + 1)
-        sum_M, weight_S, sums = np.split(array[3:], [measured, measured + samples])
+        sum_M, weight_M, drawn = np.split(array[2:], [measured, 2 * measured])
+        sum_SM, weight_SM = drawn.reshape(2, -1, measured)
         return Tally(
-            events=float(array[0]),
-            users=float(array[1]),
-            weight=float(array[2]),
-            sum_M=sum_M,
-            weight_S=weight_S,
-            sum_SM=sums.reshape(samples, measured),
+            events=float(array[0]), users=float(array[1]), sum_M=sum_M, weight_M=weight_M, sum_SM=sum_SM, weight_SM=weight_SM
         )
 
 
 Users = Sequence[str] | np.ndarray
 
 
-def tally(values_NM: np.ndarray, user_N: Users, samples: int, seed: int = 0, *, weight_N: np.ndarray | None = None) -> Tally:
+def tally(values_NM: np.ndarray, user_N: Users, samples: int, seed: int = 0, *, weight_NM: np.ndarray | None = None) -> Tally:
     """Sums of per-event values whose events belong to `user_N`; a user's events must be in one tally only.
 
-    `weight_N`: what each event weighs, above 0; None: 1.
+    `weight_NM`: what each event weighs in each measure, above 0, (N, M) or (N, 1); None: 1.
     """
     names, code_N = (
         np.unique(np.asarray(user_N, dtype=object), return_inverse=True) if len(user_N) else (np.zeros(0, object), [])
     )
-    weight_N = np.ones(len(values_NM)) if weight_N is None else weight_N
-    sum_UM = np.zeros((len(names), values_NM.shape[1]))
-    np.add.at(sum_UM, code_N, values_NM * weight_N[:, None])
-    weight_U = np.bincount(code_N, weight_N, minlength=len(names))
-    weight_SU = poisson_weights(list(names), samples, seed).astype(np.float64)
+    weight_NM = np.broadcast_to(1.0 if weight_NM is None else weight_NM, values_NM.shape)
+    sum_UM, weight_UM = np.zeros((2, len(names), values_NM.shape[1]))
+    np.add.at(sum_UM, code_N, values_NM * weight_NM)
+    np.add.at(weight_UM, code_N, weight_NM)
+    drawn_SU = poisson_weights(list(names), samples, seed).astype(np.float64)
     return Tally(
         events=float(len(values_NM)),
         users=float(len(names)),
-        weight=float(weight_N.sum()),
         sum_M=sum_UM.sum(axis=0),
-        weight_S=weight_SU @ weight_U,
-        sum_SM=weight_SU @ sum_UM,
+        weight_M=weight_UM.sum(axis=0),
+        sum_SM=drawn_SU @ sum_UM,
+        weight_SM=drawn_SU @ weight_UM,
     )
 
 

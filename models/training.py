@@ -110,6 +110,8 @@ class Progress:
     batch: int = 0
     loss_sum: float = 0.0
     count_sum: float = 0.0
+    targets: float = 0.0  # of all passes so far, and what they were worth
+    worth: float = 0.0
     losses: list[float] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     worse: int = 0
@@ -181,6 +183,11 @@ def train(task: Task, processes: Processes) -> Result:
         validation_loss=progress.best.get("loss"),
         losses=progress.losses,
     )
+
+
+def _mean(total: float, weight: float) -> float:
+    """Of sums; 0 of nothing."""
+    return total / weight if weight else 0.0
 
 
 def _in_words(metrics: dict[str, float]) -> str:
@@ -261,14 +268,14 @@ class _Run:
             loss, count, late = self._learn(windows)
             progress.batch += 1
             progress.loss_sum, progress.count_sum = progress.loss_sum + loss, progress.count_sum + count
-            self._tell_progress(progress.loss_sum / max(progress.count_sum, 1.0))
+            self._tell_progress(_mean(progress.loss_sum, progress.count_sum))
             if time.monotonic() - self.saved > self.task.train.checkpoint_seconds:
                 self.keep()
             if late:
                 self.out_of_time = True
                 break
         if progress.number == 0:
-            progress.losses.append(progress.loss_sum / max(progress.count_sum, 1.0))
+            progress.losses.append(_mean(progress.loss_sum, progress.count_sum))
         progress.epoch, progress.batch, progress.loss_sum, progress.count_sum = progress.epoch + 1, 0, 0.0, 0.0
 
     def close_epoch(self) -> None:
@@ -342,19 +349,23 @@ class _Run:
         torch.manual_seed(int(drawn.generate_state(1, np.uint64)[0]))
         types_N = windows.event_type_NW[(windows.is_target_NW == 1) & (windows.item_NW >= FIRST)]
         spent = self.seconds / self.task.train.max_seconds if self.processes.rank == 0 else 0.0
-        count, spent = self.processes.summed(self._worth(types_N), spent)
+        count, worth, spent = self.processes.summed(float(len(types_N)), self._worth(types_N), spent)
+        now.targets, now.worth = now.targets + count, now.worth + worth
+        # By what targets were worth in the mean so far: a step without the dear ones is not to weigh as much as one with them.
+        per_target = _mean(now.worth, now.targets)
+        share = self.processes.count / (count * per_target) if count else 0.0
         pieces, total = self._pieces(windows), 0.0
         for place, piece in enumerate(pieces, start=1):
             shared = self.objective if place < len(pieces) else None
             with shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext():
                 loss = self._loss(piece)
                 # Averaged over processes by DDP, hence times their number: the mean over the targets of all.
-                (loss * (self.processes.count / max(count, 1.0))).backward()
+                (loss * share).backward()
             total += loss.item()
         self.descent.step(self._share_of_peak(spent))
         self.step += 1
         (total,) = self.processes.summed(total)
-        return total, count, spent > 1.0
+        return total, worth, spent > 1.0
 
     def _share_of_peak(self, spent: float) -> float:
         """The learning rate follows the steps, and nothing else, unless the time (of which the share `spent` is over) runs
@@ -399,7 +410,7 @@ class _Run:
             sums += np.array([float((value_N * worth_N.double()).sum()) for value_N in measured])
         totals = self.processes.summed(*sums.tolist())
         names = ("loss", "ndcg@10", "hit@1", "hit@10")
-        return {name: total / max(totals[4], 1.0) for name, total in zip(names, totals[:4], strict=True)}
+        return {name: _mean(total, totals[4]) for name, total in zip(names, totals[:4], strict=True)}
 
     def _example(self, windows: Windows) -> tuple[Events, Moments, Tensor, Tensor]:
         events, moments, target_BT, type_BT = examples(windows, self.vocabulary)

@@ -90,11 +90,17 @@ LEARNING = (
             "hit, precision, recall, f1, ndcg, mrr, coverage (share of the catalogue on any list), empty_lists, "
             "novelty (bits), diversity, calibration (nats), category_accuracy, category_macro_f1, "
             "ndcg_behind (how far behind the version that was judged, event by event); "
-            "of paired: METRIC@K_difference, METRIC@K_weight and METRIC@K_reference (the published version's own value)",
+            "of paired: METRIC@K_difference, METRIC@K_weight and METRIC@K_reference (the published version's own value), with "
+            "/HASH after K where train.worth is set",
             nullable=False,
         ),
         column("k", "int", "cut-off of the list, 0 = none; of paired: number of the sample, 0 = everybody", nullable=False),
-        column("value", "double", "mean over target events, by their train.worth; of weight: the sum of it", nullable=False),
+        column(
+            "value",
+            "double",
+            "mean over target events, of ranks by their train.worth; of weight: the sum of it",
+            nullable=False,
+        ),
         column("lower", "double", "lower bound of the 95% bootstrap interval, clustered by user"),
         column("upper", "double", "upper bound of it"),
         column("events", "bigint", "target events judged", nullable=False),

@@ -64,7 +64,7 @@ def paired_rows(candidate: str, paired: Tally, settings: Settings, day: date) ->
         "day": day,
     }
     sums = np.concatenate(([paired.sum_M[DIFFERENCE]], paired.sum_SM[:, DIFFERENCE]))
-    weights = np.concatenate(([paired.weight], paired.weight_S))
+    weights = np.concatenate(([paired.weight_M[DIFFERENCE]], paired.weight_SM[:, DIFFERENCE]))
     means = np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
     counted = same | {"events": int(paired.events)}
     rows = [
@@ -77,7 +77,7 @@ def paired_rows(candidate: str, paired: Tally, settings: Settings, day: date) ->
 
 def _measured_by(settings: Settings) -> str:
     """What the gate compares; with events of unlike worth also by which: such means do not add up with others."""
-    worth = settings.train.worth
+    worth = {name: value for name, value in settings.train.worth.items() if value != 1}
     return settings.gate.label + (f"/{digest(worth)}" if worth else "")
 
 
@@ -104,17 +104,11 @@ def pairs(rows: Sequence[Row], refused: set[tuple[date, str]], settings: Setting
 def _tally(difference: np.ndarray, weight: np.ndarray, reference: Row) -> Tally:
     """Of everybody and of each sample, in that order."""
     # How alike the lists are is a matter of the day alone: that column stays 0.
-    sums = np.zeros((len(weight), 3))
+    sums, weights = np.zeros((len(weight), 3)), np.repeat(weight[:, None], 3, axis=1)
     sums[:, DIFFERENCE] = difference * weight
     sums[0, REFERENCE] = reference["value"] * weight[0]
-    return Tally(
-        events=float(reference["events"]),
-        users=float(reference["users"]),
-        weight=float(weight[0]),
-        sum_M=sums[0],
-        weight_S=weight[1:],
-        sum_SM=sums[1:],
-    )
+    events, users = float(reference["events"]), float(reference["users"])
+    return Tally(events=events, users=users, sum_M=sums[0], weight_M=weights[0], sum_SM=sums[1:], weight_SM=weights[1:])
 
 
 def side_by_side(judged: Mapping[str, Judged], gate: Gate, title: str) -> list[str]:

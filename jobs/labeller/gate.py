@@ -72,8 +72,8 @@ def compared(exam: Exam, ours: Told, theirs: Told, *, samples: int) -> Compariso
     ]
     names = np.array([str(user) for user in exam.moments.user_M.tolist()], dtype=object)
     summed = tally(np.concatenate(columns, axis=1), names, samples)
-    whole = _measures(summed.sum_M[None, :], np.array([summed.events]))
-    drawn = _measures(summed.sum_SM, summed.weight_S)
+    whole = _measures(summed.sum_M[None, :], summed.weight_M[:1])
+    drawn = _measures(summed.sum_SM, summed.weight_SM[:, 0])
     return Comparison(
         values={name: (float(one[0]), float(other[0])) for name, (one, other) in whole.items()},
         gains={name: _gain(name, whole[name], drawn[name], summed) for name in (LOSS, F1)},
@@ -107,7 +107,7 @@ def _macro_f1(sums: Floats) -> Floats:
 def _gain(name: str, whole: tuple[Floats, Floats], drawn: tuple[Floats, Floats], summed: Tally) -> Interval:
     sign = -1 if name == LOSS else 1
     mean = float(sign * (whole[0] - whole[1])[0])
-    gain_S = (sign * (drawn[0] - drawn[1]))[summed.weight_S > 0]
+    gain_S = (sign * (drawn[0] - drawn[1]))[summed.weight_SM[:, 0] > 0]
     if summed.users < 2 or not len(gain_S):
         return Interval(mean=mean, lower=float("nan"), upper=float("nan"))
     lower, upper = np.quantile(gain_S, [0.025, 0.975])

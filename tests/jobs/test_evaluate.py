@@ -382,8 +382,8 @@ def tally(difference, users=100, reference=0.5, alike=0.8, seed=1, weighs=False)
     values = np.column_stack(
         [random.normal(difference, 0.1, 3 * users), np.full(3 * users, reference), np.full(3 * users, alike)]
     )
-    weights = random.uniform(0.1, 1.0, 3 * users) if weighs else None
-    return metrics.tally(values, [f"u{number % users}" for number in range(3 * users)], 200, weight_N=weights)
+    weights = random.uniform(0.1, 1.0, (3 * users, 1)) if weighs else None
+    return metrics.tally(values, [f"u{number % users}" for number in range(3 * users)], 200, weight_NM=weights)
 
 
 def one(ndcg, covered=10, empty=0.0):
@@ -462,8 +462,10 @@ def test_days_are_pooled_as_if_they_had_been_judged_together(overrides):
     found = pairs()
     assert len(found) == 2
     for back, pair in zip(found, reversed(days), strict=True):
-        assert back.events == pair.events and back.weight == pytest.approx(pair.weight)
-        assert back.sum_SM[:, 0] == pytest.approx(pair.sum_SM[:, 0]) and back.weight_S == pytest.approx(pair.weight_S)
+        assert back.events == pair.events and back.weight_M[:2] == pytest.approx(pair.weight_M[:2])
+        assert back.sum_SM[:, 0] == pytest.approx(pair.sum_SM[:, 0]) and back.weight_SM[:, 0] == pytest.approx(
+            pair.weight_SM[:, 0]
+        )
         assert back.mean_M[:2] == pytest.approx(pair.mean_M[:2])
     both = found[0] + found[1]
     assert both.quantile(0.05)[0] == pytest.approx((days[0] + days[1]).quantile(0.05)[0])

@@ -17,8 +17,10 @@ from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
 from jobs.ranker import counting, growing
 from jobs.ranker.counting import Asked
+from models.candidates import FEATURES
 from models.facts import KINDS, MOST, facts, tallied
 from models.histories import event_columns, first_of_owner
+from models.hybrid import Examples
 from models.queries import Vocabulary
 from models.registry import load_ranker
 from tests.jobs.test_train import EVENT, SMALL
@@ -254,3 +256,14 @@ def test_it_can_be_off_and_says_where_it_does_not_fit(stored, make_context, sett
     films = make_settings("conf/movielens.yaml")
     with pytest.raises(Skipped, match="no times or no repeats"):
         ranker.run(make_context(LAST, first_day=FIRST, settings=films))
+
+
+def test_examples_come_whole_through_spark():
+    given = Examples(
+        features_CF=np.random.default_rng(0).normal(size=(5, len(FEATURES))).astype(np.float32),
+        is_taken_C=np.array([True, False, False, True, False]), size_G=np.array([3, 2]), moment_G=np.array([7, -8]),
+        worth_G=np.array([0.25, 4.0]),
+    )  # fmt: skip
+    [row] = growing._told(given).to_pylist()
+    back = growing._read(row)
+    assert all(np.array_equal(getattr(back, name), values) for name, values in vars(given).items())

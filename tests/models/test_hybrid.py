@@ -328,7 +328,8 @@ def test_moments_are_learnt_with_their_time_and_some_without(made):
     at = pa.array(events.timestamp_E * 1_000_000).cast(pa.timestamp("us", tz="UTC"))
     text = {
         "user_id": [f"u{first:05}" for first in first_E], "event_id": [f"e{row:05}" for row in range(rows)],
-        "item_id": [VOCABULARY.items[item - FIRST] for item in events.item_E], "event_type": ["visit"] * rows,
+        "item_id": [VOCABULARY.items[item - FIRST] for item in events.item_E], "event_type": ["visit", "buy"] * (rows // 2)
+        + ["visit"] * (rows % 2),
         "category": [VOCABULARY.categories[kind - FIRST] for kind in events.category_E], "region": [None] * rows,
     }  # fmt: skip
     is_asked = np.isin(np.arange(rows), later)
@@ -344,11 +345,14 @@ def test_moments_are_learnt_with_their_time_and_some_without(made):
             "groups": pa.nulls(rows, pa.map_(pa.string(), pa.string())),
         }
     )
-    parts = list(lessons(read_log(table), hybrid.known, SETTINGS, Options(length=80, target_types=("visit",))))
+    options = Options(length=80, target_types=("visit", "buy"), worth={"buy": 3.0})
+    parts = list(lessons(read_log(table), hybrid.known, SETTINGS, options))
     moments = np.concatenate([part.moment_G for part in parts])
     told, hidden = moments[moments >= 0], ~moments[moments < 0]
     assert len(np.unique(moments)) == len(moments) and set(hidden) <= set(told) <= set(later.tolist())
     assert 0.1 < len(hidden) / len(told) < 0.4
+    worth = np.concatenate([part.worth_G for part in parts])
+    assert np.array_equal(worth, np.where(np.where(moments < 0, ~moments, moments) % 2, 3.0, 1.0)), "every second is a purchase"
     hours = np.concatenate([part.features_CF[:, FEATURES.index("hour")] for part in parts])
     sizes = np.concatenate([part.size_G for part in parts])
     assert np.array_equal(np.isnan(hours), np.repeat(moments < 0, sizes))

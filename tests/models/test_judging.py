@@ -173,17 +173,21 @@ def test_moments_count_what_their_events_are_worth_and_actions_are_told_apart():
     worth = np.where(bought, 1.0, 0.25)
     assert 0 < bought.sum() < len(bought)
     rank = {one.name: answers(log, one.ranker, options).rank_Q for one in contenders()}
+    plain = judged([rows], terms=replace(TERMS, options=replace(options, worth={}))).judged
     for name, one in found.judged.items():
         ndcg = metrics.ndcg(rank[name], 10)
         assert one.mean(("ndcg", 10)) == pytest.approx((ndcg * worth).sum() / worth.sum())
-        assert one.tally.events == len(worth) and one.tally.weight == pytest.approx(worth.sum())
+        assert one.tally.events == len(worth) and one.tally.weight_M[0] == pytest.approx(worth.sum())
+        assert one.mean(("diversity", 10)) == pytest.approx(plain[name].mean(("diversity", 10))), (
+            "of what lists are like each counts 1"
+        )
         for action, chosen in (("buy", bought), ("visit", ~bought)):
             part = one.segments[f"action={action}"]
             assert part.events == chosen.sum() and part.mean_M[0] == pytest.approx(ndcg[chosen].mean())
     lead = metrics.ndcg(rank["markov"], 10) - metrics.ndcg(rank["popularity"], 10)
     assert found.paired.mean_M[judging.DIFFERENCE] == pytest.approx((lead * worth).sum() / worth.sum())
-    plain = judged([rows]).judged["markov"]
-    assert not any(name.startswith("action") for name in plain.segments), "of one action there is nothing to tell apart"
+    of_one = judged([rows]).judged["markov"]
+    assert not any(name.startswith("action") for name in of_one.segments), "of one action there is nothing to tell apart"
 
 
 def test_categories_of_the_best_item_against_those_of_the_target():

@@ -107,7 +107,7 @@ def test_intervals_equal_a_direct_resampling_and_parts_add_up():
     parts = tally(table[first], users[first], 100, seed=7) + tally(table[~first], users[~first], 100, seed=7)
     again = Tally.unflat(parts.flat(), measured=3)
     assert again.events == 200 and again.users == 30
-    assert again.sum_SM == pytest.approx(whole.sum_SM) and again.weight_S == pytest.approx(whole.weight_S)
+    assert again.sum_SM == pytest.approx(whole.sum_SM) and again.weight_SM == pytest.approx(whole.weight_SM)
     assert intervals(again)[1].lower == pytest.approx(found[1].lower)
 
 

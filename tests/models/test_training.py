@@ -295,6 +295,7 @@ def test_what_is_worth_more_ranks_first(tmp_path):
         asked = queries_before(both, Moments(first_B=first, stop_B=stop, timestamp_B=both.timestamp_E[stop - 1] + 3600))
         scores_BV = model.scores(histories_from_events(both, first, stop, 16), asked)
         ahead[name] = (scores_BV[:, 0] - scores_BV[:, 1]).mean()
+        assert model.metrics["hit@1"] > 0.7, "five sixths of what is worth something, half of what happens"
     # Odds of 5 to 1 either way, but for weights that are kept as soon as they rank well, and what users did by chance.
     assert ahead["viewed"] > 0.3 and ahead["visited"] < -0.3 and ahead["viewed"] - ahead["visited"] > np.log(5), ahead
 
