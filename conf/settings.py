@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Collection, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from conf.baselines import Baselines
 from conf.contracts import SERIES_DAYS
@@ -238,9 +239,35 @@ class Segment(Section):
     query: str
 
 
+_ANY_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+
+
 class Report(Section):
-    path: str = "out/report.html"
+    path: str = "out/report/{day}.html"
     users: int = Field(5, ge=1)
+
+    @field_validator("path")
+    @classmethod
+    def _names_days_in_one_folder(cls, path: str) -> str:
+        if "{day}" in str(Path(path).parent):
+            raise ValueError("{day} may stand in the file's name alone: the pages of all days lie in one folder")
+        return path
+
+    def page(self, day: date) -> Path:
+        return Path(self.path.replace("{day}", str(day)))
+
+    @property
+    def index(self) -> Path | None:
+        """The page that lists the pages of all days; None where each takes the place of the one before."""
+        path = Path(self.path)
+        return path.with_name("index.html") if "{day}" in path.name else None
+
+    def pages(self) -> list[Path]:
+        """Those of all days that are there, and what a writer left behind."""
+        path = Path(self.path)
+        name = _ANY_DAY.join(map(glob.escape, path.name.split("{day}")))
+        found = [one for pattern in (name, f".{name}.*") for one in sorted(path.parent.glob(pattern))]
+        return [one for one in found if one.is_file()]
 
 
 class Maintain(Section):

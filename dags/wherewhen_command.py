@@ -31,7 +31,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Asset, BaseOperator, DeadlineAlert, DeadlineReference, Param, SyncCallback
+from airflow.sdk import Asset, BaseOperator, DeadlineAlert, DeadlineReference, Param, SyncCallback, TaskGroup
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 # A DAG bundle is a checkout of which Airflow knows the folder `dags` alone.
@@ -181,11 +181,15 @@ class RunStep(Command):
 
 
 def steps_as_tasks(steps: Sequence[pipeline.Step], told: Sequence[Asset], kind: type[RunStep] = RunStep) -> dict[str, RunStep]:
-    """A task for each step, after those that it needs. `told`: assets that are there when the last of them is done."""
+    """A task for each step, after those that it needs, a group a stage. `told`: assets that are there when the last is done."""
+    # Tasks keep the steps' names: a group is for the eye.
+    stages = dict.fromkeys(step.stage for step in steps)
+    groups = {stage: TaskGroup(stage, prefix_group_id=False) for stage in stages}
     pools = {"train": pool} if (pool := os.environ.get("WHEREWHEN_GPU_POOL")) else {}
     tasks = {
         step.name: kind(
             task_id=step.name,
+            task_group=groups[step.stage],
             step=step.name,
             execution_timeout=timedelta(minutes=step.minutes),
             # Readers see a night's tables when its last step is done.

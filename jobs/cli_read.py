@@ -1,4 +1,4 @@
-"""The commands that only read, without a JVM: query, recommend, features, tables, describe, runs, doctor."""
+"""The commands that only read, without a JVM: query, recommend, features, tables, describe, runs, plan, doctor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("wherewhen")
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (query, recommend, features, tables, describe, runs, doctor):
+    for command in (query, recommend, features, tables, describe, runs, plan, doctor):
         app.command()(command)
 
 
@@ -163,6 +163,25 @@ def runs(
 
     found = recorded(settings().lake, None if day is None else day_of(day), last)
     sys.stdout.write(write_runs(found, format_, width=terminal_width()))
+
+
+def plan(
+    format_: Annotated[Literal["text", "json"], typer.Option("--format", help="How it is written to stdout.")] = "text",
+) -> None:
+    """Foretell the next night's time and memory, step by step, as the newest seven nights went: medians, and the most.
+
+    Example: wherewhen --set lake=/data/lake plan
+    """
+    import json
+
+    from jobs.planning import as_json, as_text
+    from jobs.planning import plan as foretold
+
+    found = foretold(settings())
+    if format_ == "json":
+        sys.stdout.write(json.dumps(as_json(found), indent=1) + "\n")
+    else:
+        sys.stdout.write(as_text(found, terminal_width()))
 
 
 def doctor(

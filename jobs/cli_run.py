@@ -320,7 +320,7 @@ def report() -> None:
     if night is None:
         raise ValueError(f"no night is finished in {loaded.lake}: run one first")
     run_steps(start(loaded), loaded, night.day, steps=choose(only=("report",)), watch=Watch())
-    sys.stdout.write(f"{loaded.report.path}\n")
+    sys.stdout.write(f"{loaded.report.page(night.day)}\n")
 
 
 class Watch:

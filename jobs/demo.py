@@ -92,7 +92,7 @@ def _tell(settings: Settings, outcomes: list[Outcome], seconds: float) -> None:
     )
     sys.stdout.write(render(answer(settings, sample), "table"))
     sys.stdout.write(
-        f"\nreport   {settings.report.path}\n"
+        f"\nreport   {settings.report.page(END_DAY)}\n"
         + "".join(f"lists    {sink.path}\n" for sink in settings.sinks.values() if isinstance(sink, Folder))
         + "try      wherewhen tables\n"
         "         wherewhen describe user_interests\n"

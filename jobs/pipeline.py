@@ -19,6 +19,7 @@ AS_IT_STANDS = "?"
 class Step:
     """One job, `jobs/<name>.py`.
 
+    `stage`: steps that a scheduler shows as one.
     `after`: steps whose tables it may read, by the settings, and so waits for.
     `appends`: logs to which it adds rows of a kind of its own, beside the step that writes them; nobody waits for these.
     `purposes`: what a user must have allowed for the step to see the user's events (see `jobs.lake.consent`).
@@ -26,6 +27,7 @@ class Step:
     """
 
     name: str
+    stage: str
     does: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -55,6 +57,7 @@ class Step:
 STEPS: tuple[Step, ...] = (
     Step(
         name="ingest",
+        stage="arriving",
         does="reads what landed, replaces user ids by pseudonyms, keeps what is declared of items, users and surroundings",
         reads=("raw_events@-1", "items@-1", "users@-1", "consents@-1", "context@-1", "item_relations@-1", "item_vectors@-1"),
         writes=(
@@ -63,18 +66,21 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="clean",
+        stage="arriving",
         does="parses, checks and places every row; quarantines what is wrong, with the reasons",
         reads=("raw_events", "raw_events@-1", "items", "consents", "value_ranges@-1", "item_positions@-1"),
         writes=("events", "events_quarantine", "value_ranges"),
     ),
     Step(
         name="sequences",
+        stage="arriving",
         does="keeps each user's last events in order",
         reads=("events", "user_sequences@-1"),
         writes=("user_sequences",),
     ),
     Step(
         name="text",
+        stage="meaning",
         does="reads each distinct text once: sentence vector, keywords, sentiment, topic, brands and items that it names",
         reads=(
             "items", "events", "consents", "text_semantics@-1", "item_texts@-1", "text_topics@-1", "item_names@-1",
@@ -86,6 +92,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="tags",
+        stage="meaning",
         does="says under which words each item goes, and weighs each user's over long and short times",
         reads=(
             "items", "items@-1", "item_relations", "item_relations@-1", "text_semantics", "item_tags@-1", "tag_synonyms@-1",
@@ -97,6 +104,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="label",
+        stage="meaning",
         does="weighs each user's categories over long and short times and labels interests and events",
         reads=("events", "consents", "user_interests@-1"),
         writes=("event_labels", "user_interests"),
@@ -104,12 +112,14 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="time_series",
+        stage="when_and_where",
         does="counts activity per user, item, category, region and slot; describes each as a time series, with its anomalies",
         reads=("events", "activity_daily@-1", "time_series_features@-1"),
         writes=("activity_daily", "time_series_features"),
     ),
     Step(
         name="forecast",
+        stage="when_and_where",
         does="forecasts categories, regions and the busiest items 14 days ahead; selects a method for each every week",
         reads=("activity_daily", "activity_daily@-1", "forecast_quality@-1", "forecast_networks@-1"),
         writes=("forecasts", "forecast_quality", "forecast_networks"),
@@ -117,6 +127,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="spatial",
+        stage="when_and_where",
         does="finds users' places, when they are there, how they move, where items are, hotspots, trends, regional flows",
         reads=(
             "events", "consents", "user_sequences@-1", "user_places@-1", "user_slot_places@-1", "user_mobility@-1",
@@ -129,6 +140,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="interaction",
+        stage="when_and_where",
         does="joins when and where: users' and regions' categories by slot, and which follows on which",
         reads=("events", "consents", "user_sequences@-1", "cell_daily", "cell_daily@-1", "user_slot_affinity@-1"),
         writes=("user_slot_affinity", "region_slot_lift", "transitions"),
@@ -136,6 +148,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="labeller",
+        stage="meaning",
         does="learns weekly which interests last, from users who allow training too; says it of the day's, if it beat the rule",
         reads=("event_labels", "user_interests", "consents", "model_versions?", "publications?"),
         writes=("learned_labels",),
@@ -144,6 +157,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="train",
+        stage="learning",
         does="cuts windows from events before the day and trains a candidate model on them",
         reads=(
             "events@-1", "consents", "user_sequences@-1", "items@-1", "item_texts@-1", "text_semantics@-1", "item_tags@-1",
@@ -156,6 +170,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="ranker",
+        stage="learning",
         does="counts what is known of items before the day, and grows the trees that order a moment's few candidates by it",
         reads=("events@-1", "consents", "items@-1", "model_versions?"),
         writes=(),
@@ -165,6 +180,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="evaluate",
+        stage="learning",
         does="judges the candidate on the day's events against the published model and baselines; decides",
         reads=("events", "events@-1", "users", "consents", "user_sequences@-1", "model_versions", "publications?"),
         writes=("model_quality", "publications"),
@@ -174,12 +190,14 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="feedback",
+        stage="learning",
         does="matches what was done to entries of lists to the lists as they were",
         reads=("raw_feedback", "feedback@-1", "recommendations@-1"),
         writes=("feedback",),
     ),
     Step(
         name="policy",
+        stage="learning",
         does="learns from how lists did how much of them is to come from which source, by region, slot and activity",
         reads=("feedback", "feedback@-1", "consents", "model_versions?", "publications?"),
         writes=(),
@@ -188,6 +206,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="score",
+        stage="serving",
         does="ranks the catalogue for every user and slot with the published model, a reason per item",
         reads=(
             "user_sequences", "consents", "user_places", "items", "model_versions", "publications", "recommendations@-1",
@@ -200,6 +219,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="evolution",
+        stage="serving",
         does="says what the interest model has made of each user, and expects of the coming days by category",
         reads=("user_sequences", "consents", "model_versions", "publications", "interest_forecasts@-1", "user_vectors@-1"),
         writes=("interest_forecasts", "user_vectors"),
@@ -209,6 +229,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="export",
+        stage="serving",
         does="delivers recommendations, other tables and segments to the sinks",
         reads=("recommendations", "consents", "vault"),
         writes=("export_log",),
@@ -217,13 +238,15 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         name="drift",
+        stage="watching",
         does="measures how far the day's events, the scores and the lists have moved from those before",
         reads=("events", "events@-1", "recommendations", "recommendations@-1", "publications"),
         writes=("drift",),
     ),
     Step(
         name="report",
-        does="writes one page: what ran, rows, quality, a heatmap, series, sample lists",
+        stage="watching",
+        does="writes the day's page: what ran, rows, quality, a heatmap, series, sample lists; and the index of all days",
         reads=(
             "recommendations", "model_quality", "publications", "drift", "export_log", "events_quarantine", "cell_daily",
             "hotspots", "hotspot_trends", "activity_daily", "time_series_features", "forecasts", "user_places",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from conf.contracts import ANY_SLOT
+from jobs import costs
 from jobs.bounds import Finding, judged
 from jobs.lake import commits, logs
 from jobs.lake.context import Context
@@ -20,12 +23,16 @@ from jobs.lake.disk import write_whole
 from jobs.lake.publications import in_order
 from jobs.pipeline import STEPS
 from jobs.seeing import night
+from jobs.seeing.days import days_page
 from jobs.seeing.night import busiest_area, places_of_one, telling_series
 from jobs.seeing.page import environment
 from jobs.seeing.reading import Reader
 
 Row = dict[str, Any]
 LISTED = 6  # items shown of a list
+_LOOKED_BACK_DAYS = 60
+# Comments of the template: in whatever comes from data their signs are escaped.
+_PEOPLE = re.compile("<!-- people -->.*<!-- /people -->", re.DOTALL)
 _MEASURES = (("ndcg", 10), ("hit", 1), ("hit", 10), ("mrr", 0), ("coverage", 10))
 _DECISIONS = {
     "published": "The new model is published.",
@@ -38,11 +45,32 @@ _DECISIONS = {
 
 
 def run(context: Context) -> None:
-    page = render(gather(context))
-    path = Path(context.settings.report.path)
+    content, settings = gather(context), context.settings.report
+    page, path = render(content), settings.page(context.days.last)
     with commits.delivery("the report"):
+        for other in settings.pages():
+            if other != path:
+                _forget_people(other)
         write_whole(path, page)
-    context.note(report=str(path), bytes=len(page.encode()))
+        if settings.index is not None:
+            write_whole(settings.index, _index(context, content["totals"]["users"]))
+    context.note(report=str(path), bytes=len(page.encode()), users=content["totals"]["users"])
+
+
+def _forget_people(path: Path) -> None:
+    """Of all days one page shows users, the newest written: who withdrew consent, or was erased, is on none of the others."""
+    before = path.read_text(encoding="utf-8")
+    after = _PEOPLE.sub('<p class="soft small">Users are shown on the newest page alone.</p>', before)
+    if after != before:
+        write_whole(path, after)
+
+
+def _index(context: Context, users: int) -> str:
+    """`users`: how many have lists now, which `runs` does not tell yet."""
+    runs, settings = context.log_rows("runs"), context.settings.report
+    there = {path.name for path in settings.pages()}
+    pages = {row["day"]: name for row in runs if (name := settings.page(row["day"]).name) in there}
+    return days_page(runs, pages, {context.days.last: users}, logs.now())
 
 
 def gather(context: Context) -> Row:
@@ -73,6 +101,7 @@ def gather(context: Context) -> Row:
         "area": busiest_area(reader, context.settings),
         "series": telling_series(reader),
         "places": places_of_one(reader, {one["user_id"]: one["events_by_hour"] for one in people}),
+        **_usual(context, steps),
         "exports": export_rows(context.log_rows("export_log", f"day = DATE '{day}'")),
         "sinks": len(context.settings.sinks),
     }
@@ -100,6 +129,15 @@ def step_rows(runs: Sequence[Row]) -> list[Row]:
         }
         for row in ordered
     ]
+
+
+def _usual(context: Context, steps: Sequence[Row]) -> Row:
+    """What the steps took in the nights before; nothing of a day that is no night."""
+    day = context.days.last
+    since = day - timedelta(days=_LOOKED_BACK_DAYS)
+    known = costs.nights(context.log_rows("runs", f"day >= DATE '{since}' AND day <= DATE '{day}'"))
+    usual = costs.usual(known, before=day) if day in known else {}
+    return {"usual": usual, "usual_s": sum(usual[row["step"]].seconds for row in steps if row["step"] in usual)}
 
 
 def row_counts(steps: Sequence[Row]) -> Row | None:
@@ -254,16 +292,4 @@ def person(past: Row, entries: Sequence[Row]) -> Row:
 
 def render(content: Row) -> str:
     """The page. Whatever comes from data is escaped; an undefined name is an error."""
-    templates = environment()
-    templates.filters.update(seconds=_seconds, decimals=_decimals)
-    return templates.get_template("report.html.jinja").render(content)
-
-
-def _seconds(value: float) -> str:
-    if value < 60:
-        return f"{value:.1f} s"
-    return f"{value // 60:.0f} min {value % 60:02.0f} s"
-
-
-def _decimals(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return environment().get_template("report.html.jinja").render(content)

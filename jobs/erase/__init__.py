@@ -71,7 +71,7 @@ def _erase(settings: Settings, root: str, person: Person, output: Path | None) -
         done = _erase_tables(settings, root, erasure_id, person, known, began)
     _delete_files(root, person, done)
     elsewhere = {
-        "report": _report_removed(Path(settings.report.path), person),
+        "report": _report_removed(settings, person),
         "sinks": _sinks_erased(settings, person, frozenset(done.text_hashes)),
         "landing": _landing_erased(settings, person),
     }
@@ -167,16 +167,15 @@ def _delete_files(root: str, person: Person, done: Work) -> None:
             shorten_log(root, name, visible)
 
 
-def _report_removed(page: Path, person: Person) -> str:
-    """The page shows some users by the beginning of their pseudonyms."""
-    removed = False
-    for path in [page, *page.parent.glob(f".{page.name}.*")]:
-        if path.is_file() and person.pseudonym[:8].encode() in path.read_bytes():
-            path.unlink()
-            removed = True
-    if removed:
-        log.info("  the report showed the person and is removed: `wherewhen report` makes it again")
-    return "removed: it showed the person" if removed else "did not show the person"
+def _report_removed(settings: Settings, person: Person) -> str:
+    """Pages show some users by the beginning of their pseudonyms."""
+    shown = [path for path in settings.report.pages() if person.pseudonym[:8].encode() in path.read_bytes()]
+    for path in shown:
+        path.unlink()
+    if not shown:
+        return "did not show the person"
+    log.info("  the report showed the person and is removed: `wherewhen report` makes it again")
+    return f"removed: {', '.join(path.name for path in shown)} showed the person"
 
 
 def _sinks_erased(settings: Settings, person: Person, text_hashes: frozenset[str]) -> dict[str, int]:
@@ -232,7 +231,8 @@ def _scan(settings: Settings, root: str, person: Person) -> Findings:
 
     lake = Path(root)
     outside = [one for sink in settings.sinks.values() if isinstance(sink, Folder) for one in deliveries(Path(sink.path))]
-    found = scan([lake, Path(settings.report.path), *outside], lake, person, outside)
+    index = [] if settings.report.index is None else [settings.report.index]
+    found = scan([lake, *settings.report.pages(), *index, *outside], lake, person, outside)
     log.info("  scan: %s files, %s bytes, %d hits", f"{found.files:,}", f"{found.bytes:,}", len(found.hits))
     if found.mentions:
         log.warning("  something else is called as the person is, see the certificate: %s", _some(found.mentions))

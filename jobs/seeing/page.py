@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from conf.contracts import ANY_SLOT, SLOTS
+from jobs.costs import duration
 
 _JOBS = Path(__file__).parents[1]
 
@@ -25,7 +26,11 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(count=_count, share=_share, moment=_moment, slot=_slot, slot_number=_slot_number, number=_number)
+    made.filters.update(
+        count=_count, share=_share, moment=_moment, slot=_slot, slot_number=_slot_number, number=_number, seconds=duration,
+        decimals=_decimals,
+    )  # fmt: skip
+    made.globals.update(seconds=duration, decimals=_decimals)  # to be handed to macros
     return made
 
 
@@ -47,6 +52,10 @@ def _count(value: float | None) -> str:
 def _number(value: float) -> str:
     """Three digits, more where it is larger."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _share(value: float) -> str:

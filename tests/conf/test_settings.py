@@ -26,7 +26,7 @@ def test_local_yaml_lists_every_key_with_its_default_and_a_comment():
         assert line.startswith("#") or not colon or is_section or "#" in line, f"no comment: {line}"
 
 
-@pytest.mark.parametrize("name", ["local", "foursquare", "movielens", "amazon"])
+@pytest.mark.parametrize("name", ["local", "foursquare", "movielens", "amazon", "demo", "cluster"])
 def test_shipped_settings_load(name):
     settings = load_settings(f"conf/{name}.yaml")
     assert settings.mapping.target_events

@@ -117,7 +117,8 @@ def test_airflow_reads_the_graph_that_the_pipeline_has(airflow):
         "bag = DagBag(dag_folder=os.environ['AIRFLOW__CORE__DAGS_FOLDER'])\n"
         "assert bag.import_errors == {}, bag.import_errors\n"
         "assert sorted(bag.dags) == ['backfill', 'maintenance', 'nightly', 'retrain']\n"
-        "tasks = {t.task_id: [sorted(t.upstream_task_ids), t.execution_timeout.total_seconds(), t.retries, t.doc_md]"
+        "tasks = {t.task_id: [sorted(t.upstream_task_ids), t.execution_timeout.total_seconds(), t.retries, t.doc_md,"
+        " t.task_group.group_id]"
         " for t in bag.dags['nightly'].tasks}\n"
         "told = {t.task_id: sorted(a.uri for a in t.outlets) for t in dag.tasks if t.outlets}\n"
         "apart = [dag.max_active_runs, dag.max_active_tasks, dag.catchup, dag.get_task('clean').pool, told]\n"
@@ -127,8 +128,8 @@ def test_airflow_reads_the_graph_that_the_pipeline_has(airflow):
     tasks, *apart, told, doc, params = airflow(program, **more)
     assert {name: set(task[0]) for name, task in tasks.items()} == dependencies()
     for step in STEPS:
-        _, timeout, retries, said = tasks[step.name]
-        assert (timeout, retries) == (60 * step.minutes, 1)
+        _, timeout, retries, said, group = tasks[step.name]
+        assert (timeout, retries, group) == (60 * step.minutes, 1, step.stage)
         assert step.does in said and all(table in said for table in (*step.reads, *step.writes))
     assert apart == [1, 4, False, "lake"]
     assert list(told) == [order()[-1].name], "readers see a night when its last step is done"

@@ -5,7 +5,7 @@ from jobs.pipeline import STEPS, Step, choose, dependencies, downstream, order
 
 
 def step(name, reads=(), writes=(), appends=()):
-    return Step(name=name, does="", reads=reads, writes=writes, appends=appends)
+    return Step(name=name, stage="any", does="", reads=reads, writes=writes, appends=appends)
 
 
 def test_order_follows_reads_and_writes_whatever_the_listing():

@@ -2,13 +2,14 @@
 
 import json
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
 import h3
 import pytest
 
+from conf.settings import load_settings
 from conf.tables import TABLES
 from jobs import report
 from jobs.lake import logs
@@ -202,6 +203,31 @@ def test_the_page_draws_when_and_where(make_context):
     [hour] = [one["title"] for tag, one in page.tags if tag == "span" and one.get("class") == "cell" and "title" in one]
     assert hour == "Fri 20:00, 3 events, mostly at home"
     assert "77" not in page.text, "nobody but the users of the page"
+
+
+def test_each_day_has_its_page_and_the_index_lists_them(make_context, tmp_path):
+    written = {}
+    for day, seconds in ((DAY, 30.0), (DAY + timedelta(days=1), 20.0)):
+        context = make_context(day, settings=load_settings(overrides=[
+            f"lake={tmp_path / 'lake'}", f"report.path={tmp_path}/pages/{{day}}.html", "train.tracking=null",
+        ]))  # fmt: skip
+        of_day = {**RUN, "day": day, "first_day": day}
+        logs.append(context.lake.root, "runs", [of_day | {"seconds": seconds}, of_day | {"step": "ingest", "seconds": 4.0}])
+        write(context, "recommendations", {**ENTRY, "changed_on": day, "day": day})
+        write(context, "user_sequences", {"user_id": ENTRY["user_id"], "events": [EVENT], "seen": None, "events_total": 1,
+                                          "gone": False, "changed_on": day, "day": day})  # fmt: skip
+        report.run(context)
+        assert context.details["report"] == f"{tmp_path}/pages/{day}.html" and context.details["users"] == 1
+        written[day] = (tmp_path / "pages" / f"{day}.html").read_text()
+    assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == ["2024-06-16.html", "2024-06-17.html", "index.html"]
+    links = re.findall(r'href="([^"]*)"', (tmp_path / "pages" / "index.html").read_text())
+    assert links == ["2024-06-17.html", "2024-06-16.html"]
+    first, second = (Page((tmp_path / "pages" / f"{day}.html").read_text()).text for day in written)
+    assert "24.0 s for 2 steps, usually 34.0 s" in second and "usually" not in first
+    assert re.search("clean 20.0 s 30.0 s 900 MiB", second)
+    # Whoever is on the newest page may ask to be gone from it; the others show nobody.
+    assert "abababab" in written[DAY] and "abababab" in second and "abababab" not in first
+    assert "Users are shown on the newest page alone." in first and "Where it went" in first
 
 
 def test_an_empty_lake_has_a_page_too(make_context):

@@ -47,7 +47,9 @@ def world(request, spark, tmp_path_factory, server) -> Settings:
     """So many users' lake after every step, in PostgreSQL and folders too; the landing folders go on for a day more."""
     root = tmp_path_factory.mktemp("erasing")
     if request.param == "few":
-        settings = request.getfixturevalue("begun").copy(root / "place", "report.users=25")
+        settings = request.getfixturevalue("begun").copy(
+            root / "place", "report.users=25", f"report.path={root}/pages/{{day}}.html"
+        )
     else:
         settings = many_users(spark, root, request.param)
     sinks = {
@@ -68,7 +70,7 @@ def many_users(spark, root: Path, users: int) -> Settings:
     small = ["train.epochs=1", "model.width=16", "model.layers=1", "evaluate.bootstrap_samples=20", "score.slots=false"]
     settings = load_settings(
         overrides=[f"lake={root / 'lake'}", f"sources.events.path={root / 'world' / 'landing'}",
-                   f"report.path={root / 'report.html'}", f"report.users={users}", *small]
+                   f"report.path={root}/pages/{{day}}.html", f"report.users={users}", *small]
     )  # fmt: skip
     run(spark, settings, DAY, bootstrap=True)
     return settings
@@ -112,7 +114,7 @@ def test_one_of_many_goes_and_does_not_come_back(spark, world, server, tmp_path)
     assert len((tmp_path / "subject" / "table-events.jsonl").read_text().splitlines()) == held["events"]
     expected = {name: rows_seen(world, name, person) for name in newest_night(world.lake).versions if name not in OF_TEXTS}
     assert sum(map(bool, expected.values())) > 20
-    assert person.pseudonym[:8] in Path(world.report.path).read_text()
+    assert person.pseudonym[:8] in world.report.page(DAY).read_text()
 
     certificate = json.loads(erase(world, person.raw_id, tmp_path / "certificate.json").certificate.read_text())
     removed = certificate["rows_removed"]
@@ -120,7 +122,7 @@ def test_one_of_many_goes_and_does_not_come_back(spark, world, server, tmp_path)
     assert certificate["sinks"] == {name: len(rows) for name, rows in said["sinks"].items()}
     assert certificate["scan"]["hits"] == 0 and certificate["scan"]["mentions"] == []
     assert certificate["models_trained_on_the_person"] == said["models_trained_on_the_person"] != []
-    assert not Path(world.report.path).exists(), "it showed the person"
+    assert not world.report.page(DAY).exists() and world.report.index.exists(), "it showed the person, the index nobody"
     assert expected == {name: rows_seen(world, name, person) for name in expected}
     left = subject(world, person.raw_id)
     assert left["tables"] == {} and left["sinks"] == {} and len(left["erasures"]) == 2

@@ -7,15 +7,17 @@ import json
 import re
 import shutil
 import subprocess
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import axe_core_python
 import h3
 import pytest
 
+from jobs.lake import logs
 from jobs.seeing.areas import area_of
 from jobs.seeing.chart import chart
+from jobs.seeing.days import days_page
 from jobs.seeing.heatmap import heatmap
 from jobs.seeing.page import page
 from jobs.seeing.series import Series
@@ -113,16 +115,22 @@ def test_a_chart(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("which", ["report", "index"])
 @pytest.mark.parametrize("options", [(), DARK_PHONE], ids=["light", "dark_on_a_phone"])
-def test_the_report_keeps_nobody_out(tmp_path, begun, options):
+def test_the_pages_of_a_night_keep_nobody_out(tmp_path, begun, options, which):
     """By axe-core: contrast, names of controls, headings, language; it finds the picture without words that is added."""
-    report = Path(begun.before.report.path).read_text(encoding="utf-8").replace("</body>", '<img src="data:,"></body>')
+    runs = logs.read(begun.before.lake, "runs")
+    runs += [{**row, "day": row["day"] - timedelta(days=1), "first_day": row["day"] - timedelta(days=1)} for row in runs]
+    runs += [{**row, "day": row["day"] - timedelta(days=2), "first_day": row["day"] - timedelta(days=2)} for row in runs]
+    pages = {"report": Path(begun.before.report.path).read_text(encoding="utf-8"),
+             "index": days_page(runs, {row["day"]: "page.html" for row in runs}, {}, logs.now())}  # fmt: skip
+    shown_page = pages[which].replace("</body>", '<img src="data:,"></body>')
     script = f"""{AXE.read_text(encoding="utf-8")};
     const found = await axe.run(document, {{ resultTypes: ["violations"] }});
     said.push(found.passes.length, ...found.violations.map((one) => [one.impact, one.id, one.nodes.map((node) => node.html)]));
     """
-    passed, *barriers = in_a_browser(tmp_path, report, script, *options)
-    assert passed > 30
+    passed, *barriers = in_a_browser(tmp_path, shown_page, script, *options)
+    assert passed > {"report": 30, "index": 20}[which]
     assert [one for one in barriers if one[0] in ("serious", "critical")] == [["critical", "image-alt", ['<img src="data:,">']]]
 
 
