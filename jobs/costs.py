@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from statistics import median
@@ -25,14 +25,20 @@ class Cost:
     memory_mb: float | None
 
 
-def nights(runs: Sequence[logs.Row]) -> Nights:
-    """Of each day its steps' newest records that are done; a day of which a bootstrap made some table is no night."""
+def newest_by_day(runs: Iterable[logs.Row]) -> Nights:
+    """Of each day the newest of the records of each step of the graph."""
     steps = {step.name for step in STEPS}
     found: dict[date, dict[str, logs.Row]] = {}
     for row in sorted(runs, key=lambda row: row["finished_at"]):
-        if row["status"] == "done" and row["step"] in steps:
+        if row["step"] in steps:
             found.setdefault(row["day"], {})[row["step"]] = row
-    return {day: rows for day, rows in found.items() if all(row["first_day"] == day for row in rows.values())}
+    return found
+
+
+def nights(runs: Iterable[logs.Row]) -> Nights:
+    """Of each day its steps' newest records that are done; a day of which a bootstrap made some table is no night."""
+    done = newest_by_day(row for row in runs if row["status"] == "done")
+    return {day: rows for day, rows in done.items() if all(row["first_day"] == day for row in rows.values())}
 
 
 def usual(known: Nights, *, before: date | None = None) -> dict[str, Cost]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from jobs.costs import newest_by_day
 from jobs.lake.logs import Row
-from jobs.pipeline import STEPS
 from jobs.seeing.page import environment
 
 # So many days at most, the newest.
@@ -25,7 +25,8 @@ def days_page(runs: Sequence[Row], pages: Mapping[date, str], lists: Mapping[dat
         pages: the file that each day's page is, beside the index.
         lists: users with lists, of days of which `runs` does not say it yet.
     """
-    found = [_day(day, rows, pages.get(day)) for day, rows in sorted(_by_day(runs).items())][-MOST:]
+    by_day = newest_by_day(row for row in runs if row["status"] != "refreshed")
+    found = [_day(day, rows, pages.get(day)) for day, rows in sorted(by_day.items())][-MOST:]
     measure = next((one["measure"] for one in reversed(found) if one["measure"]), None)
     for one in found:
         one["lists"] = lists.get(one["day"], one["lists"])
@@ -37,16 +38,6 @@ def days_page(runs: Sequence[Row], pages: Mapping[date, str], lists: Mapping[dat
     }
     template = environment().get_template("seeing/days.html.jinja")
     return template.render(days=found[::-1], charts=charts, measure=measure, made_at=made_at)
-
-
-def _by_day(runs: Sequence[Row]) -> dict[date, dict[str, Row]]:
-    """Of each day the newest record of each step of the graph."""
-    steps = {step.name for step in STEPS}
-    found: dict[date, dict[str, Row]] = {}
-    for row in sorted(runs, key=lambda row: row["finished_at"]):
-        if row["step"] in steps and row["status"] != "refreshed":
-            found.setdefault(row["day"], {})[row["step"]] = row
-    return found
 
 
 def _day(day: date, rows: Mapping[str, Row], page: str | None) -> View:
