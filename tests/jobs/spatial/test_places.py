@@ -179,7 +179,7 @@ def synthetic_user(rng, days=60):
     return home, office, path(*events, item=items)
 
 
-def test_planted_homes_and_workplaces_are_found():
+def test_planted_homes_and_workplaces_are_found(record_property):
     rng = np.random.default_rng(11)
     found = {HOME: 0, WORK: 0}
     users = 150
@@ -191,4 +191,5 @@ def test_planted_homes_and_workplaces_are_found():
             assert at.sum() <= 1
             if at.any():
                 found[role] += float(haversine_m(places.latitude[at], places.longitude[at], *truth)[0]) < 200
+    record_property("share of homes and workplaces within 200 m", (found[HOME] / users, found[WORK] / users))
     assert found[HOME] > 0.9 * users and found[WORK] > 0.9 * users, found

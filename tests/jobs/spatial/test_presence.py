@@ -156,7 +156,7 @@ def near(places, spot):
     return int(np.argmin(distance)) if distance.min(initial=np.inf) < 200 else None
 
 
-def test_planted_habits_home_at_night_and_work_on_weekdays():
+def test_planted_habits_home_at_night_and_work_on_weekdays(record_property):
     at_night, after_noon, in_the_morning = [], [], []
     for home, work, walked in lives():
         seen = seen_from(walked, spots_of(walked), np.array([0]), 500)
@@ -176,4 +176,5 @@ def test_planted_habits_home_at_night_and_work_on_weekdays():
         in_the_morning.append(by_slot["weekday_morning"][at_work] > by_slot["any"][at_work])
     assert len(at_night) > 100
     found = np.mean(at_night), np.mean(after_noon), np.mean(in_the_morning)
+    record_property("share: home likeliest at night, work above home after noon, above its week in the morning", found)
     assert np.all(np.array(found) > (0.95, 0.75, 0.6)), found

@@ -40,7 +40,7 @@ def planted(rng, weeks, start):
     return counts, centres
 
 
-def test_planted_hotspots_are_named_within_weeks():
+def test_planted_hotspots_are_named_within_weeks(record_property):
     """Delay: the weeks from the change until it is told, of three hotspots in each of 30 cities."""
     start, weeks, near = 16, 28, neighbours(CELLS)
     delays, stays, others, looked = {1: [], 3: []}, [], 0, 0
@@ -63,8 +63,12 @@ def test_planted_hotspots_are_named_within_weeks():
                 stays.append(trend[remains] == 2)
         for kind, delay in told.items():
             delays[kind].append(99 if delay is None else delay)
-    assert np.median(delays[1]) <= 4 and np.mean(np.array(delays[1]) < 99) > 0.75, delays[1]
-    assert np.median(delays[3]) <= 4 and np.mean(np.array(delays[3]) < 99) > 0.75, delays[3]
+    told_share = {kind: np.mean(np.array(found) < 99) for kind, found in delays.items()}
+    record_property("weeks until told, median and share: emerging", (np.median(delays[1]), told_share[1]))
+    record_property("weeks until told, median and share: fading", (np.median(delays[3]), told_share[3]))
+    record_property("share: persistent ones told, cells without a trend told one", (np.mean(stays), others / looked))
+    assert np.median(delays[1]) <= 4 and told_share[1] > 0.75, delays[1]
+    assert np.median(delays[3]) <= 4 and told_share[3] > 0.75, delays[3]
     assert np.mean(stays) > 0.9 and others / looked < 5e-4
 
 

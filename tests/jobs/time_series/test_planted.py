@@ -39,14 +39,16 @@ def described(counts):
     return features_of(counts, np.ones((24, counts.shape[1])), np.full(counts.shape[1], LAST), 0)
 
 
-def test_seasons_and_slopes(counts):
+def test_seasons_and_slopes(counts, record_property):
     """Over all cities, of goods: their slots say nothing of the weekday, as those of places do."""
     found = described(counts.reshape(SERIES_DAYS, len(CITIES), CATEGORIES).sum(axis=1))
     goods = np.flatnonzero(~taxonomy.IS_PLACE)
     swing = np.array([entry.weekly[0] for entry in taxonomy.CATEGORIES])
-    for number in goods[swing[goods] > 0]:
+    seasonal, all_off = goods[swing[goods] > 0], []
+    for number in seasonal:
         peak = taxonomy.CATEGORIES[number].weekly[1] + 0.5
         off = (found["weekly_peak_day"][number] - peak + 3.5) % 7 - 3.5
+        all_off.append(abs(off))
         assert abs(off) < 0.7, taxonomy.NAMES[number]
         assert found["season_strength"][number] > 0.5, taxonomy.NAMES[number]
     # A demand that rises takes its share from the others, so slopes are relative to theirs.
@@ -55,11 +57,16 @@ def test_seasons_and_slopes(counts):
     steady = goods[annual[goods] == 0]
     relative = found["slope"] / found["level"]
     relative = (relative - np.median(relative))[steady]
-    assert np.corrcoef(relative, trends[steady])[0, 1] > 0.9
-    assert np.abs(relative - trends[steady]).max() < 0.002
+    record_property(
+        "categories, greatest days off the weekly peak, least strength",
+        (len(seasonal), max(all_off), found["season_strength"][seasonal].min()),
+    )
+    likeness, furthest = np.corrcoef(relative, trends[steady])[0, 1], np.abs(relative - trends[steady]).max()
+    record_property("slopes: correlation with the planted, greatest error per day", (likeness, furthest))
+    assert likeness > 0.9 and furthest < 0.002
 
 
-def test_unusual_days(counts):
+def test_unusual_days(counts, record_property):
     rng = np.random.default_rng(1)
     usual = counts[-85:-1].mean(axis=0)
     busy = np.flatnonzero(usual >= 3)
@@ -72,12 +79,13 @@ def test_unusual_days(counts):
     is_anomaly = false_discovery_control(found["anomaly_p"]) <= RATE
     truth = np.isin(np.arange(counts.shape[1]), [*high, *low])
     right = (is_anomaly & truth).sum()
-    assert right / truth.sum() > 0.85, "recall"
-    assert right / is_anomaly.sum() > 0.85, "precision"
-    assert (false_discovery_control(described(counts)["anomaly_p"]) <= RATE).mean() < 0.03, "undisturbed"
+    precision, recall = right / is_anomaly.sum(), right / truth.sum()
+    undisturbed = (false_discovery_control(described(counts)["anomaly_p"]) <= RATE).mean()
+    record_property("unusual days: precision, recall, share where nothing is planted", (precision, recall, undisturbed))
+    assert precision > 0.85 and recall > 0.85 and undisturbed < 0.03
 
 
-def test_changes_of_level(counts):
+def test_changes_of_level(counts, record_property):
     rng = np.random.default_rng(2)
     busy = np.flatnonzero(counts.mean(axis=0) >= 3)
     planted = rng.permutation(busy)[: len(busy) // 4]
@@ -88,6 +96,9 @@ def test_changes_of_level(counts):
     found = described(disturbed)
     is_change = found["change_p"][planted] < 0.001
     off = np.abs(found["change_days_ago"][planted] - (SERIES_DAYS - 1 - begins))
+    record_property(
+        "changes of level: recall, median days off, share within 3", (is_change.mean(), np.median(off), (off <= 3).mean())
+    )
     assert is_change.mean() > 0.9, "recall"
     assert np.median(off) <= 1 and (off <= 3).mean() > 0.8
     assert (found["change_log_ratio"][planted][is_change] < -0.4).mean() > 0.95
