@@ -10,6 +10,7 @@ from conf.section import Section
 
 Encoder = Literal["transformer", "lstm", "gru", "rnn"]
 ENCODERS: tuple[str, ...] = get_args(Encoder)
+Fusion = Literal["gate", "attention", "concatenation"]
 HYBRID = "hybrid"  # the method of what orders candidates by trees
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 WEEKDAYS: tuple[str, ...] = get_args(Weekday)
@@ -23,6 +24,7 @@ class Model(Section):
     heads: int = Field(2, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     query_dropout: float = Field(0.1, ge=0, lt=1)
+    fusion: Fusion = "gate"
     times: bool = True
     places: bool = True
     repeats: bool = True

@@ -123,7 +123,9 @@ class Network(nn.Module):
             self.past_strength = nn.Parameter(torch.ones(()))
             self.past_instead = nn.Parameter(torch.ones(()))
         joined = 2 * width + asked
-        self.gate = nn.Linear(joined, width)
+        # Each number of both readings is weighed, or each reading as a whole, or nothing is.
+        weights = {"gate": width, "attention": 1, "concatenation": 0}[settings.fusion]
+        self.gate = nn.Linear(joined, weights) if weights else None
         self.vector = nn.Sequential(nn.LayerNorm(joined), nn.Linear(joined, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def _initialise(self) -> None:
@@ -208,8 +210,8 @@ class Network(nn.Module):
     def _asked(
         self, events: Events, moments: Moments, event_BLD: Tensor, state_BLD: Tensor, state_BTD: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The state and a reading of the whole past joined by a gate that sees the query, (B, T, D); logs of the weights of
-        the past events, (B, T, L); that reading, (B, T, D)."""
+        """The state and a reading of the whole past, fused by weights that see the query (`model.fusion`), (B, T, D); logs of
+        the weights of the past events, (B, T, L); that reading, (B, T, D)."""
         some_BT = moments.last_BT >= 0
         query_BTD = self._query(events, moments)
         # The state in which an event happened is that before it.
@@ -225,8 +227,10 @@ class Network(nn.Module):
         # softmax over no events is undefined: a row of nothing reads zeros.
         weight_BTL = pull_BTL.masked_fill(~some_BT.unsqueeze(-1), 0.0).softmax(-1).masked_fill(~some_BT.unsqueeze(-1), 0.0)
         long_BTD = weight_BTL @ self.past_value(event_BLD)
-        gate_BTD = self.gate(torch.cat([state_BTD, long_BTD, *query_BTD], dim=-1)).sigmoid()
-        joined = torch.cat([gate_BTD * state_BTD, (1 - gate_BTD) * long_BTD, *query_BTD], dim=-1)
+        joined = torch.cat([state_BTD, long_BTD, *query_BTD], dim=-1)
+        if self.gate is not None:
+            gate_BTD = self.gate(joined).sigmoid()
+            joined = torch.cat([gate_BTD * state_BTD, (1 - gate_BTD) * long_BTD, *query_BTD], dim=-1)
         return self.vector(joined), pull_BTL, long_BTD
 
     def _base(self, vector_BTD: Tensor, item_BL: Tensor) -> Tensor:

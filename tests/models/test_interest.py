@@ -166,6 +166,34 @@ def test_the_time_of_the_last_event_says_nothing_of_when_it_is_asked_for():
     assert (np.abs(a_second_later - hidden).max(axis=1)[some] > 1e-4).all()
 
 
+def fused(fusion):
+    """What each moment's vector is made of, (B, 1, 3 D), both readings, and the gate; all other weights are those of any."""
+    made, seen = model(fusion=fusion), []
+    made.network.load_state_dict({**made.network.state_dict(), **_shared(model().network, made.network)})
+    made.network.vector.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    short, long, _ = made.readings(histories(), queries())
+    return seen[0].numpy(), short, long, made.network.gate
+
+
+def _shared(one, other):
+    wanted = other.state_dict()
+    return {name: value for name, value in one.state_dict().items() if name in wanted and wanted[name].shape == value.shape}
+
+
+@pytest.mark.parametrize(("fusion", "weights"), [("gate", SETTINGS.width), ("attention", 1)])
+def test_long_and_short_are_weighed_by_number_or_as_wholes_or_not_at_all(fusion, weights):
+    plain, short, long, none = fused("concatenation")
+    width = SETTINGS.width
+    assert none is None
+    np.testing.assert_array_equal(plain[:, 0, :width], short)
+    np.testing.assert_array_equal(plain[:, 0, width : 2 * width], long)
+    joined, _, _, gate = fused(fusion)
+    share = 1 / (1 + np.exp(-(plain @ gate.weight.detach().numpy().T + gate.bias.detach().numpy())))
+    assert share.shape[-1] == weights and share.std() > 0.01
+    wanted = [share * plain[..., :width], (1 - share) * plain[..., width : 2 * width], plain[..., 2 * width :]]
+    np.testing.assert_allclose(joined, np.concatenate(wanted, axis=-1), atol=1e-5)
+
+
 def test_a_log_without_times_and_places_can_be_ranked():
     past = histories()
     bare = replace(past, hour_of_week_BL=np.full((6, 8), -1, np.float32), latitude_BL=np.full((6, 8), np.nan, np.float32))
