@@ -29,7 +29,7 @@ from deltalake import DeltaTable
 from conf.learning import WEEKDAYS
 from models import metrics
 
-STEPS = "ingest,clean,sequences,train,evaluate"
+STEPS = "ingest,clean,sequences,train,ranker,evaluate"
 COMPARED, WEEK = (7, 14), 7
 SETTINGS = ("model.knowledge=false", "ranker.by=network", "train.tracking=null")
 MEASURES = {"hit@1": ("hit", 1), "hit@10": ("hit", 10), "ndcg@10": ("ndcg", 10)}
@@ -128,7 +128,8 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     log = LOGS[options.log](options.work)
     if not (log.work / "begun").exists():
-        log.command("begun", "run", "--day", str(log.first), "--bootstrap", "--only", STEPS)
+        log.command("beginning", "run", "--day", str(log.first), "--bootstrap", "--only", STEPS)
+        (log.work / "beginning").rename(log.work / "begun")
     for lake in ("warm", "scratch"):
         shutil.rmtree(log.work / lake, ignore_errors=True)
     shutil.copytree(log.work / "begun", log.work / "warm")
