@@ -5,6 +5,9 @@ are told it of the moments that they learn from, and are asked about eight weeks
 does not move with a log's pauses. Told likewise is how often interests in the category lasted; of what is learnt from, as it
 was among the other users.
 
+Calls ("it lasts") are made from the probability on at which they would have been best, by macro F1, on what was learnt from:
+where most interests last, or few do, that is not a half.
+
 Boosting on the log loss is calibrated as it is. A calibration learnt on later weeks (Platt's, isotonic) was left out: it
 carries the busyness of those weeks to all others.
 
@@ -36,11 +39,14 @@ _TREES_FILE, _DETAILS = "trees.npz", "version.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Labeller:
-    """What was learnt. `lasts`: category -> share of its interests that lasted, drawn to `lasts_mean`."""
+    """What was learnt. `lasts`: category -> share of its interests that lasted, drawn to `lasts_mean`. `cut`: from this
+    probability on an interest is called lasting.
+    """
 
     trees: Trees
     lasts: dict[str, float]
     lasts_mean: float
+    cut: float
 
     def probability(self, moments: Moments, categories: Sequence[str], clock: Clock) -> Floats:
         """(M,) how likely each interest lasts, if the log goes on as usual. `categories`: names by number."""
@@ -51,7 +57,7 @@ class Labeller:
     def save(self, folder: Path) -> None:
         """Write `version.json` and the trees into a folder that is there."""
         self.trees.save(folder / _TREES_FILE)
-        said = {"method": METHOD, "inputs": INPUTS, "lasts": self.lasts, "lasts_mean": self.lasts_mean}
+        said = {"method": METHOD, "inputs": INPUTS, "lasts": self.lasts, "lasts_mean": self.lasts_mean, "cut": self.cut}
         (folder / _DETAILS).write_text(json.dumps(said))
 
     @staticmethod
@@ -64,7 +70,8 @@ class Labeller:
             said = json.loads((folder / _DETAILS).read_text())
             if said["method"] != METHOD or tuple(said["inputs"]) != INPUTS:
                 raise ValueError("another release made it")
-            return Labeller(trees=Trees.load(folder / _TREES_FILE), lasts=said["lasts"], lasts_mean=said["lasts_mean"])
+            told = {name: said[name] for name in ("lasts", "lasts_mean", "cut")}
+            return Labeller(trees=Trees.load(folder / _TREES_FILE), **told)
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             why = f"{type(error).__name__}: {error}"
             raise ValueError(f"{folder} holds no labeller ({why}): `wherewhen publish rule` goes on without one") from error
@@ -119,7 +126,24 @@ def learn(past: Past, *, seed: int) -> Labeller | None:
     inputs_MF = [features(moments, past.clock), shares_M, past.clock.ahead(moments.day_M)]
     trees = grown(np.column_stack(inputs_MF), lasted_M, seed)
     lasts = dict(zip(past.categories, _shares(moments.category_M, lasted_M, size, mean).tolist(), strict=True))
-    return Labeller(trees=trees, lasts=lasts, lasts_mean=mean)
+    made = Labeller(trees=trees, lasts=lasts, lasts_mean=mean, cut=0.5)
+    return replace(made, cut=best_cut(made.probability(moments, past.categories, past.clock), lasted_M))
+
+
+def best_cut(told_M: Floats, lasted_M: Flags) -> float:
+    """The hundredth from which on calling moments lasting gives the greatest macro F1; of equal ones the nearest to a half.
+
+    >>> best_cut(np.array([0.2, 0.6, 0.7, 0.9]), np.array([False, False, True, True]))
+    0.61
+    """
+    cuts = np.arange(1, 100) / 100
+    order = np.argsort(told_M)
+    below_C = np.searchsorted(told_M[order], cuts)
+    missed_C = np.concatenate(([0], np.cumsum(lasted_M[order])))[below_C]
+    hit_C, rest_C = lasted_M.sum() - missed_C, below_C - missed_C
+    false_C = len(told_M) - below_C - hit_C
+    f1_C = sum(2 * right_C / np.maximum(2 * right_C + false_C + missed_C, 1) for right_C in (hit_C, rest_C)) / 2
+    return float(cuts[np.lexsort((np.abs(cuts - 0.5), -f1_C))[0]])
 
 
 def grown(inputs_MF: Floats, lasted_M: Flags, seed: int) -> Trees:
@@ -149,12 +173,15 @@ def _shares(category_M: Ints, lasted_M: Flags, size: int, mean: float) -> Floats
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """The newest moments whose outcome is known: what became of them, and how likely learner and rule held it."""
+    """The newest moments whose outcome is known: what became of them, and how likely learner and rule held it. `cut`: the
+    learner's.
+    """
 
     moments: Moments
     lasted_M: Flags
     learned_M: Floats
     ruled_M: Floats
+    cut: float
 
     def losses(self, told_M: Floats) -> Floats:
         """(M,) log loss of probabilities, in nats."""
@@ -180,4 +207,5 @@ def exam(past: Past, *, seed: int) -> Exam | None:
         lasted_M=lasting(past.moments)[is_asked],
         learned_M=past.told(student, is_asked),
         ruled_M=ruled[asked.ruled_M.astype(np.int64)],
+        cut=student.cut,
     )

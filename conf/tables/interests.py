@@ -271,7 +271,12 @@ LABEL = (
             "how likely the user has events of it in two or more distinct weeks of the eight after the day",
             nullable=False,
         ),
-        column("label", "string", "long: that is likelier than not; else short, or none if the rule says so", nullable=False),
+        column(
+            "label",
+            "string",
+            "long: that is likely enough (the version's cut); else short, or none if the rule says so",
+            nullable=False,
+        ),
         column("rule_label", "string", "the label that the rule gave it, as in event_labels", nullable=False),
         column("model_version", "string", "the labeller", nullable=False),
         key=("user_id", "category"),

@@ -78,7 +78,7 @@ def _learn(context: Context) -> None:
         return
     version = versions.name(past, context.settings)
     versions.store(made, context.lake.root, version)
-    by_rule = gate.compared(taken, gate.learned(taken.learned_M), gate.ruled(taken), samples=_samples(context))
+    by_rule = gate.compared(taken, gate.learned(taken.learned_M, taken.cut), gate.ruled(taken), samples=_samples(context))
     registry = context.log_rows("model_versions", f"kind = '{LABELLER}'")
     if version not in {row["model_version"] for row in registry}:
         context.append("model_versions", [versions.row(version, day, context.settings, made, _metrics(taken, by_rule))])
@@ -102,8 +102,8 @@ def _beside(context: Context, past: Past, taken: Exam, serving: logs.Row) -> gat
         ruled_M=taken.ruled_M[is_new],
     )
     other = versions.load(context.lake.root, serving)
-    theirs = gate.learned(other.probability(part.moments, past.categories, past.clock))
-    return gate.compared(part, gate.learned(part.learned_M), theirs, samples=_samples(context))
+    theirs = gate.learned(other.probability(part.moments, past.categories, past.clock), other.cut)
+    return gate.compared(part, gate.learned(part.learned_M, part.cut), theirs, samples=_samples(context))
 
 
 def _samples(context: Context) -> int:
@@ -112,7 +112,7 @@ def _samples(context: Context) -> int:
 
 def _metrics(taken: Exam, by_rule: gate.Comparison) -> dict[str, float]:
     """Of the exam, for the card."""
-    found = {"share_that_lasted": float(taken.lasted_M.mean())}
+    found = {"share_that_lasted": float(taken.lasted_M.mean()), "called_lasting_from": taken.cut}
     for measure, (ours, theirs) in by_rule.values.items():
         key = measure.replace(" ", "_").lower()
         found |= {key: ours, f"{key}_of_rule": theirs}

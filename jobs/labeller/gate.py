@@ -1,6 +1,6 @@
 """Whether a labeller may serve: learned and rule at the same exam, with intervals clustered by user. No Spark.
 
-A label is asked of both for what it is worth as a call (macro F1, by a cut at 0.5) and as a probability (log loss): a
+A label is asked of both for what it is worth as a call (macro F1, by the labeller's cut) and as a probability (log loss): a
 labeller serves once it is surely better by both, and the rule serves again once the labeller is surely worse by either.
 
 Shape suffixes: M moments, S bootstrap samples.
@@ -19,7 +19,6 @@ from models.lasting import Flags, Floats
 from models.metrics import Interval, Tally, tally
 
 PUBLISHED, KEPT, REFUSED = "published", "kept", "refused"
-CUT = 0.5
 LOSS, F1 = "log loss", "macro F1"
 
 
@@ -31,8 +30,8 @@ class Told:
     called_M: Flags
 
 
-def learned(probability_M: Floats) -> Told:
-    return Told(probability_M=probability_M, called_M=probability_M >= CUT)
+def learned(probability_M: Floats, cut: float) -> Told:
+    return Told(probability_M=probability_M, called_M=probability_M >= cut)
 
 
 def ruled(exam: Exam) -> Told:

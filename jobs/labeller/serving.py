@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
-from jobs.labeller.gate import CUT
 from jobs.labeller.moments import moments_of
 from models.labeller import Labeller
 from models.lasting import Clock
@@ -33,6 +32,6 @@ def _told(batch: pa.RecordBatch, by: Labeller, clock: Clock) -> pa.RecordBatch:
     probability = pa.array(by.probability(found, categories, clock))
     # An interest that will not last is of these days, if the rule knew it at all.
     otherwise = pc.if_else(pc.equal(batch["label"], "none"), "none", "short")
-    label = pc.if_else(pc.greater_equal(probability, CUT), "long", otherwise)
+    label = pc.if_else(pc.greater_equal(probability, by.cut), "long", otherwise)
     columns = [batch["user_id"], batch["category"], probability, label, batch["label"]]
     return pa.RecordBatch.from_arrays(columns, names=[column.split()[0] for column in TOLD.split(", ")])

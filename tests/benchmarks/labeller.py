@@ -3,9 +3,10 @@
 An interest lasts if the user has events in the category in two or more distinct weeks of the eight after the event's day.
 The log is cut by time: test are the last 21 days whose eight weeks are over, validation 21 days whose weeks end before the
 test begins. Each is told by what had been learnt by its first day, from all whose eight weeks were over, as a weekly night
-learns; train is what the test's was learnt from. From a probability of 0.5 on a call is "lasts"; the rule's is its "long",
-and its probabilities are what came of these before. Intervals (95%) are of users drawn again, 300 times. A line per part and
-method; of `learned` also how much better it is than each other (a positive number is better, whatever the measure).
+learns; train is what the test's was learnt from. A call is "lasts" from the probability on at which each method's calls were
+best, by macro F1, on what it learnt from; the rule's is its "long", and its probabilities are what came of these before.
+Intervals (95%) are of users drawn again, 300 times. A line per part and method; of `learned` also how much better it is than
+each other (a positive number is better, whatever the measure).
 
 Example: .venv/bin/python tests/benchmarks/labeller.py
 Example: wherewhen simulate --output /tmp/sim --users 800 --items 400 --days 262 --end-day 2024-06-30 --seed 1 &&
@@ -27,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from models import encoder
-from models.labeller import Past, grown, learn, probability
+from models.labeller import Past, best_cut, grown, learn, probability
 from models.lasting import MATURES_DAYS, STATE, features, lasting
 
 PART_DAYS, SAMPLES, SEED = 21, 300, 1
@@ -100,20 +101,26 @@ def measures(lasted_M: np.ndarray, told_M: np.ndarray, called_M: np.ndarray, wei
     }
 
 
-def lines(past: Past, said: Mapping[str, np.ndarray], rows: np.ndarray) -> Iterator[dict[str, object]]:
-    """A line a method, of some moments."""
+def lines(past: Past, said: Mapping[str, np.ndarray], train: np.ndarray, rows: np.ndarray) -> Iterator[dict[str, object]]:
+    """A line a method, of some moments; `train`: those that were learnt from."""
     moments, lasted_M = past.moments, lasting(past.moments)[rows]
     _, user = np.unique(moments.user_M[rows], return_inverse=True)
     users = int(user.max()) + 1
     same = np.full(users, 1 / users)
     drawn = [np.ones(users), *np.random.default_rng(SEED).multinomial(users, same, SAMPLES).astype(float)]
-    called = {name: told_M[rows] >= 0.5 for name, told_M in said.items()} | {"rule": moments.ruled_M[rows]}
+    cuts = {name: best_cut(told_M[train], lasting(moments)[train]) for name, told_M in said.items()}
+    called = {name: told_M[rows] >= cuts[name] for name, told_M in said.items()} | {"rule": moments.ruled_M[rows]}
     values = {
         name: [measures(lasted_M, told_M[rows], called[name], one[user]) for one in drawn] for name, told_M in said.items()
     }
     shape = {"moments": len(rows), "users": users, "lasted": round(float(lasted_M.mean()), 4)}
     for name, found in values.items():
-        line = {"method": name, **shape, **{measure: _spread([one[measure] for one in found]) for measure in found[0]}}
+        line = {
+            "method": name,
+            **shape,
+            "cut": cuts[name],
+            **{measure: _spread([one[measure] for one in found]) for measure in found[0]},
+        }
         if name == "learned":
             line |= {f"better_than_{rival}": _better(found, values[rival]) for rival in said if rival != name}
         yield line
@@ -140,7 +147,8 @@ def judged(past: Past) -> Iterator[dict[str, object]]:
         said = told(past, past.before(first), vectors_CD)
         rows = {part: (day_M >= first) & (day_M < end)} | ({"train": day_M + MATURES_DAYS < first} if part == "test" else {})
         for name, is_of_part in rows.items():
-            yield from ({"part": name, **line} for line in lines(past, said, np.flatnonzero(is_of_part)))
+            train = day_M + MATURES_DAYS < first
+            yield from ({"part": name, **line} for line in lines(past, said, train, np.flatnonzero(is_of_part)))
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def main() -> None:
         judged = past.moments.day_M >= since
         rows = known.select(["user_id", "category"]).to_pandas()
         rows = rows.assign(user_events=rows.user_id.map(events.user_id.value_counts()))[judged].reset_index(drop=True)
-        told = {"rule": past.moments.ruled_M[judged], "learned": past.told(made, judged) >= 0.5}
+        told = {"rule": past.moments.ruled_M[judged], "learned": past.told(made, judged) >= made.cut}
         long_ones(folder, rows, told)
         emerging(folder, interests.select("user_id", "category", "day", "trend").toPandas(), events)
 

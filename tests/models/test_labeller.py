@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from models import registry
-from models.labeller import EXAM_DAYS, Labeller, Past, exam, learn
+from models.labeller import EXAM_DAYS, Labeller, Past, best_cut, exam, learn
 from models.lasting import MATURES_DAYS, STATE, Clock, Moments, lasting
 from models.trees import Trees
 
@@ -94,11 +94,21 @@ def test_an_exam_is_told_by_what_was_known_before_it(past):
     np.testing.assert_array_equal(past.told(learn(cut, seed=1), asked), taken.learned_M)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_the_cut_is_the_best_by_macro_f1(share):
+    rng = np.random.default_rng(int(share * 10))
+    lasted = rng.random(800) < share
+    told = np.clip(rng.normal(0.5 * share + 0.3 * lasted, 0.2), 0.0, 1.0)
+    by_cut = {cut / 100: f1_score(lasted, told >= cut / 100, average="macro") for cut in range(1, 100)}
+    assert by_cut[best_cut(told, lasted)] == pytest.approx(max(by_cut.values()))
+    assert best_cut(np.full(10, 0.5), np.arange(10) < 5) == 0.5, "nothing tells them apart"
+
+
 def test_equal_pasts_give_equal_labellers(past):
     made, again = learn(past, seed=1), learn(past, seed=1)
     every = np.ones(len(past.moments), bool)
     np.testing.assert_array_equal(past.told(made, every), past.told(again, every))
-    assert made.lasts == again.lasts and made.lasts["c0"] > 0.9 > made.lasts["c5"]
+    assert made.lasts == again.lasts and made.cut == again.cut and made.lasts["c0"] > 0.9 > made.lasts["c5"]
 
 
 @pytest.mark.parametrize("cut", [UNTIL - DAYS + MATURES_DAYS + 5])
@@ -122,6 +132,7 @@ def test_a_labeller_comes_back_as_it_was(past, tmp_path):
     again = Labeller.load(tmp_path / "models" / "labeller-1")
     every = np.ones(len(past.moments), bool)
     np.testing.assert_array_equal(past.told(made, every), past.told(again, every))
+    assert again.cut == made.cut == best_cut(past.told(made, past.mature()), lasting(past.moments)[past.mature()])
     new = again.probability(past.moments.take(past.moments.category_M == 0), ["never seen"], past.clock)
     assert 0 < new[0] < 1
     with pytest.raises(ValueError, match="unknown method boosting"):

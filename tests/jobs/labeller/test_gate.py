@@ -24,17 +24,17 @@ def exam(seed=1, knows=3.0, rule_is_right=0.75):
         passed_M=np.zeros(size), state_MS=np.zeros((size, len(STATE))), ruled_M=says_long,
     )  # fmt: skip
     share = np.where(says_long, lasted[says_long].mean(), lasted[~says_long].mean())
-    return Exam(moments=moments, lasted_M=lasted, learned_M=1 / (1 + np.exp(-odds)), ruled_M=share)
+    return Exam(moments=moments, lasted_M=lasted, learned_M=1 / (1 + np.exp(-odds)), ruled_M=share, cut=0.4)
 
 
 def beside_rule(taken, told_M=None):
-    return compared(taken, learned(taken.learned_M if told_M is None else told_M), ruled(taken), samples=200)
+    return compared(taken, learned(taken.learned_M if told_M is None else told_M, taken.cut), ruled(taken), samples=200)
 
 
 def test_both_are_measured_as_their_library_measures_them():
     taken = exam()
     found = beside_rule(taken)
-    calls = (taken.learned_M >= 0.5, taken.moments.ruled_M)
+    calls = (taken.learned_M >= 0.4, taken.moments.ruled_M)
     assert found.values[F1] == pytest.approx([metrics.f1_score(taken.lasted_M, call, average="macro") for call in calls])
     losses = [metrics.log_loss(taken.lasted_M, told) for told in (taken.learned_M, taken.ruled_M)]
     assert found.values[LOSS] == pytest.approx(losses)
@@ -53,6 +53,7 @@ def test_intervals_are_of_users_not_of_moments():
         lasted_M=taken.lasted_M[rows],
         learned_M=taken.learned_M[rows],
         ruled_M=taken.ruled_M[rows],
+        cut=taken.cut,
     )
     for name, gain in beside_rule(taken).gains.items():
         other = beside_rule(many).gains[name]
@@ -66,6 +67,7 @@ def test_one_user_says_nothing_of_spread():
         lasted_M=taken.lasted_M[:EACH],
         learned_M=taken.learned_M[:EACH],
         ruled_M=taken.ruled_M[:EACH],
+        cut=taken.cut,
     )
     found = beside_rule(one)
     assert math.isnan(found.gains[F1].lower) and not found.is_better and not found.is_worse

@@ -141,9 +141,10 @@ def test_what_is_planted_is_learnt_passes_the_exam_and_labels_the_day(spark, tau
     habits = [row.lasting_probability for row in rows if row.category[0] == "s"]
     fads = [row.lasting_probability for row in rows if row.category[0] == "f"]
     assert np.mean(habits) > 0.7 and np.mean(fads) < 0.3
+    cut = json.loads((Path(settings.lake) / version["folder"] / "version.json").read_text())["cut"]
     for row in rows:
         otherwise = "none" if row.rule_label == "none" else "short"
-        assert row.label == ("long" if row.lasting_probability >= 0.5 else otherwise)
+        assert row.label == ("long" if row.lasting_probability >= cut else otherwise)
     said = Lake(spark, settings.lake).read("event_labels", context.inputs["event_labels"], f"day = '{LAST}'").collect()
     assert {(row.user_id, row.category, row.rule_label) for row in rows} == {
         (row.user_id, row.category, row.label) for row in said
