@@ -14,6 +14,9 @@ from conf.tables import TABLES
 from jobs.lake import logs
 from jobs.lake.schema import create
 from jobs.query import answer, render
+from tests.jobs.feeding import fed_at_once, fed_by_night, feeds
+
+__all__ = ["fed_at_once", "fed_by_night", "feeds"]
 
 FIRST = date(2024, 1, 30)
 SIMPLE = {
