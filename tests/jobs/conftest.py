@@ -15,8 +15,9 @@ from jobs.lake import logs
 from jobs.lake.schema import create
 from jobs.query import answer, render
 from tests.jobs.feeding import fed_at_once, fed_by_night, feeds
+from tests.jobs.texts import first_night, read_at_once, read_by_another, read_by_night
 
-__all__ = ["fed_at_once", "fed_by_night", "feeds"]
+__all__ = ["fed_at_once", "fed_by_night", "feeds", "first_night", "read_at_once", "read_by_another", "read_by_night"]
 
 FIRST = date(2024, 1, 30)
 SIMPLE = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import date, datetime, timedelta
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -12,17 +12,10 @@ from pyspark.sql import functions as F
 from sklearn.metrics import normalized_mutual_info_score
 
 from conf.tables import TABLES
-from jobs import text
 from jobs.lake.compare import compare
-from jobs.lake.schema import spark_schema
-from jobs.simulate import World
-from jobs.simulate.catalogue import catalogue_of, rows_of_day
 from jobs.text import topics
 from jobs.text.topics import LEAST_TEXTS, Fit, clusters, nearest, telling, topic_names
-
-FIRST, LAST = date(2024, 1, 30), date(2024, 2, 2)
-DAYS = [FIRST + timedelta(days=n) for n in range(4)]
-MADE_UP = "whisperwort"  # stands in reviews alone
+from tests.jobs.texts import DAYS, FIRST, MADE_UP, stored
 
 
 def told_of(fits, days, encoders, vectors):
@@ -97,68 +90,21 @@ def test_names_tell_topics_apart_and_are_never_equal_or_empty():
     assert len(set(names)) == len(names) and names[3] == "topic 4" and names[4].startswith("咖啡") and names[5] == "lone"
 
 
-ITEM = {"gone": False, "changed_on": FIRST, "day": FIRST}
-EVENT = {
-    "event_id": "e", "user_id": "u", "item_id": "i00001", "event_type": "review", "event_timestamp": datetime(2024, 1, 30, 12),
-    "event_date": FIRST, "row_hash": "r", "text": "", "day": FIRST,
-}  # fmt: skip
-REVIEWS = {
-    DAYS[0]: ["The espresso was excellent", "", "12", "😀"],
-    DAYS[1]: ["A novel that I could not put down", "..."],
-    DAYS[2]: [f"{MADE_UP} {noun}" for noun in ("coffee", "novel", "yoga", "bread", "museum", "toys", "haircut")],
-    DAYS[3]: ["They play loud live music on the stage", "x" * 1_000_000, f"{MADE_UP} espresso"],
-}
+def test_planted_categories_are_found_again_by_nights_and_bootstrap_alike(read_by_night, read_at_once):
+    # Of text_semantics test_text says it.
+    comparison = compare(stored(read_by_night[-1], "text_topics"), stored(read_at_once, "text_topics"), TABLES["text_topics"])
+    assert comparison.equal and comparison.rows > 0, str(comparison)
 
-
-def rows(spark, name, row, changes):
-    schema = spark_schema(TABLES[name])
-    return spark.createDataFrame([tuple({**row, **change}.get(field.name) for field in schema) for change in changes], schema)
-
-
-@pytest.fixture
-def lake_of(make_context, make_settings, tmp_path, spark):
-    """The settings of a lake with a simulated catalogue, half of it from the first day on, and reviews in it."""
-    catalogue = rows_of_day(catalogue_of(World(users=1, items=240, days=1, end_day=FIRST, seed=7)), 0)
-    items = catalogue[["item_id", "title", "description", "category", "brand"]].to_dict("records")
-    changed = [{**item, "day": DAYS[1 + n % 3 if n // 24 % 2 else 0]} for n, item in enumerate(items)]
-    gone = [{"item_id": items[0]["item_id"], "gone": True, "day": DAYS[2]}]
-    written = [{"day": day, "event_id": words[:9], "text": words} for day, texts in REVIEWS.items() for words in texts]
-
-    def make(name, *overrides):
-        settings = make_settings("conf/local.yaml", f"lake={tmp_path / name}", *overrides)
-        context = make_context(FIRST, LAST, bootstrap=True, settings=settings)
-        context.write("items", rows(spark, "items", ITEM, [{**one, "changed_on": one["day"]} for one in [*changed, *gone]]))
-        context.write("events", rows(spark, "events", EVENT, written))
-        return settings
-
-    return make
-
-
-def stored(context, name):
-    return context.lake.read(name, context.lake.version(name))
-
-
-def test_planted_categories_are_found_again_by_nights_and_bootstrap_alike(make_context, lake_of):
-    nights = lake_of("nights")
-    for day in DAYS:
-        context = make_context(day, first_day=FIRST, settings=nights)
-        text.run(context)
-    at_once = make_context(FIRST, LAST, bootstrap=True, settings=lake_of("bootstrap"))
-    text.run(at_once)
-    for name in ("text_semantics", "text_topics"):
-        comparison = compare(stored(context, name), stored(at_once, name), TABLES[name])
-        assert comparison.equal and comparison.rows > 0, f"{name}: {comparison}"
-
-    fits = stored(at_once, "text_topics").collect()
+    fits = stored(read_at_once, "text_topics").collect()
     assert set(_grouped(fits)) == {DAYS[0], DAYS[2]} and {row.encoder.split("@")[0] for row in fits} == {"all-MiniLM-L6-v2"}
     for found in _grouped(fits).values():
         names = [row["name"] for row in found]
         assert len(set(names)) == len(names) and all(len(name.split(", ")) >= 2 for name in names)
         assert [row.topic for row in found] == list(range(1, len(found) + 1)) and not any(MADE_UP in name for name in names)
 
-    read = {row.text: row for row in stored(at_once, "text_semantics").where("changed_on = day").collect()}
-    # The last is in no words that the encoder knows, and too few such texts describe items.
-    untold = ("", "😀", "x" * 2000)
+    read = {row.text: row for row in stored(read_at_once, "text_semantics").where("changed_on = day").collect()}
+    # The last two are in no words that the encoder knows, and too few such texts describe items.
+    untold = ("", "😀", "x" * 2000, "咖啡很好喝")
     for words in untold:
         assert read[words].topic is None and read[words].topic_confidence is None, words
     of_fit = {day: {row["name"] for row in found} for day, found in _grouped(fits).items()}
@@ -169,9 +115,9 @@ def test_planted_categories_are_found_again_by_nights_and_bootstrap_alike(make_c
     assert "music" in read["They play loud live music on the stage"].topic
 
     told = (
-        stored(at_once, "items").where(~F.col("gone")).select("item_id", "category", "day")
-        .join(stored(at_once, "item_texts").select("item_id", "day", "text_hash"), on=["item_id", "day"])
-        .join(stored(at_once, "text_semantics").where("changed_on = day").select("text_hash", "topic"), on="text_hash")
+        stored(read_at_once, "items").where(~F.col("gone")).select("item_id", "category", "day")
+        .join(stored(read_at_once, "item_texts").select("item_id", "day", "text_hash"), on=["item_id", "day"])
+        .join(stored(read_at_once, "text_semantics").where("changed_on = day").select("text_hash", "topic"), on="text_hash")
         .where(F.col("day") == F.lit(FIRST)).collect()
     )  # fmt: skip
     assert len(told) >= 100
@@ -186,13 +132,8 @@ def _grouped(rows):
     return {day: sorted((row for row in rows if row.day == day), key=lambda row: row.topic) for day in days}
 
 
-def test_another_encoder_makes_topics_anew_and_once(make_context, lake_of):
-    settings = lake_of("lake")
-    text.run(make_context(FIRST, settings=settings))
-    shorter = lake_of("lake", "text.max_tokens=8")
-    for day in DAYS[1:]:
-        context = make_context(day, first_day=FIRST, settings=shorter)
-        text.run(context)
+def test_another_encoder_makes_topics_anew_and_once(read_by_another):
+    context = read_by_another[-1]
     made = {(row.day, row.encoder.split("/")[1]) for row in stored(context, "text_topics").collect()}
     assert made == {(DAYS[0], "128"), (DAYS[1], "8"), (DAYS[2], "8")}
     state = context.state("text_semantics")
