@@ -2,25 +2,24 @@
 
 import json
 import shutil
+from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
 from conf.settings import SettingsError, load_settings
-from conf.tables import TABLES
 from jobs import provenance
 from jobs.lake import logs
-from jobs.lake.compare import compare
 from jobs.lake.context import Refused
 from jobs.lake.identities import load_key, pseudonym
-from jobs.lake.runs import pins
-from jobs.lake.store import Lake
 from jobs.pipeline import STEPS, choose
 from jobs.rebuild import rebuild, steps_of
 from jobs.requarantine import quarantined, requarantine
 from jobs.runner import run
 from jobs.staleness import stale
+from tests.jobs.planting import told
+from tests.stored import difference
 
 FIRST, SECOND, THIRD = (date(2024, 1, 30) + timedelta(days=n) for n in range(3))
 EARLIER = SECOND - timedelta(days=5)
@@ -75,36 +74,29 @@ def copied(made, tmp_path, *more):
     return settings_for(tmp_path / "lake", made.sources["events"].path, *more)
 
 
-def rows(spark, settings, name):
-    return Lake(spark, settings.lake).read(name, pins(settings.lake).get(name))
-
-
-def test_a_late_row_is_kept_once_on_its_arrival_and_counts_for_its_own_date(spark, made):
-    anna = pseudonym("anna", load_key())
-    events = [(one.day, one.event_date) for one in rows(spark, made, "events").where(f"user_id = '{anna}'").collect()]
+def test_a_late_row_is_kept_once_on_its_arrival_and_counts_for_its_own_date(made):
+    of_anna = f"'{pseudonym('anna', load_key())}'"
+    events = [(one["day"], one["event_date"]) for one in told(made, "events", f"user_id = {of_anna}")]
     assert sorted(events) == [(FIRST, FIRST), (FIRST, FIRST), (SECOND, EARLIER), (SECOND, SECOND), (THIRD, THIRD)]
-    by_hour = rows(spark, made, "activity_daily").where(f"entity_id = '{anna}'")
-    counted = {
-        (one.day, one.event_date): one["sum(events)"] for one in by_hour.groupBy("day", "event_date").sum("events").collect()
-    }
+    counted = Counter()
+    for one in told(made, "activity_daily", f"entity_id = {of_anna}"):
+        counted[one["day"], one["event_date"]] += one["events"]
     assert counted == {(FIRST, FIRST): 2, (SECOND, EARLIER): 1, (SECOND, SECOND): 1, (THIRD, THIRD): 1}
-    states = {
-        one.day: [event.event_timestamp.date() for event in one.events]
-        for one in rows(spark, made, "user_sequences").where(f"user_id = '{anna}'").collect()
-    }
+    sequences = told(made, "user_sequences", f"user_id = {of_anna}")
+    states = {one["day"]: [event["event_timestamp"].date() for event in one["events"]] for one in sequences}
     assert states[SECOND] == [FIRST, FIRST, SECOND], "the last three by their own time, of which the late one is none"
     assert states[THIRD] == [FIRST, SECOND, THIRD]
-    [total] = rows(spark, made, "user_sequences").where(f"user_id = '{anna}' AND day = '{SECOND}'").collect()
-    assert total.events_total == 4, "but the state knows of it"
+    [total] = [one for one in sequences if one["day"] == SECOND]
+    assert total["events_total"] == 4, "but the state knows of it"
     [record] = logs.read(made.lake, "runs", f"step = 'clean' AND day = DATE '{THIRD}'")
     assert json.loads(record["details"])["conservation"][str(THIRD)]["duplicates"] == 1, "delivered again it is a duplicate"
     assert record["rows_in"] == 3
 
 
-def test_items_and_users_keep_their_history(spark, made):
-    titles = {one.day: one.title for one in rows(spark, made, "items").where("item_id = 'i1'").collect()}
+def test_items_and_users_keep_their_history(made):
+    titles = {one["day"]: one["title"] for one in told(made, "items", "item_id = 'i1'")}
     assert titles == {FIRST: "one", THIRD: "two"}
-    ages = {one.day: one.attributes["age_band"] for one in rows(spark, made, "users").collect()}
+    ages = {one["day"]: dict(one["attributes"])["age_band"] for one in told(made, "users")}
     assert ages == {FIRST: "young", THIRD: "old"}
 
 
@@ -115,18 +107,19 @@ def test_a_changed_setting_makes_stale_what_depends_on_it_and_rebuild_mends_it(s
     run(spark, changed, THIRD, steps=choose(only=("sequences",)))
     assert stale(changed) == {"user_sequences": "settings"}, "a night leaves the days before it as they were"
     assert {step.name for step in steps_of("user_sequences")} >= {"sequences", "spatial", "train", "score", "report"}
-    monkeypatch.setattr("jobs.rebuild.steps_of", lambda table: choose(only=("clean", "sequences")))  # what comes after costs
+    monkeypatch.setattr("jobs.rebuild.steps_of", lambda table: choose(only=("sequences",)))  # what comes after costs
     rebuild(spark, changed, "user_sequences", QUIET)
     assert "user_sequences" not in stale(changed)
     fresh = settings_for(tmp_path / "fresh", landing, "sequences.length=2")
     run(spark, fresh, THIRD, steps=choose(to_step="sequences"), bootstrap=True)
-    found = compare(rows(spark, fresh, "user_sequences"), rows(spark, changed, "user_sequences"), TABLES["user_sequences"])
-    assert found.equal and found.rows > 0, found
+    assert told(fresh, "user_sequences")
+    assert not (differs := difference(spark, "user_sequences", fresh, changed)), differs
 
 
-def test_what_was_made_from_an_older_table_is_stale(spark, made, tmp_path):
+def test_what_was_made_from_an_older_table_is_stale(made, tmp_path):
     again = copied(made, tmp_path)
-    run(spark, again, THIRD, steps=choose(only=("clean",)))
+    [record] = logs.read(again.lake, "runs", f"step = 'clean' AND day = DATE '{THIRD}'")
+    logs.append(again.lake, "runs", [{**record, "run_id": "again", "finished_at": logs.now()}])
     found = stale(again)
     assert set(found) == {"user_sequences", "activity_daily", "time_series_features"}
     assert set(found.values()) == {"reads events"}
@@ -170,7 +163,7 @@ def test_rows_are_judged_again_after_a_rule_was_mended(spark, made, tmp_path, mo
         requarantine(spark, mended, "too_late", FIRST, stopped)
     assert quarantined(mended.lake, FIRST) == {}, "the first day is mended; what follows from it is not"
     assert requarantine(spark, mended, "too_late", FIRST, QUIET) == (1, 0)
-    ages = {(one.day, one.event_date) for one in rows(spark, mended, "events").collect()}
+    ages = {(one["day"], one["event_date"]) for one in told(mended, "events")}
     assert (SECOND, LONG_AGO) in ages
     done = logs.read(mended.lake, "runs", "step = 'sequences' AND status = 'done'")
     assert sorted(row["day"] for row in done) == [SECOND, SECOND, THIRD, THIRD]
