@@ -6,6 +6,7 @@ import csv
 import json
 import random
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 
 import pytest
 from pyspark.sql import functions as F
@@ -16,13 +17,13 @@ from conf.settings import Folder, load_settings
 from conf.tables import TABLES
 from jobs import export
 from jobs.ingest.consents import check_purposes, consents_by_day, stated_in_events, stated_in_feed
-from jobs.lake import identities
+from jobs.lake import identities, logs, runs
 from jobs.lake.runs import pins
 from jobs.lake.schema import spark_schema
-from jobs.lake.store import Lake
 from jobs.pipeline import STEPS, choose
 from jobs.runner import run
 from jobs.spatial.windows import in_windows
+from tests.jobs.planting import plant, told
 from tests.stored import difference, rows_of
 
 FIRST = date(2024, 6, 29)  # a Saturday: the third day is a Monday and a month's first
@@ -70,7 +71,7 @@ STATES = (
     "user_slot_places",
 )
 MADE = (*STATES, "events", "event_labels", "item_positions", "cell_daily")
-CHOSEN = choose(only=("ingest", "clean", "sequences", "text", "tags", "label", "spatial", "interaction"))
+CHOSEN = choose(only=("ingest", "clean", "sequences", "tags", "label", "spatial", "interaction"))
 
 
 def me(user):
@@ -104,33 +105,41 @@ def settings_for(world, lake, *more):
     return load_settings(overrides=overrides)
 
 
+def new_lake(world, lake):
+    """Settings over a new lake. No text is read: nobody writes any, and items have tags by their categories."""
+    settings = settings_for(world, lake)
+    logs.append(settings.lake, "runs", [runs.row("none", "text", day, status="skipped") for day in DAYS])
+    return settings
+
+
 @pytest.fixture(scope="module")
 def bootstrapped(spark, world):
-    settings = settings_for(world, "bootstrapped")
+    settings = new_lake(world, "bootstrapped")
     run(spark, settings, DAYS[-1], steps=CHOSEN, bootstrap=True)
     return settings
 
 
-def table(spark, settings, name):
-    lake = Lake(spark, settings.lake)
-    return lake.read(name, lake.version(name))
+@cache
+def names():
+    return {me(user): user for user in SAID}
 
 
-def there_on(spark, settings, name, number):
+def there_on(rows, number):
     """The users who have a state as of the day."""
-    rows = table(spark, settings, name).where(F.col("day") <= F.lit(DAYS[number]))
-    newest = rows.groupBy("user_id").agg(F.max(F.struct("day", F.col("gone"))).alias("last")).where("NOT last.gone")
-    names = {me(user): user for user in SAID}
-    return {names[row.user_id] for row in newest.collect()}
+    gone = {row["user_id"]: row["gone"] for row in rows if row["day"] <= DAYS[number]}
+    return {names()[user] for user, is_gone in gone.items() if not is_gone}
 
 
 def users_of(rows):
-    names = {me(user): user for user in SAID}
-    return {names[row.user_id] for row in rows.select("user_id").distinct().collect()}
+    return {names()[row["user_id"]] for row in rows}
+
+
+def users_seen(frame):
+    return {names()[row.user_id] for row in frame.select("user_id").distinct().collect()}
 
 
 def test_nights_leave_what_the_bootstrap_leaves(spark, world, bootstrapped):
-    nightly = settings_for(world, "nightly")
+    nightly = new_lake(world, "nightly")
     run(spark, nightly, DAYS[1], steps=CHOSEN, bootstrap=True)
     for day in DAYS[2:]:
         run(spark, nightly, day, steps=CHOSEN)
@@ -139,7 +148,7 @@ def test_nights_leave_what_the_bootstrap_leaves(spark, world, bootstrapped):
         assert not (differs := difference(spark, name, bootstrapped, nightly)), f"{name}: {differs}"
 
 
-def test_nothing_is_made_of_people_for_what_they_do_not_allow(spark, bootstrapped):
+def test_nothing_is_made_of_people_for_what_they_do_not_allow(bootstrapped):
     everybody, last = set(SAID), len(DAYS) - 1
     forbid = {"silent", "never", "outdated"}
     stay = {"user_interests": {"unlabelled"}, "user_places": {"unplaced"}, "user_mobility": {"unplaced"}}
@@ -147,36 +156,36 @@ def test_nothing_is_made_of_people_for_what_they_do_not_allow(spark, bootstrappe
     stay["user_slot_places"] = {"unplaced"}
     stay["user_slot_affinity"] = {"unplaced"}
     for name, without in stay.items():
-        every = users_of(table(spark, bootstrapped, name))
+        rows = told(bootstrapped, name, order="day, gone")
+        every = users_of(rows)
         assert every == everybody - forbid - without, f"not even a gone row: {name}"
-        assert there_on(spark, bootstrapped, name, 1) == every, name
-        assert there_on(spark, bootstrapped, name, 2) == every - {"wavers", "idle"}, name
-        assert there_on(spark, bootstrapped, name, last) == every - {"quits", "idle"}, name
-    labelled = table(spark, bootstrapped, "event_labels")
+        assert there_on(rows, 1) == every, name
+        assert there_on(rows, 2) == every - {"wavers", "idle"}, name
+        assert there_on(rows, last) == every - {"quits", "idle"}, name
+    labelled = told(bootstrapped, "event_labels")
     assert users_of(labelled) == everybody - forbid - {"unlabelled"}
-    days = {row.day for row in labelled.where(F.col("user_id") == me("wavers")).collect()}
+    days = {row["day"] for row in labelled if row["user_id"] == me("wavers")}
     assert days == {DAYS[0], DAYS[1], DAYS[3]}
-    begun = [row for row in table(spark, bootstrapped, "user_interests").collect() if row.user_id == me("wavers")]
-    events = {row.day: row.events for row in begun if row.category == "c1"}
+    begun = told(bootstrapped, "user_interests", f"user_id = '{me('wavers')}'")
+    events = {row["day"]: row["events"] for row in begun if row["category"] == "c1"}
     assert events == {DAYS[0]: 3, DAYS[1]: 6, DAYS[3]: 3}, "who allows it again begins anew"
-    [gone] = [row for row in begun if row.gone]
-    assert gone.day == gone.changed_on == DAYS[2] and gone.category == "" and gone.events == 0
+    [gone] = [row for row in begun if row["gone"]]
+    assert gone["day"] == gone["changed_on"] == DAYS[2] and gone["category"] == "" and gone["events"] == 0
 
 
-def test_positions_are_those_of_people_who_allow_them(spark, bootstrapped):
-    events = table(spark, bootstrapped, "events")
-    placed = events.where("latitude IS NOT NULL OR cell IS NOT NULL OR region IS NOT NULL OR time_zone IS NOT NULL")
+def test_positions_are_those_of_people_who_allow_them(bootstrapped):
+    anywhere = "latitude IS NOT NULL OR cell IS NOT NULL OR region IS NOT NULL OR time_zone IS NOT NULL"
+    placed = told(bootstrapped, "events", anywhere)
     assert users_of(placed) == {"all", "unlabelled", "untaught", "unlisted", "quits", "wavers", "idle"}
-    assert {row.day for row in placed.where(F.col("user_id") == me("wavers")).collect()} == {DAYS[n] for n in (0, 1, 3)}
-    counted = table(spark, bootstrapped, "cell_daily").agg(F.sum("events").alias("n")).first().n
-    assert counted == placed.count() == 4 * (4 * 4 + 3 + 3 + 2)
-    held = {row.item_id for row in table(spark, bootstrapped, "item_positions").collect()}
+    assert {row["day"] for row in placed if row["user_id"] == me("wavers")} == {DAYS[n] for n in (0, 1, 3)}
+    counted = sum(row["events"] for row in told(bootstrapped, "cell_daily"))
+    assert counted == len(placed) == 4 * (4 * 4 + 3 + 3 + 2)
+    held = {row["item_id"] for row in told(bootstrapped, "item_positions")}
     assert not held & {"i-unplaced", "i-silent", "i-never", "i-outdated"} and "i-all" in held
 
 
-def test_events_say_what_was_allowed_when_they_arrived(spark, bootstrapped):
-    rows = table(spark, bootstrapped, "events").select("user_id", "day", "consents").distinct().collect()
-    held = {(row.user_id, (row.day - FIRST).days): row.consents for row in rows}
+def test_events_say_what_was_allowed_when_they_arrived(bootstrapped):
+    held = {(row["user_id"], (row["day"] - FIRST).days): row["consents"] for row in told(bootstrapped, "events")}
     everything = sorted(PURPOSES)
     assert [held[me("wavers"), n] for n in range(4)] == [everything, everything, ["export"], everything]
     assert held[me("silent"), 0] == held[me("outdated"), 3] == [] and held[me("unplaced"), 0] == [
@@ -191,36 +200,36 @@ def seen(make_context, settings, step):
     return make_context(NEXT, first_day=FIRST, settings=settings).seen_by(choose(only=(step,))[0])
 
 
-def test_training_sees_nobody_who_forbids_it_and_nothing_of_before_a_withdrawal(spark, bootstrapped, make_context):
+def test_training_sees_nobody_who_forbids_it_and_nothing_of_before_a_withdrawal(bootstrapped, make_context):
     learners = {"all", "unlabelled", "unplaced", "unlisted", "wavers"}
     context = seen(make_context, bootstrapped, "train")
     rows = context.earlier("events")
-    assert users_of(rows) == learners, "quits allowed it when the events arrived, but no more"
+    assert users_seen(rows) == learners, "quits allowed it when the events arrived, but no more"
     assert {row.day for row in rows.where(F.col("user_id") == me("wavers")).collect()} == {DAYS[3]}
-    assert users_of(rows.where("latitude IS NULL")) == {"unplaced"}
+    assert users_seen(rows.where("latitude IS NULL")) == {"unplaced"}
     sequences = {row.user_id: row.events for row in context.before("user_sequences").collect()}
     assert set(sequences) == {me(user) for user in learners}
     assert {event.arrived_on for event in sequences[me("wavers")]} == {DAYS[3]}
-    assert users_of(seen(make_context, bootstrapped, "evaluate").history("events")) == learners
+    assert users_seen(seen(make_context, bootstrapped, "evaluate").history("events")) == learners
 
 
-def test_lists_are_made_without_places_that_were_withdrawn(spark, bootstrapped, make_context):
+def test_lists_are_made_without_places_that_were_withdrawn(bootstrapped, make_context):
     sequences = {row.user_id: row.events for row in seen(make_context, bootstrapped, "score").state("user_sequences").collect()}
     assert set(sequences) == {me(user) for user in SAID}, "scoring needs no purpose of its own"
     for user in ("quits", "unplaced", "idle"):
         assert all(event.latitude is None and event.region is None for event in sequences[me(user)]), user
     placed = {event.arrived_on for event in sequences[me("wavers")] if event.latitude is not None}
     assert len(sequences[me("wavers")]) == 16 and placed == {DAYS[3]}
-    stored = {row.user_id: row.events for row in table(spark, bootstrapped, "user_sequences").collect()}
-    assert any(event.latitude is not None for event in stored[me("quits")]), "the step's own state is as it arrived"
+    own = told(bootstrapped, "user_sequences", f"user_id = '{me('quits')}'")
+    assert any(event["latitude"] is not None for event in own[-1]["events"]), "the step's own state is as it arrived"
 
 
-def test_other_notices_accepted_later_end_what_was_made_under_the_old(spark, bootstrapped, make_context):
+def test_other_notices_accepted_later_end_what_was_made_under_the_old(bootstrapped, make_context):
     settings = bootstrapped.model_copy(update={"privacy": bootstrapped.privacy.model_copy(update={"notice_versions": ("v3",)})})
     context = seen(make_context, settings, "label")
     assert context.before("user_interests").isEmpty()
     gone = context._without_withdrawn("user_interests", context.lake.read("user_interests", None))
-    assert users_of(gone.where("gone")) == {"all", "unplaced", "untaught", "unlisted", "wavers"}
+    assert users_seen(gone.where("gone")) == {"all", "unplaced", "untaught", "unlisted", "wavers"}
 
 
 def test_a_snapshot_holds_no_row_that_may_no_longer_be_used(spark):
@@ -232,8 +241,7 @@ def test_a_snapshot_holds_no_row_that_may_no_longer_be_used(spark):
     assert found == {("kept", day) for day in DAYS[1:]} | {("withdrawn", DAYS[1]), ("late", DAYS[3])}
 
 
-def test_lists_of_people_who_forbid_it_are_not_delivered(spark, bootstrapped, make_context, tmp_path):
-    context = seen(make_context, bootstrapped, "export")
+def test_lists_of_people_who_forbid_it_are_not_delivered(bootstrapped, make_context, tmp_path):
     entry = {"slot": "any", "rank": 1, "item_id": "i", "score": 1.0, "source": "s", "reason": "r", "model_version": "m"}
     entry |= {
         "policy_version": None,
@@ -244,9 +252,8 @@ def test_lists_of_people_who_forbid_it_are_not_delivered(spark, bootstrapped, ma
         "changed_on": NEXT,
         "day": NEXT,
     }
-    names = TABLES["recommendations"].names
-    rows = [tuple({**entry, "user_id": me(user)}[name] for name in names) for user in SAID]
-    context.write("recommendations", spark.createDataFrame(rows, spark_schema(TABLES["recommendations"])))
+    plant(bootstrapped.lake, "recommendations", [{**entry, "user_id": me(user)} for user in SAID])
+    context = seen(make_context, bootstrapped, "export")
     sink = Folder(kind="csv", path=str(tmp_path / "lists"))
     [delivery] = export.deliver(context, {"files": sink})
     assert delivery.error is None
