@@ -3,7 +3,6 @@
 import json
 from datetime import date, timedelta
 
-import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -150,12 +149,3 @@ def refused(settings, name):
     """What each run says of the feed's rows that it refused, where it refused any."""
     details = [json.loads(row["details"]) for row in logs.read(settings.lake, "runs", "step = 'ingest'")]
     return [one[f"{name}_refused"] for one in details if f"{name}_refused" in one]
-
-
-def told(settings, name, where, order):
-    """The rows of a table, without Spark."""
-    table = deltalake.DeltaTable(f"{settings.lake}/{name}")
-    query = f"SELECT * FROM t WHERE {where} ORDER BY {order}"
-    answer = deltalake.QueryBuilder().register("t", table).execute(query).read_all()
-    columns = [answer.column(column).to_pylist() for column in answer.schema.names]
-    return [dict(zip(answer.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]

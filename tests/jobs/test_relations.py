@@ -4,12 +4,13 @@ import pytest
 
 from conf.mapping import Mapping
 from jobs.ingest.relations import related
-from tests.jobs.feeding import DAYS, MAPPING, RELATIONS, refused, told
+from tests.jobs.feeding import DAYS, MAPPING, RELATIONS, refused
+from tests.jobs.planting import told
 from tests.stored import difference
 
 
 def test_nights_leave_what_the_bootstrap_leaves(spark, fed_at_once, fed_by_night):
-    assert told(fed_at_once, "item_relations", "TRUE", "day")
+    assert told(fed_at_once, "item_relations")
     assert not (differs := difference(spark, "item_relations", fed_at_once, fed_by_night)), differs
     for settings in (fed_at_once, fed_by_night):
         assert refused(settings, "item_relations") == [{"bad_weight": 5, "no_object": 1, "no_relation": 1, "no_subject": 1}]

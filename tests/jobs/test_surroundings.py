@@ -9,12 +9,13 @@ from conf.mapping import Mapping
 from jobs.features import features
 from jobs.lake import logs
 from jobs.lake.runs import NIGHT, pins, row
-from tests.jobs.feeding import CONTEXT, DAYS, MAPPING, refused, told
+from tests.jobs.feeding import CONTEXT, DAYS, MAPPING, refused
+from tests.jobs.planting import told
 from tests.stored import difference
 
 
 def test_nights_leave_what_the_bootstrap_leaves(spark, fed_at_once, fed_by_night):
-    assert told(fed_at_once, "context", "TRUE", "day")
+    assert told(fed_at_once, "context")
     assert not (differs := difference(spark, "context", fed_at_once, fed_by_night)), differs
     for settings in (fed_at_once, fed_by_night):
         assert refused(settings, "context") == [

@@ -10,12 +10,13 @@ from conf.mapping import Mapping
 from jobs.features import features_as_of
 from jobs.ingest.vectors import MOST_NUMBERS, vectored
 from jobs.lake.runs import Night, pins
-from tests.jobs.feeding import DAYS, MAPPING, VECTORS, refused, told
+from tests.jobs.feeding import DAYS, MAPPING, VECTORS, refused
+from tests.jobs.planting import told
 from tests.stored import difference
 
 
 def test_nights_leave_what_the_bootstrap_leaves(spark, fed_at_once, fed_by_night):
-    assert told(fed_at_once, "item_vectors", "TRUE", "day")
+    assert told(fed_at_once, "item_vectors")
     assert not (differs := difference(spark, "item_vectors", fed_at_once, fed_by_night)), differs
     for settings in (fed_at_once, fed_by_night):
         assert refused(settings, "item_vectors") == [{"bad_vector": 4, "no_item": 1}]
