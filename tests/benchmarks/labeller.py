@@ -118,9 +118,10 @@ def lines(past: Past, said: Mapping[str, np.ndarray], train: np.ndarray, rows: n
         line = {
             "method": name,
             **shape,
-            "cut": cuts[name],
             **{measure: _spread([one[measure] for one in found]) for measure in found[0]},
         }
+        if name != "rule":
+            line["cut"] = cuts[name]
         if name == "learned":
             line |= {f"better_than_{rival}": _better(found, values[rival]) for rival in said if rival != name}
         yield line
