@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from conf.learning import WEEKDAYS
+from conf.settings import load_settings
 from conf.tables import TABLES
 from jobs import runner, sequences, train
 from jobs.lake import files, logs
@@ -33,6 +35,8 @@ SMALL = (
     "train.batch_size=8",
     "evaluate.holdout_share=0.25",
 )
+BEFORE = LAST - timedelta(days=1)
+BEGUN = (*SMALL, "train.epochs=1", "evaluate.holdout_share=0.1")
 EVENT = {
     "event_id": "e", "user_id": "u", "item_id": "a", "event_type": "check_in",
     "event_timestamp": datetime(2024, 1, 25, 9, tzinfo=UTC),
@@ -103,10 +107,38 @@ def versions(context):
     return {row["model_version"]: row for row in context.log_rows("model_versions")}
 
 
-def test_a_bootstrap_learns_each_target_once_and_trains_a_second_version_until_a_cut(make_context, make_settings):
-    settings = make_settings("conf/local.yaml", *SMALL)
-    shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
-    write_events(make_context(FIRST, LAST, **shared), history())
+@pytest.fixture(scope="module")
+def logged(make_context_in, tmp_path_factory):
+    """A lake that holds nothing but `history`, of days that end before LAST; not to be changed."""
+    settings = load_settings(overrides=[f"lake={tmp_path_factory.mktemp('logged') / 'lake'}"])
+    write_events(make_context_in(settings, FIRST, LAST, first_day=FIRST, bootstrap=True), history())
+    return Path(settings.lake)
+
+
+@pytest.fixture(scope="module")
+def trained(make_context_in, logged, tmp_path_factory):
+    """Such a lake after a bootstrap up to BEFORE, with a version by the settings BEGUN; not to be changed."""
+    settings = load_settings(overrides=[f"lake={tmp_path_factory.mktemp('trained') / 'lake'}", "train.tracking=null", *BEGUN])
+    shutil.copytree(logged, settings.lake)
+    for step in (sequences, train):
+        step.run(make_context_in(settings, FIRST, BEFORE, first_day=FIRST, bootstrap=True))
+    return Path(settings.lake)
+
+
+@pytest.fixture
+def make_copy(make_settings):
+    """make_copy(lake, ...): settings over a copy of a lake, the more of them as make_settings takes them."""
+
+    def make(lake, *overrides, config="conf/local.yaml"):
+        settings = make_settings(config, *overrides)
+        shutil.copytree(lake, settings.lake)
+        return settings
+
+    return make
+
+
+def test_a_bootstrap_learns_each_target_once_and_trains_a_second_version_until_a_cut(make_context, make_copy, logged):
+    shared = {"settings": make_copy(logged, *SMALL), "first_day": FIRST, "bootstrap": True}
     context = make_context(FIRST, LAST, **shared)
     train.run(context)
     rows, made = windows(context), versions(context)
@@ -137,21 +169,23 @@ def test_a_bootstrap_learns_each_target_once_and_trains_a_second_version_until_a
     assert str(windows(again)) == str(rows), "as text: NaN is not equal to itself"
 
 
-def test_a_version_is_named_by_what_it_learnt(make_context, make_settings, tmp_path):
-    names = []
+def test_a_version_is_named_by_what_it_learnt(make_context, make_settings, logged, trained, tmp_path):
+    shared = {"first_day": FIRST, "bootstrap": True}
+    names = [list(versions(make_context(FIRST, BEFORE, settings=make_settings().model_copy(update={"lake": str(trained)}))))]
     for number, (rows, more) in enumerate(
         (
-            (history(), ()),
             (history()[::-1], ("train.max_seconds=500", "score.k=5", "spark.shuffle_partitions=3")),
-            (history(), ("train.learning_rate=0.01",)),
+            (None, ("train.learning_rate=0.01",)),  # the very lake
             (history()[1:], ()),
         )
     ):
-        settings = make_settings("conf/local.yaml", *SMALL, "train.epochs=1", "evaluate.holdout_share=0.1", *more)
+        settings = make_settings("conf/local.yaml", *BEGUN, *more)
         settings = settings.model_copy(update={"lake": str(tmp_path / f"lake{number}")})
-        shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
-        write_events(make_context(FIRST, LAST, **shared), rows, partitions=number + 1)
-        context = make_context(FIRST, LAST, **shared)
+        if rows is None:
+            shutil.copytree(logged, settings.lake)
+        else:
+            write_events(make_context(FIRST, BEFORE, settings=settings, **shared), rows, partitions=number + 2)
+        context = make_context(FIRST, BEFORE, settings=settings, **shared)
         train.run(context)
         names.append(list(versions(context)))
     assert all(len(name) == 1 for name in names), "one held-out day is the candidate's own: no second version"
@@ -163,16 +197,12 @@ def only_in_nights_of(weekday, settings):
     return settings.model_copy(update={"train": settings.train.model_copy(update={"only_on": weekday})})
 
 
-def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
-    settings = make_settings("conf/local.yaml", *SMALL, "evaluate.holdout_share=0.1")
+def test_a_night_goes_on_with_what_arrived_since(make_context, make_copy, trained):
+    settings = make_copy(trained, *BEGUN)
     shared = {"settings": settings, "first_day": FIRST}
-    before = LAST - timedelta(days=1)
-    write_events(make_context(FIRST, before, bootstrap=True, **shared), history())
-    sequences.run(make_context(FIRST, before, bootstrap=True, **shared))
-    bootstrap = make_context(FIRST, before, bootstrap=True, **shared)
-    train.run(bootstrap)
+    bootstrap = make_context(FIRST, BEFORE, bootstrap=True, **shared)
     (parent,) = versions(bootstrap).values()
-    assert learnt(windows(bootstrap)) == check_ins(history(), before=before)
+    assert learnt(windows(bootstrap)) == check_ins(history(), before=BEFORE)
 
     weekday = WEEKDAYS[LAST.weekday()]
     for only_on in {*WEEKDAYS} - {weekday}:
@@ -184,7 +214,7 @@ def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
     night = make_context(LAST, settings=only_in_nights_of(weekday, settings), first_day=FIRST)
     train.run(night)
     own = [row for row in windows(night) if row["day"] == LAST]
-    assert learnt(own) == learnt(own, "train") == check_ins(history(), first=before), "what arrived since the parent, all of it"
+    assert learnt(own) == learnt(own, "train") == check_ins(history(), first=BEFORE), "what arrived since the parent, all of it"
     assert all(row["timestamp"][0] > 0 for row in own if row["user_id"] != "once"), "with the events before it"
     made = {name: row for name, row in versions(night).items() if row["day"] == LAST}
     (version,) = made.values()
@@ -203,12 +233,8 @@ def test_a_night_goes_on_with_what_arrived_since(make_context, make_settings):
 
 
 @pytest.mark.parametrize("section, change", [("model", {"width": 12}), ("train", {"from_scratch_on": "friday"}), ("train", {})])
-def test_another_shape_other_parts_and_one_night_a_week_start_from_scratch(make_context, make_settings, section, change):
-    settings = make_settings("conf/local.yaml", *SMALL, "evaluate.holdout_share=0.1")
-    before = LAST - timedelta(days=1)
-    shared = {"settings": settings, "first_day": FIRST}
-    write_events(make_context(FIRST, before, bootstrap=True, **shared), history())
-    train.run(make_context(FIRST, before, bootstrap=True, **shared))
+def test_another_shape_other_parts_and_one_night_a_week_start_from_scratch(make_context, make_copy, trained, section, change):
+    settings = make_copy(trained, *BEGUN)
     if not change:
         # As a release left it whose network had other parts.
         [path] = Path(settings.lake).glob("models/*/version.json")
@@ -262,11 +288,12 @@ def test_a_log_without_times_leaves_each_users_last_target_out(make_context, mak
     )
 
 
-def test_a_process_of_two_that_is_killed_ends_the_training_and_the_next_goes_on(make_context, make_settings, caplog, capsys):
+def test_a_process_of_two_that_is_killed_ends_the_training_and_the_next_goes_on(
+    make_context, make_copy, logged, caplog, capsys
+):
     more = ("train.processes=2", "train.epochs=40", "train.patience=40", "train.checkpoint_seconds=0")
-    settings = make_settings("conf/local.yaml", *SMALL, *more)
+    settings = make_copy(logged, *SMALL, *more)
     shared = {"settings": settings, "first_day": FIRST, "bootstrap": True}
-    write_events(make_context(FIRST, LAST, **shared), history())
     killed_at = []
 
     def kill():
@@ -310,11 +337,12 @@ def test_a_process_that_fails_ends_the_training_with_its_own_error():
     assert what_failed(said).startswith("training failed in process 1: OSError: [Errno 28] No space left on device")
 
 
-def test_windows_lie_in_files_by_their_key(make_context, make_settings, monkeypatch):
-    """So that a process that trains on some shards opens few files."""
+def test_windows_lie_in_files_by_their_key(make_context, make_copy, logged, monkeypatch):
+    """So that a process that trains on some shards opens few files. What is learnt from them is of no interest here."""
     monkeypatch.setattr(files, "FILE_ROWS", 4)
-    context = make_context(FIRST, LAST, bootstrap=True, settings=make_settings("conf/foursquare.yaml", *SMALL))
-    write_events(context, history())
+    monkeypatch.setattr(train, "_make", lambda context, drafts: None)
+    settings = make_copy(logged, *SMALL, config="conf/foursquare.yaml")
+    context = make_context(FIRST, LAST, bootstrap=True, settings=settings)
     train.run(context)
     uris = deltalake.DeltaTable(context.lake.path("training_windows")).file_uris()
     keys = [pq.read_table(uri.removeprefix("file://"), columns=["shuffle"])["shuffle"].to_pylist() for uri in uris]
@@ -343,10 +371,9 @@ def test_the_held_out_days_are_the_newest():
     assert cutting.held_out_from(days[:1], 0.1) is None
 
 
-def test_a_training_is_repeated_on_its_windows_and_has_the_same_name(spark, make_context, make_settings):
+def test_a_training_is_repeated_on_its_windows_and_has_the_same_name(spark, make_copy, logged):
     """Without the version that the run made: the lake holds it, the replay has to make it again."""
-    settings = make_settings("conf/local.yaml", *SMALL)
-    write_events(make_context(FIRST, LAST, first_day=FIRST, bootstrap=True, settings=settings), history())
+    settings = make_copy(logged, *SMALL, "train.epochs=1")
     given = {"run_id": "given", "step": "ingest", "day": LAST, "first_day": FIRST, "status": "done", "settings_hash": "x"}
     given |= {"code_version": "x", "outputs": {"events": 2}, "details": "{}", "seconds": 0.0, "finished_at": logs.now()}
     logs.append(settings.lake, "runs", [given | {"inputs": {}, "rows_out": {}}])
@@ -359,9 +386,8 @@ def test_a_training_is_repeated_on_its_windows_and_has_the_same_name(spark, make
     assert sorted(Path(settings.lake, "models").iterdir()) == folders and len(folders) == 1
 
 
-def test_a_hold_out_knows_what_was_declared_before_its_cut_only(spark, make_context, make_settings):
-    context = make_context(FIRST, LAST, first_day=FIRST, bootstrap=True, settings=make_settings("conf/local.yaml", *SMALL))
-    write_events(context, history())
+def test_a_hold_out_knows_what_was_declared_before_its_cut_only(spark, make_context, make_copy, logged):
+    context = make_context(FIRST, LAST, first_day=FIRST, bootstrap=True, settings=make_copy(logged, *SMALL))
     changes = [("i0", "before", FIRST, False), ("i0", "after", date(2024, 1, 31), False), ("i1", "x", FIRST, False)]
     changes += [("i1", None, date(2024, 1, 28), True), ("bar", "y", FIRST, False), ("later", "z", date(2024, 1, 31), False)]
     schema = spark_schema(TABLES["items"])
