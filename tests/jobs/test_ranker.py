@@ -1,6 +1,7 @@
 """The step that learns to order candidates: counts by Spark against counts in memory, trees kept and grown, and what serves."""
 
 import json
+import shutil
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from conf.learning import WEEKDAYS
+from conf.settings import load_settings
 from conf.tables import TABLES
 from jobs import evaluate, ranker, sequences, train
 from jobs.evaluate import versions
@@ -23,11 +25,14 @@ from models.histories import event_columns, first_of_owner
 from models.hybrid import Examples
 from models.queries import Vocabulary
 from models.registry import load_ranker
+from tests import planting
 from tests.jobs.test_train import EVENT, SMALL
 
 FIRST = date(2024, 1, 2)
 DAYS = [FIRST + timedelta(days=number) for number in range(28)]
 LAST = DAYS[-1]  # a Monday
+BEGUN = DAYS[25]
+OVERRIDES = (*SMALL, "evaluate.bootstrap_samples=50", "train.learning_rate=1e-6")
 ITEMS = [f"i{number:02}" for number in range(30)]
 TARGETS = ("check_in",)
 
@@ -65,19 +70,35 @@ def rows():
 
 @pytest.fixture
 def settings(make_settings):
-    return make_settings("conf/local.yaml", *SMALL, "evaluate.bootstrap_samples=50", "train.learning_rate=1e-6")
+    return make_settings("conf/local.yaml", *OVERRIDES)
+
+
+@pytest.fixture(scope="module")
+def logged(make_context_in, rows, tmp_path_factory):
+    """Settings over a lake that holds nothing but the events; not to be changed."""
+    settings = load_settings(
+        overrides=[f"lake={tmp_path_factory.mktemp('logged') / 'lake'}", "train.tracking=null", *OVERRIDES]
+    )
+    planting.write(make_context_in(settings, FIRST, LAST, bootstrap=True), "events", rows)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def learnt(make_context_in, logged, tmp_path_factory):
+    """Settings over such a lake after a bootstrap of what learns, up to BEGUN, and what the step told; not to be changed."""
+    settings = logged.model_copy(update={"lake": str(tmp_path_factory.mktemp("learnt") / "lake")})
+    shutil.copytree(logged.lake, settings.lake)
+    context = make_context_in(settings, FIRST, BEGUN, bootstrap=True)
+    for step in (sequences, train, ranker):
+        step.run(context)
+    return settings, context.details
 
 
 @pytest.fixture
-def stored(make_context, spark, settings, rows):
-    """stored(last): a bootstrap's context up to a day, its events written."""
-
-    def store(last=LAST, rows=rows):
-        whole = make_context(FIRST, DAYS[-1], bootstrap=True, first_day=FIRST, settings=settings)
-        whole.write("events", frame(spark, rows))
-        return make_context(FIRST, last, bootstrap=True, first_day=FIRST, settings=settings)
-
-    return store
+def copied(learnt, settings):
+    """Settings over a copy of it."""
+    shutil.copytree(learnt[0].lake, settings.lake)
+    return settings
 
 
 def registry(settings):
@@ -120,18 +141,17 @@ def test_the_newest_share_by_whole_days():
     assert growing.newest({}, 0.1) is None and growing.newest({FIRST: 5}, 0.1) is None
 
 
-def test_a_bootstrap_makes_one_for_the_day_and_one_until_a_cut(stored, settings, rows):
-    context = stored()
-    ranker.run(context)
+def test_a_bootstrap_makes_one_for_the_day_and_one_until_a_cut(learnt, rows):
+    settings, told = learnt
     made = registry(settings)
-    assert sorted(row["trained_until"].date() for row in made.values()) == [DAYS[21], LAST]
-    assert {row["method"] for row in made.values()} == {"hybrid"} and {row["day"] for row in made.values()} == {LAST}
-    assert all(details(settings, row)["grown_on"] == str(LAST) for row in made.values())
-    newest = next(row for row in made.values() if row["trained_until"].date() == LAST)
+    assert sorted(row["trained_until"].date() for row in made.values()) == [DAYS[19], BEGUN]
+    assert {row["method"] for row in made.values()} == {"hybrid"} and {row["day"] for row in made.values()} == {BEGUN}
+    assert all(details(settings, row)["grown_on"] == str(BEGUN) for row in made.values())
+    newest = next(row for row in made.values() if row["trained_until"].date() == BEGUN)
     known = load_ranker(versions.folder(settings.lake, newest)).known
-    wanted = [row for row in rows if row["day"] < LAST and row["event_type"] == "check_in"]
+    wanted = [row for row in rows if row["day"] < BEGUN and row["event_type"] == "check_in"]
     assert known.events_V.sum() == len(wanted) and known.vocabulary.event_types == TARGETS
-    assert context.details["moments"] > 50
+    assert told["moments"] > 50
 
 
 def test_what_is_decided_on_is_of_the_kind_that_serves_or_the_better_one():
@@ -149,12 +169,11 @@ def test_what_is_decided_on_is_of_the_kind_that_serves_or_the_better_one():
     assert in_turn([network], trees, {}, {}, 0.01) == [network]
 
 
-def test_how_the_kinds_ranked_lately_is_pooled_over_days_of_both(make_context, spark, settings):
+def test_how_the_kinds_ranked_lately_is_pooled_over_days_of_both(make_context, settings):
     def judged(version, day, value, events, **more):
         row = {"model_version": version, "evaluation": "day", "segment": "all", "metric": "ndcg", "k": 10, "day": day}
         return {**row, "value": value, "lower": None, "upper": None, "events": events, "users": 1, **more}
 
-    schema = spark_schema(TABLES["model_quality"])
     rows, registry = [], []
     for number, day in enumerate(DAYS[:9]):
         for kind, value in (("interest", 0.2), ("ranker", 0.3 if number % 2 else 0.1)):
@@ -164,19 +183,16 @@ def test_how_the_kinds_ranked_lately_is_pooled_over_days_of_both(make_context, s
         rows += [judged(f"interest{number - 1}", day, 0.9, 10), judged(f"ranker{number}", day, 0.9, 10, metric="hit")]
         rows.append(judged(f"ranker{number}", day, 0.9, 10, segment="slot=any"))
     whole = make_context(DAYS[0], DAYS[8], bootstrap=True, first_day=FIRST, settings=settings)
-    frame_ = spark.createDataFrame([tuple(row[name] for name in schema.names) for row in rows], schema)
-    whole.write("model_quality", frame_)
+    planting.write(whole, "model_quality", rows)
     night = make_context(DAYS[9], first_day=FIRST, settings=settings)
     found = lately(night, registry)
     assert found == pytest.approx({"interest": 0.2, "ranker": (4 * 30 * 0.3 + 5 * 10 * 0.1) / 170})
     assert lately(make_context(DAYS[6], first_day=FIRST, settings=settings), registry) == {}, "six days are too few"
 
 
-def test_it_ranks_by_the_hour_and_serves(stored, make_context, settings):
-    context = stored(DAYS[25])
-    sequences.run(context)
-    train.run(context)
-    ranker.run(context)
+def test_it_ranks_by_the_hour_and_serves(make_context, copied):
+    settings = copied
+    context = make_context(FIRST, BEGUN, bootstrap=True, first_day=FIRST, settings=settings)
     evaluate.run(context)
     held, day = context.details["holdout"], context.details["day"]
     hybrid = {name: value for name, value in held.items() if name.startswith("hybrid")}
@@ -188,7 +204,7 @@ def test_it_ranks_by_the_hour_and_serves(stored, make_context, settings):
 
     # The next night: the trees are kept, what serves is held against what is new; where it is no night for it, nothing is.
     before = registry(settings)
-    other = WEEKDAYS[DAYS[25].weekday()]
+    other = WEEKDAYS[BEGUN.weekday()]
     resting = settings.model_copy(update={"train": settings.train.model_copy(update={"only_on": other})})
     rest = make_context(DAYS[26], first_day=FIRST, settings=resting)
     train.run(rest)
@@ -200,12 +216,12 @@ def test_it_ranks_by_the_hour_and_serves(stored, make_context, settings):
     [new] = [row for name, row in registry(settings).items() if name not in before]
     evaluate.run(night)
     decided = max(logs.read(settings.lake, "publications"), key=lambda row: row["decided_at"])
-    assert decided["candidate"] == new["model_version"] and details(settings, new)["grown_on"] == str(DAYS[25])
+    assert decided["candidate"] == new["model_version"] and details(settings, new)["grown_on"] == str(BEGUN)
     assert night.details["decision"] in ("published", "kept", "refused")
 
 
-def test_nights_keep_the_trees_and_one_a_week_grows_new_ones(stored, make_context, settings):
-    ranker.run(stored(DAYS[26]))
+def test_nights_keep_the_trees_and_one_a_week_grows_new_ones(make_context, copied):
+    settings = copied
     before = registry(settings)
     monday = make_context(LAST, first_day=FIRST, settings=settings)
     ranker.run(monday)
@@ -216,7 +232,7 @@ def test_nights_keep_the_trees_and_one_a_week_grows_new_ones(stored, make_contex
     again = make_context(LAST, first_day=FIRST, settings=kept)
     ranker.run(again)
     [night] = [row for name, row in registry(settings).items() if name not in {*before, grown["model_version"]}]
-    assert details(settings, night)["grown_on"] == str(DAYS[26])
+    assert details(settings, night)["grown_on"] == str(BEGUN)
     ranker.run(make_context(LAST, first_day=FIRST, settings=kept))
     assert len(registry(settings)) == len(before) + 2, "the same again"
 
@@ -228,27 +244,29 @@ def test_nights_keep_the_trees_and_one_a_week_grows_new_ones(stored, make_contex
     assert details(settings, regrown)["grown_on"] == str(LAST), "grown anew, on a part of the users"
 
 
-def test_equal_logs_make_equal_versions_however_they_lie(stored, make_context, spark, settings, rows):
-    ranker.run(stored())
+def test_equal_logs_make_equal_versions_however_they_lie(make_context, spark, copied, rows):
+    settings = copied
     first = set(registry(settings))
     shuffled = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
     parted = settings.model_copy(update={"spark": settings.spark.model_copy(update={"shuffle_partitions": 3})})
     whole = make_context(FIRST, LAST, bootstrap=True, first_day=FIRST, settings=parted)
     whole.write("events", frame(spark, shuffled).repartition(3))
-    ranker.run(whole)
+    ranker.run(make_context(FIRST, BEGUN, bootstrap=True, first_day=FIRST, settings=parted))
     assert set(registry(settings)) == first
 
 
-def test_too_little_makes_no_version(stored, make_context, settings, rows):
-    context = stored(DAYS[0])
+def test_too_little_makes_no_version(make_context, logged, settings, rows):
+    shutil.copytree(logged.lake, settings.lake)
+    context = make_context(DAYS[0], bootstrap=True, settings=settings)
     ranker.run(context)
     assert registry(settings) == {} and context.details["learned"].startswith("no version")
-    nothing = stored(rows=[row for row in rows if row["event_type"] == "view"])
-    ranker.run(nothing)
+    nothing = make_context(FIRST, LAST, bootstrap=True, settings=settings)
+    planting.write(nothing, "events", [row for row in rows if row["event_type"] == "view"])
+    ranker.run(make_context(FIRST, LAST, bootstrap=True, settings=settings))
     assert registry(settings) == {}
 
 
-def test_it_can_be_off_and_says_where_it_does_not_fit(stored, make_context, settings, make_settings):
+def test_it_can_be_off_and_says_where_it_does_not_fit(make_context, settings, make_settings):
     off = settings.model_copy(update={"ranker": settings.ranker.model_copy(update={"by": "network"})})
     context = make_context(LAST, first_day=FIRST, settings=off)
     ranker.run(context)
