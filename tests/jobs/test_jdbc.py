@@ -28,15 +28,15 @@ KEY = ("user_id", "rank")
 
 
 class Derby:
-    """A database in memory, and a connection to ask it by."""
+    """A database in memory, as another was saved if it is named, and a connection to ask it by."""
 
-    def __init__(self, spark, more=""):
-        self.url = f"jdbc:derby:memory:{uuid.uuid4().hex};create=true{more}"
-        self.jvm = spark._jvm
-        self.connection = self.connect()
+    def __init__(self, spark, more="", saved=None):
+        place = f"jdbc:derby:memory:{uuid.uuid4().hex}"
+        self.url, self.jvm = f"{place};create=true{more}", spark._jvm
+        self.connection = self.connect(self.url if saved is None else f"{place};createFrom={saved}")
 
-    def connect(self):
-        return self.jvm.java.sql.DriverManager.getConnection(self.url)
+    def connect(self, url=None):
+        return self.jvm.java.sql.DriverManager.getConnection(url or self.url)
 
     def sink(self, **more):
         return Jdbc(kind="jdbc", url=self.url, **more)
@@ -61,6 +61,22 @@ def utc(spark):
 @pytest.fixture
 def derby(spark, utc):
     return Derby(spark)
+
+
+@pytest.fixture(scope="module")
+def saved(spark, utc, tmp_path_factory):
+    """Where a database was saved that holds the lists of the first night: to deliver them to each test takes Spark."""
+    derby, folder = Derby(spark), tmp_path_factory.mktemp("derby")
+    assert jdbc.deliver(delivery(lists(spark, 1), KEY), derby.sink()).rows == 120
+    derby.ask(f"CALL SYSCS_UTIL.SYSCS_BACKUP_DATABASE('{folder}')")
+    [place] = folder.iterdir()
+    return place
+
+
+@pytest.fixture
+def first_night(spark, saved):
+    """A copy of it."""
+    return Derby(spark, saved=saved)
 
 
 def scores(derby, table="recommendations"):
@@ -122,9 +138,8 @@ def test_nothing_is_sent_to_a_table_that_holds_it_unless_others_wrote_there(spar
     assert jdbc.deliver(one, sink).how == "everything"
 
 
-def test_only_owners_that_changed_are_exchanged(spark, derby):
-    sink = derby.sink()
-    jdbc.deliver(delivery(lists(spark, 1), KEY), sink)
+def test_only_owners_that_changed_are_exchanged(spark, first_night):
+    derby, sink = first_night, first_night.sink()
     derby.ask("CREATE TABLE touched (who VARCHAR(99))")
     derby.ask(
         "CREATE TRIGGER touching AFTER DELETE ON recommendations REFERENCING OLD AS o FOR EACH ROW "
@@ -152,9 +167,8 @@ def test_where_letters_are_not_told_apart_everything_is_sent(spark, utc):
     assert jdbc.erase(sink, Person.of("anna")) == 2 and jdbc.manifest(sink) is None, "the next delivery brings Anna back"
 
 
-def test_what_cannot_be_read_is_not_taken_for_missing(spark, derby):
-    sink = derby.sink()
-    jdbc.deliver(delivery(lists(spark, 1), KEY), sink)
+def test_what_cannot_be_read_is_not_taken_for_missing(first_night):
+    derby, sink = first_night, first_night.sink()
     derby.ask("CALL SYSCS_UTIL.SYSCS_SET_DATABASE_PROPERTY('derby.locks.waitTimeout', '1')")
     other = derby.connect()
     other.setAutoCommit(False)
@@ -166,9 +180,8 @@ def test_what_cannot_be_read_is_not_taken_for_missing(spark, derby):
     assert len(jdbc.rows_of(sink, Person.of("u1"))) == 3
 
 
-def test_a_reader_sees_one_night_or_the_next(spark, derby):
-    sink, seen, stop = derby.sink(), [], threading.Event()
-    jdbc.deliver(delivery(lists(spark, 0), KEY), sink)
+def test_a_reader_sees_one_night_or_the_next(spark, first_night):
+    derby, sink, seen, stop = first_night, first_night.sink(), [], threading.Event()
     connection = derby.connect()
 
     def look():
@@ -177,17 +190,16 @@ def test_a_reader_sees_one_night_or_the_next(spark, derby):
 
     reader = threading.Thread(target=look)
     reader.start()
-    for night in (1, 2):
+    for night in (2, 3):
         jdbc.deliver(delivery(lists(spark, night), KEY), sink)
     stop.set()
     reader.join()
     states = {(float(low), float(high), int(count)) for ((low, high, count),) in seen}
-    assert states <= {(float(night), float(night), 120) for night in range(3)} and len(seen) > 5
+    assert states <= {(float(night), float(night), 120) for night in (1, 2, 3)} and len(seen) > 5
 
 
-def test_a_failure_leaves_the_old_contents_and_says_so_in_one_line_without_rows(spark, derby):
-    sink = derby.sink()
-    jdbc.deliver(delivery(lists(spark, 1), KEY), sink)
+def test_a_failure_leaves_the_old_contents_and_says_so_in_one_line_without_rows(spark, first_night):
+    derby, sink = first_night, first_night.sink()
     derby.ask('ALTER TABLE recommendations ADD CONSTRAINT small CHECK ("score" < 2)')
     with pytest.raises(ValueError, match=r"^database at jdbc:derby:memory:\w+: .*constraint") as said:
         jdbc.deliver(delivery(lists(spark, 2), KEY), sink)
@@ -217,9 +229,8 @@ def test_values_that_do_not_arrive_as_they_are_are_named(spark, derby):
     assert jdbc.check(delivery(rows), sink) is None
 
 
-def test_two_exports_at_once_are_refused(spark, derby):
-    sink = derby.sink()
-    jdbc.deliver(delivery(lists(spark, 1), KEY), sink)
+def test_two_exports_at_once_are_refused(spark, first_night):
+    derby, sink = first_night, first_night.sink()
     other = derby.connect()
     other.setAutoCommit(False)
     derby.ask("UPDATE wherewhen_deliveries SET row_count = row_count WHERE table_name = 'recommendations'", other)
@@ -230,9 +241,8 @@ def test_two_exports_at_once_are_refused(spark, derby):
     assert jdbc.deliver(delivery(lists(spark, 2), KEY), sink).rows == 120
 
 
-def test_columns_that_were_announced_come_and_go(spark, derby):
-    sink = derby.sink()
-    jdbc.deliver(delivery(lists(spark, 1), KEY), sink)
+def test_columns_that_were_announced_come_and_go(spark, first_night):
+    derby, sink = first_night, first_night.sink()
     wider = lists(spark, 2).selectExpr("user_id", "rank", "score", "'why' AS reason")
     with pytest.raises(ValueError, match=r"with reason string, without item_id; .* contract: 2"):
         jdbc.deliver(delivery(wider, KEY), sink)
@@ -251,9 +261,8 @@ def test_columns_that_were_announced_come_and_go(spark, derby):
         jdbc.deliver(delivery(lists(spark, 1), KEY), derby.sink(table="narrow"))
 
 
-def test_a_person_is_handed_out_and_erased(spark, derby):
-    sink = derby.sink()
-    jdbc.deliver(delivery(lists(spark, 1), KEY), sink)
+def test_a_person_is_handed_out_and_erased(spark, first_night):
+    derby, sink = first_night, first_night.sink()
     assert {row["score"] for row in jdbc.rows_of(sink, Person.of("u1"))} == {1.0} and jdbc.rows_of(
         sink, Person.of("it's")
     ) == []
