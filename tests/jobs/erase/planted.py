@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cache
@@ -14,7 +13,6 @@ import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake.schema import Schema
 
 from conf.contracts import Table
 from conf.settings import Settings, load_settings
@@ -23,14 +21,10 @@ from jobs.lake import files, identities, logs, runs
 from jobs.lake.logs import table_path
 from jobs.lake.person import identifying
 from jobs.lake.runs import NIGHT
-from jobs.lake.schema import create, schema_json
+from tests.planting import arrow_schema, table_of, written
 
 DAYS = (date(2024, 1, 30), date(2024, 1, 31))
 AT = datetime(2024, 1, 30, 12, tzinfo=UTC)
-
-
-def arrow_schema(contract: Table) -> pa.Schema:
-    return pa.schema(Schema.from_json(schema_json(contract)).to_arrow())
 
 
 def value(kind: pa.DataType, name: str, number: int):
@@ -79,26 +73,9 @@ class Planted:
 
     def commit(self, name: str, rows: list[dict], *, replace: bool = False) -> int:
         """One file a day, as Spark would write them."""
-        contract, root = TABLES[name], Path(table_path(self.root, name))
-        if not deltalake.DeltaTable.is_deltatable(str(root)):
-            create(str(root), contract)
-        schema, added = arrow_schema(contract), []
-        for day in sorted({row["day"] for row in rows}) if contract.partitioned else [None]:
-            of_day = [row for row in rows if day is None or row["day"] == day]
-            kept = schema if day is None else schema.remove(schema.get_field_index("day"))
-            path = f"batch={uuid.uuid4().hex}/" + ("" if day is None else f"day={day}/") + "part-00000.snappy.parquet"
-            (root / path).parent.mkdir(parents=True)
-            pq.write_table(pa.Table.from_pylist(of_day, schema=kept), root / path, row_group_size=3)
-            added.append(
-                files.File(
-                    path=path,
-                    size=(root / path).stat().st_size,
-                    rows=len(of_day),
-                    changed_at_ms=1,
-                    day=None if day is None else str(day),
-                )
-            )
-        table = deltalake.DeltaTable(str(root))
+        contract, root = TABLES[name], table_path(self.root, name)
+        table = table_of(root, contract)
+        added = written(root, contract, rows, row_group_size=3)
         return files.exchanged(table, added, files.paths(table) if replace else [])
 
 
