@@ -1,4 +1,4 @@
-"""Rows written without Spark, whose every write is some tenths of a second: for tests that only need them to be there."""
+"""Rows written and read without Spark, whose every job is some tenths of a second: for tests that only need them there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake.schema import Schema
 
 from conf.contracts import Table
 from conf.tables import TABLES
 from jobs.lake import files
 from jobs.lake.context import Context
-from jobs.lake.schema import create, schema_json, spark_schema
+from jobs.lake.schema import arrow_schema, create, spark_schema
 from jobs.lake.store import keyframes
-
-
-def arrow_schema(contract: Table) -> pa.Schema:
-    return pa.schema(Schema.from_json(schema_json(contract)).to_arrow())
 
 
 def table_of(root: str, contract: Table) -> deltalake.DeltaTable:
@@ -58,3 +53,38 @@ def write(context: Context, name: str, rows: list[dict[str, Any]]) -> None:
     version = files.committed(table, written(root, contract, rows), context.replaced(name))
     context.outputs[name] = context.pins[name] = version
     context.rows_out[name] = context.rows_out.get(name, 0) + len(rows)
+
+
+def plant(lake, name, rows, days=()):
+    """Append rows to a table, made where there is none; what a row does not say is null.
+
+    days: all that a lake is of, from its first: on the keyframes among them a state holds every owner.
+    """
+    contract = TABLES[name]
+    if contract.kind == "state" and days:
+        rows = [*rows, *_copies(rows, contract.owner, keyframes(days, min(days)))]
+    whole = [{column: row.get(column) for column in contract.names} for row in rows]
+    deltalake.write_deltalake(
+        table_of(f"{lake}/{name}", contract), pa.Table.from_pylist(whole, schema=arrow_schema(contract)), mode="append"
+    )
+
+
+def _copies(rows, owner, frames):
+    for frame in frames:
+        newest = {}
+        for row in rows:
+            of_owner = newest.setdefault(tuple(row[name] for name in owner), {})
+            if row["day"] <= frame:
+                of_owner.setdefault(row["day"], []).append(row)
+        for of_owner in newest.values():
+            if of_owner and max(of_owner) < frame:
+                yield from ({**row, "day": frame} for row in of_owner[max(of_owner)] if not row["gone"])
+
+
+def told(settings, name, where="TRUE", order="day"):
+    """The rows of a table."""
+    table = deltalake.DeltaTable(f"{settings.lake}/{name}")
+    query = f"SELECT * FROM t WHERE {where} ORDER BY {order}"
+    answer = deltalake.QueryBuilder().register("t", table).execute(query).read_all()
+    columns = [answer.column(column).to_pylist() for column in answer.schema.names]
+    return [dict(zip(answer.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]

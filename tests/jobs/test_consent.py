@@ -23,7 +23,7 @@ from jobs.lake.schema import spark_schema
 from jobs.pipeline import STEPS, choose
 from jobs.runner import run
 from jobs.spatial.windows import in_windows
-from tests.jobs.planting import plant, told
+from tests.planting import plant, told
 from tests.stored import difference, rows_of
 
 FIRST = date(2024, 6, 29)  # a Saturday: the third day is a Monday and a month's first

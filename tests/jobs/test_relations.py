@@ -5,7 +5,7 @@ import pytest
 from conf.mapping import Mapping
 from jobs.ingest.relations import related
 from tests.jobs.feeding import DAYS, MAPPING, RELATIONS, refused
-from tests.jobs.planting import told
+from tests.planting import told
 from tests.stored import difference
 
 

@@ -10,7 +10,7 @@ from jobs.features import features
 from jobs.lake import logs
 from jobs.lake.runs import NIGHT, pins, row
 from tests.jobs.feeding import CONTEXT, DAYS, MAPPING, refused
-from tests.jobs.planting import told
+from tests.planting import told
 from tests.stored import difference
 
 

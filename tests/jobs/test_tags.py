@@ -14,7 +14,7 @@ from conf.tables import TABLES
 from jobs import tags
 from jobs.lake.compare import compare
 from jobs.lake.store import Days
-from tests.jobs.planting import plant
+from tests.planting import plant
 
 FIRST, LAST = date(2024, 1, 29), date(2024, 2, 4)  # over the first of a month, a keyframe
 DAYS = list(Days(first=FIRST, last=LAST))

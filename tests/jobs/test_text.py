@@ -12,8 +12,8 @@ from jobs.text.describing import item_text
 from jobs.text.encoding import encoding
 from jobs.text.reading import Reading, read
 from models import encoder, ngrams
-from tests.jobs.planting import plant
 from tests.jobs.texts import DAYS, FIRST, ITEMS, REVIEWED, stored, written
+from tests.planting import plant
 
 LONG = " ".join(["river"] * 400)
 OWN = {row["item_id"] for row in ITEMS}

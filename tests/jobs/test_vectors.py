@@ -11,7 +11,7 @@ from jobs.features import features_as_of
 from jobs.ingest.vectors import MOST_NUMBERS, vectored
 from jobs.lake.runs import Night, pins
 from tests.jobs.feeding import DAYS, MAPPING, VECTORS, refused
-from tests.jobs.planting import told
+from tests.planting import told
 from tests.stored import difference
 
 

@@ -9,7 +9,7 @@ from conf.settings import load_settings
 from jobs import text
 from jobs.simulate import World
 from jobs.simulate.catalogue import catalogue_of, rows_of_day
-from tests.jobs.planting import plant
+from tests.planting import plant
 
 FIRST, LAST = date(2024, 1, 30), date(2024, 2, 3)  # over the first of a month: a keyframe, on which topics are made anew
 DAYS = [FIRST + timedelta(days=n) for n in range(5)]

@@ -21,7 +21,8 @@ from jobs.lake import files, identities, logs, runs
 from jobs.lake.logs import table_path
 from jobs.lake.person import identifying
 from jobs.lake.runs import NIGHT
-from tests.planting import arrow_schema, table_of, written
+from jobs.lake.schema import arrow_schema
+from tests.planting import table_of, written
 
 DAYS = (date(2024, 1, 30), date(2024, 1, 31))
 AT = datetime(2024, 1, 30, 12, tzinfo=UTC)
