@@ -141,7 +141,7 @@ class InterestModel:
     @torch.inference_mode()
     def readings(self, histories: Histories, queries: Queries) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """What the moments' vectors are made of, and they, (B, D) float32 each: the state at the end of the history, the
-        reading of the whole past (None: this network has none), and both joined by the gate."""
+        reading of the whole past (None: this network has none), and both joined (`model.fusion`)."""
         read = [self.network(one.to(self.device), asked.to(self.device)) for _, one, asked in self._batches(histories, queries)]
 
         def joined(vectors: list[torch.Tensor]) -> np.ndarray:

@@ -68,7 +68,7 @@ class Labeller:
         """
         try:
             said = json.loads((folder / _DETAILS).read_text())
-            if said["method"] != METHOD or tuple(said["inputs"]) != INPUTS:
+            if said["method"] != METHOD or tuple(said["inputs"]) != INPUTS or "cut" not in said:
                 raise ValueError("another release made it")
             told = {name: said[name] for name in ("lasts", "lasts_mean", "cut")}
             return Labeller(trees=Trees.load(folder / _TREES_FILE), **told)

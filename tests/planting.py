@@ -14,6 +14,7 @@ from conf.contracts import Table
 from conf.tables import TABLES
 from jobs.lake import files
 from jobs.lake.context import Context
+from jobs.lake.runs import pins
 from jobs.lake.schema import arrow_schema, create, spark_schema
 from jobs.lake.store import keyframes
 
@@ -82,8 +83,8 @@ def _copies(rows, owner, frames):
 
 
 def told(settings, name, where="TRUE", order="day"):
-    """The rows of a table."""
-    table = deltalake.DeltaTable(f"{settings.lake}/{name}")
+    """The rows of a table, as runs left it; where none wrote it, of its newest version."""
+    table = deltalake.DeltaTable(f"{settings.lake}/{name}", version=pins(settings.lake).get(name))
     query = f"SELECT * FROM t WHERE {where} ORDER BY {order}"
     answer = deltalake.QueryBuilder().register("t", table).execute(query).read_all()
     columns = [answer.column(column).to_pylist() for column in answer.schema.names]

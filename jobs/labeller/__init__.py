@@ -81,7 +81,8 @@ def _learn(context: Context) -> None:
     by_rule = gate.compared(taken, gate.learned(taken.learned_M, taken.cut), gate.ruled(taken), samples=_samples(context))
     registry = context.log_rows("model_versions", f"kind = '{LABELLER}'")
     if version not in {row["model_version"] for row in registry}:
-        context.append("model_versions", [versions.row(version, day, context.settings, made, _metrics(taken, by_rule))])
+        metrics = _metrics(taken, by_rule, made.cut)
+        context.append("model_versions", [versions.row(version, day, context.settings, made, metrics)])
     context.note(versions={LABELLER: version})
     # A run of a day does not see what it decided itself.
     before = _in_force(context.log_rows("publications"), context, days=0)
@@ -110,9 +111,9 @@ def _samples(context: Context) -> int:
     return context.settings.evaluate.bootstrap_samples
 
 
-def _metrics(taken: Exam, by_rule: gate.Comparison) -> dict[str, float]:
-    """Of the exam, for the card."""
-    found = {"share_that_lasted": float(taken.lasted_M.mean()), "called_lasting_from": taken.cut}
+def _metrics(taken: Exam, by_rule: gate.Comparison, cut: float) -> dict[str, float]:
+    """Of the exam, for the card; and the version's own cut."""
+    found = {"share_that_lasted": float(taken.lasted_M.mean()), "called_lasting_from": cut}
     for measure, (ours, theirs) in by_rule.values.items():
         key = measure.replace(" ", "_").lower()
         found |= {key: ours, f"{key}_of_rule": theirs}

@@ -46,7 +46,7 @@ LOG = harness.ROOT.parent / "shared/data/foursquare_nyc/checkins.csv.gz"
 KERNELS = load_settings("conf/foursquare.yaml").baselines.kernels
 PARTS = {"validation": (0.8, 0.9), "test": (0.9, 1.0)}
 LEARNT = 0.7
-TRAJECTORY_GAP_S, CHECK_IN = TRAJECTORY_GAP_US // 1_000_000, "check-in"
+TRAJECTORY_GAP_S, CHECK_IN = TRAJECTORY_GAP_US // 1_000_000, "check_in"
 AT_ONCE, LENGTH, SAMPLES = 256, 400, 500
 MEASURES = {"accuracy@1": ("hit", 1), "accuracy@5": ("hit", 5), "accuracy@10": ("hit", 10), "mrr": ("mrr", 0)}
 

@@ -2,7 +2,7 @@
 
 A user of the simulator has two to four lasting interests, and now and then a passing one of some days. Judged are the days
 of the last four weeks on which a user had events in a category: is the interest one of the lasting ones? `rule` is the label
-of step `label`, `learned` what the labeller says from 0.5 on, which has learnt from what was over when these weeks began. It
+of step `label`, `learned` what the labeller calls so, which has learnt from what was over when these weeks began. It
 is asked whether somebody comes back, which is not quite the same: people return to what is only routine, too. Emerging: the
 first day from a passing interest's start until a week after its end on which its trend is `emerging`, of those that left four
 events or more; and how often a trend is called so where none is planted.

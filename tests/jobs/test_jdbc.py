@@ -74,7 +74,7 @@ def saved(spark, utc, tmp_path_factory):
 
 
 @pytest.fixture
-def first_night(spark, saved):
+def delivered(spark, saved):
     """A copy of it."""
     return Derby(spark, saved=saved)
 
@@ -138,8 +138,8 @@ def test_nothing_is_sent_to_a_table_that_holds_it_unless_others_wrote_there(spar
     assert jdbc.deliver(one, sink).how == "everything"
 
 
-def test_only_owners_that_changed_are_exchanged(spark, first_night):
-    derby, sink = first_night, first_night.sink()
+def test_only_owners_that_changed_are_exchanged(spark, delivered):
+    derby, sink = delivered, delivered.sink()
     derby.ask("CREATE TABLE touched (who VARCHAR(99))")
     derby.ask(
         "CREATE TRIGGER touching AFTER DELETE ON recommendations REFERENCING OLD AS o FOR EACH ROW "
@@ -167,8 +167,8 @@ def test_where_letters_are_not_told_apart_everything_is_sent(spark, utc):
     assert jdbc.erase(sink, Person.of("anna")) == 2 and jdbc.manifest(sink) is None, "the next delivery brings Anna back"
 
 
-def test_what_cannot_be_read_is_not_taken_for_missing(first_night):
-    derby, sink = first_night, first_night.sink()
+def test_what_cannot_be_read_is_not_taken_for_missing(delivered):
+    derby, sink = delivered, delivered.sink()
     derby.ask("CALL SYSCS_UTIL.SYSCS_SET_DATABASE_PROPERTY('derby.locks.waitTimeout', '1')")
     other = derby.connect()
     other.setAutoCommit(False)
@@ -180,8 +180,8 @@ def test_what_cannot_be_read_is_not_taken_for_missing(first_night):
     assert len(jdbc.rows_of(sink, Person.of("u1"))) == 3
 
 
-def test_a_reader_sees_one_night_or_the_next(spark, first_night):
-    derby, sink, seen, stop = first_night, first_night.sink(), [], threading.Event()
+def test_a_reader_sees_one_night_or_the_next(spark, delivered):
+    derby, sink, seen, stop = delivered, delivered.sink(), [], threading.Event()
     connection = derby.connect()
 
     def look():
@@ -198,8 +198,8 @@ def test_a_reader_sees_one_night_or_the_next(spark, first_night):
     assert states <= {(float(night), float(night), 120) for night in (1, 2, 3)} and len(seen) > 5
 
 
-def test_a_failure_leaves_the_old_contents_and_says_so_in_one_line_without_rows(spark, first_night):
-    derby, sink = first_night, first_night.sink()
+def test_a_failure_leaves_the_old_contents_and_says_so_in_one_line_without_rows(spark, delivered):
+    derby, sink = delivered, delivered.sink()
     derby.ask('ALTER TABLE recommendations ADD CONSTRAINT small CHECK ("score" < 2)')
     with pytest.raises(ValueError, match=r"^database at jdbc:derby:memory:\w+: .*constraint") as said:
         jdbc.deliver(delivery(lists(spark, 2), KEY), sink)
@@ -229,8 +229,8 @@ def test_values_that_do_not_arrive_as_they_are_are_named(spark, derby):
     assert jdbc.check(delivery(rows), sink) is None
 
 
-def test_two_exports_at_once_are_refused(spark, first_night):
-    derby, sink = first_night, first_night.sink()
+def test_two_exports_at_once_are_refused(spark, delivered):
+    derby, sink = delivered, delivered.sink()
     other = derby.connect()
     other.setAutoCommit(False)
     derby.ask("UPDATE wherewhen_deliveries SET row_count = row_count WHERE table_name = 'recommendations'", other)
@@ -241,8 +241,8 @@ def test_two_exports_at_once_are_refused(spark, first_night):
     assert jdbc.deliver(delivery(lists(spark, 2), KEY), sink).rows == 120
 
 
-def test_columns_that_were_announced_come_and_go(spark, first_night):
-    derby, sink = first_night, first_night.sink()
+def test_columns_that_were_announced_come_and_go(spark, delivered):
+    derby, sink = delivered, delivered.sink()
     wider = lists(spark, 2).selectExpr("user_id", "rank", "score", "'why' AS reason")
     with pytest.raises(ValueError, match=r"with reason string, without item_id; .* contract: 2"):
         jdbc.deliver(delivery(wider, KEY), sink)
@@ -261,8 +261,8 @@ def test_columns_that_were_announced_come_and_go(spark, first_night):
         jdbc.deliver(delivery(lists(spark, 1), KEY), derby.sink(table="narrow"))
 
 
-def test_a_person_is_handed_out_and_erased(spark, first_night):
-    derby, sink = first_night, first_night.sink()
+def test_a_person_is_handed_out_and_erased(spark, delivered):
+    derby, sink = delivered, delivered.sink()
     assert {row["score"] for row in jdbc.rows_of(sink, Person.of("u1"))} == {1.0} and jdbc.rows_of(
         sink, Person.of("it's")
     ) == []

@@ -1,5 +1,6 @@
 """The feed of `context`: late and changed rows, rows taken back, bad rows counted; nights leave what a bootstrap leaves."""
 
+import shutil
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -42,8 +43,10 @@ def test_each_change_is_a_row_on_the_day_on_which_it_arrived(fed_at_once):
     assert copies == ["holiday"], "a keyframe copies what did not change on it"
 
 
-def test_features_know_what_was_told_before_the_day(fed_at_once):
-    logs.append(fed_at_once.lake, "runs", [_night(fed_at_once)])
+def test_features_know_what_was_told_before_the_day(fed_at_once, tmp_path):
+    shutil.copytree(fed_at_once.lake, tmp_path / "lake")
+    settings = fed_at_once.model_copy(update={"lake": str(tmp_path / "lake")})
+    logs.append(settings.lake, "runs", [_night(settings)])
     moments = [
         (1, datetime(2024, 1, 31, 10, tzinfo=UTC), None),
         (2, datetime(2024, 2, 2, 12, tzinfo=UTC), "DE/Berlin/Berlin"),
@@ -51,7 +54,7 @@ def test_features_know_what_was_told_before_the_day(fed_at_once):
     ]
     number, moment, region = zip(*moments, strict=True)
     asked = pa.table({"number": number, "event_timestamp": moment, "region": pa.array(region, pa.string())})
-    rows = features(fed_at_once, asked, ["context"]).to_pylist()
+    rows = features(settings, asked, ["context"]).to_pylist()
     assert [dict(row["context__values"]) for row in rows] == [{"rain": "2.5"}, {"holiday": "yes"}, {}]
     assert [dict(row["context__numbers"]) for row in rows] == [{"rain": 2.5}, {}, {}]
 

@@ -370,18 +370,20 @@ def test_a_new_interest_is_not_kept_out_by_old_ones(of_three):
     assert set(rows[DAYS[0]]) == {"pub", "zoo", "opera"} and set(rows[DAYS[2]]) == {"pub", "zoo", "gym"}
 
 
-ALONE = date(2024, 2, 5)
+ALONE = date(2024, 1, 30)  # two days before a keyframe, which copies who is idle
 
 
 @pytest.fixture(scope="module")
 def idle(make_context_in, lake_of):
-    """Two nights, of a user each; nothing is told of tags."""
+    """Two nights, of a user each, and a keyframe's; nothing is told of tags. The second night."""
     then = ALONE + timedelta(days=1)
     settings = lake_of(items=[item(ALONE)], events=[event(ALONE, user_id="idle"), event(then)])
-    for day in (ALONE, then):
-        context = make_context_in(settings, day, first_day=ALONE)
-        tags.run(context)
-    return context
+    made = [make_context_in(settings, ALONE, first_day=ALONE)]
+    tags.run(made[0])
+    for day in (then, then + timedelta(days=1)):
+        made.append(make_context_in(settings, day, first_day=ALONE))
+        tags.run(made[-1])
+    return made[1]
 
 
 def test_an_idle_users_tags_fade_without_being_rewritten(make_context_in, idle):
@@ -404,7 +406,8 @@ def test_an_idle_users_tags_fade_without_being_rewritten(make_context_in, idle):
 def test_a_night_reads_a_users_own_tags_alone(idle):
     """Who did nothing on a day has no row of it."""
     found = {(row.user_id, row.day) for row in stored(idle, "user_tags").collect()}
-    assert found == {("idle", ALONE), ("u", ALONE + timedelta(days=1))}
+    then, keyframe = (ALONE + timedelta(days=n) for n in (1, 2))
+    assert found == {("idle", ALONE), ("u", then), ("idle", keyframe), ("u", keyframe)}
     assert idle.rows_out == {"item_tags": 0, "tag_synonyms": 0, "user_tags": 1}
 
 
