@@ -1,4 +1,4 @@
-"""Rows written and read without Spark, whose every job is some tenths of a second: for tests that only need them there."""
+"""Rows written without Spark, whose every job is some tenths of a second: for tests that only need them there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from conf.contracts import Table
 from conf.tables import TABLES
 from jobs.lake import files
 from jobs.lake.context import Context
-from jobs.lake.runs import pins
 from jobs.lake.schema import arrow_schema, create, spark_schema
 from jobs.lake.store import keyframes
 
@@ -80,12 +79,3 @@ def _copies(rows, owner, frames):
         for of_owner in newest.values():
             if of_owner and max(of_owner) < frame:
                 yield from ({**row, "day": frame} for row in of_owner[max(of_owner)] if not row["gone"])
-
-
-def told(settings, name, where="TRUE", order="day"):
-    """The rows of a table, as runs left it; where none wrote it, of its newest version."""
-    table = deltalake.DeltaTable(f"{settings.lake}/{name}", version=pins(settings.lake).get(name))
-    query = f"SELECT * FROM t WHERE {where} ORDER BY {order}"
-    answer = deltalake.QueryBuilder().register("t", table).execute(query).read_all()
-    columns = [answer.column(column).to_pylist() for column in answer.schema.names]
-    return [dict(zip(answer.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]

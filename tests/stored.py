@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import deltalake
 from pyspark.sql import SparkSession
@@ -34,11 +35,22 @@ def difference(spark: SparkSession, name: str, one: Settings, other: Settings, w
 
 def rows_of(settings: Settings, name: str, version: int, where: str = "TRUE") -> list[str]:
     """The rows of a version, sorted, without what may differ from run to run."""
-    table = deltalake.DeltaTable(Path(settings.lake) / name, version=version)
     names = [column for column in TABLES[name].names if column not in TABLES[name].unequal]
     wanted = ", ".join(f'"{column}"' for column in names)
-    answer = deltalake.QueryBuilder().register("t", table).execute(f"SELECT {wanted} FROM t WHERE {where}").read_all()
+    answer = _answer(settings, name, version, f"SELECT {wanted} FROM t WHERE {where}")
     return sorted(map(repr, zip(*[answer.column(column).to_pylist() for column in names], strict=True)))
+
+
+def told(settings: Settings, name: str, where: str = "TRUE", order: str = "day") -> list[dict[str, Any]]:
+    """The rows of a table, as runs left it; where none wrote it, of its newest version."""
+    answer = _answer(settings, name, pins(settings.lake).get(name), f"SELECT * FROM t WHERE {where} ORDER BY {order}")
+    columns = [answer.column(column).to_pylist() for column in answer.schema.names]
+    return [dict(zip(answer.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _answer(settings: Settings, name: str, version: int | None, query: str) -> Any:
+    table = deltalake.DeltaTable(Path(settings.lake) / name, version=version)
+    return deltalake.QueryBuilder().register("t", table).execute(query).read_all()
 
 
 def differences(

@@ -115,11 +115,7 @@ def lines(past: Past, said: Mapping[str, np.ndarray], train: np.ndarray, rows: n
     }
     shape = {"moments": len(rows), "users": users, "lasted": round(float(lasted_M.mean()), 4)}
     for name, found in values.items():
-        line = {
-            "method": name,
-            **shape,
-            **{measure: _spread([one[measure] for one in found]) for measure in found[0]},
-        }
+        line = {"method": name, **shape, **{measure: _spread([one[measure] for one in found]) for measure in found[0]}}
         if name != "rule":
             line["cut"] = cuts[name]
         if name == "learned":
@@ -146,9 +142,9 @@ def judged(past: Past) -> Iterator[dict[str, object]]:
     day_M = past.moments.day_M
     for part, (first, end) in part_days(past).items():
         said = told(past, past.before(first), vectors_CD)
-        rows = {part: (day_M >= first) & (day_M < end)} | ({"train": day_M + MATURES_DAYS < first} if part == "test" else {})
+        train = day_M + MATURES_DAYS < first
+        rows = {part: (day_M >= first) & (day_M < end)} | ({"train": train} if part == "test" else {})
         for name, is_of_part in rows.items():
-            train = day_M + MATURES_DAYS < first
             yield from ({"part": name, **line} for line in lines(past, said, train, np.flatnonzero(is_of_part)))
 
 

@@ -23,8 +23,8 @@ from jobs.lake.schema import spark_schema
 from jobs.pipeline import STEPS, choose
 from jobs.runner import run
 from jobs.spatial.windows import in_windows
-from tests.planting import plant, told
-from tests.stored import difference, rows_of
+from tests.planting import plant
+from tests.stored import difference, rows_of, told
 
 FIRST = date(2024, 6, 29)  # a Saturday: the third day is a Monday and a month's first
 DAYS = [FIRST + timedelta(days=n) for n in range(4)]

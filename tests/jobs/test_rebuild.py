@@ -18,8 +18,7 @@ from jobs.rebuild import rebuild, steps_of
 from jobs.requarantine import quarantined, requarantine
 from jobs.runner import run
 from jobs.staleness import stale
-from tests.planting import told
-from tests.stored import difference
+from tests.stored import difference, told
 
 FIRST, SECOND, THIRD = (date(2024, 1, 30) + timedelta(days=n) for n in range(3))
 EARLIER = SECOND - timedelta(days=5)

@@ -5,8 +5,7 @@ import pytest
 from conf.mapping import Mapping
 from jobs.ingest.relations import related
 from tests.jobs.feeding import DAYS, MAPPING, RELATIONS, refused
-from tests.planting import told
-from tests.stored import difference
+from tests.stored import difference, told
 
 
 def test_nights_leave_what_the_bootstrap_leaves(spark, fed_at_once, fed_by_night):

@@ -11,8 +11,7 @@ from jobs.features import features
 from jobs.lake import logs
 from jobs.lake.runs import NIGHT, pins, row
 from tests.jobs.feeding import CONTEXT, DAYS, MAPPING, refused
-from tests.planting import told
-from tests.stored import difference
+from tests.stored import difference, told
 
 
 def test_nights_leave_what_the_bootstrap_leaves(spark, fed_at_once, fed_by_night):

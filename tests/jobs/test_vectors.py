@@ -11,8 +11,7 @@ from jobs.features import features_as_of
 from jobs.ingest.vectors import MOST_NUMBERS, vectored
 from jobs.lake.runs import Night, pins
 from tests.jobs.feeding import DAYS, MAPPING, VECTORS, refused
-from tests.planting import told
-from tests.stored import difference
+from tests.stored import difference, told
 
 
 def test_nights_leave_what_the_bootstrap_leaves(spark, fed_at_once, fed_by_night):
