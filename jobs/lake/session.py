@@ -221,7 +221,6 @@ def _options(settings: Settings, master: str) -> dict[str, str]:
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
-        "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         # Writers leave a checksum with every page; a flipped bit on the disk is told, not taken for a value.
         "spark.hadoop.parquet.page.verify-checksum.enabled": "true",

@@ -139,8 +139,8 @@ def sampled(points: DataFrame) -> Floats:
         F.rand(1).alias("drawn"),
     )
     drawn = [F.min_by(axis, "drawn").alias(axis) for axis in ("latitude", "longitude")]
-    rows = heaps.groupBy("heap").agg(*drawn, F.count(F.lit(1)).alias("rows")).drop("heap").collect()
-    known = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    rows = heaps.groupBy("heap").agg(*drawn, F.count(F.lit(1)).alias("rows")).drop("heap").toArrow()
+    known = np.stack([column.to_numpy().astype(np.float64) for column in rows.columns], axis=1)
     known = known[np.isfinite(known).all(axis=1)]
     result: Floats = np.concatenate([unit_vectors(known[:, 0], known[:, 1]), known[:, 2:]], axis=1)
     return result
