@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from models.buckets import BucketBias
+from models.habits import Habits
 from models.network import Network
 
 _WARM_UP = 0.05
-_BUCKETS_FASTER = 5.0
+_FASTER = 5.0
 _CLIP = 1.0
 
 
@@ -70,14 +71,15 @@ def _clip(parameters: Sequence[Tensor]) -> None:
 
 
 def groups(network: Network, learning_rate: float, weight_decay: float, but: set[int]) -> list[dict[str, Any]]:
-    """Biases are not decayed; those of buckets are sums over many events and may move faster. `but`: ids of those left out."""
-    buckets = [module.weight for module in network.modules() if isinstance(module, BucketBias)]
-    fast = {id(weight) for weight in buckets} | but
-    rest = [weight for weight in network.parameters() if id(weight) not in fast]
+    """Biases are not decayed. What says how much events count is seen by many of them and may move faster: before each item is
+    known by heart. `but`: ids of those left out."""
+    fast = [weight for module in network.modules() if isinstance(module, BucketBias | Habits) for weight in module.parameters()]
+    apart = {id(weight) for weight in fast} | but
+    rest = [weight for weight in network.parameters() if id(weight) not in apart]
     return [
         {"params": [weight for weight in rest if weight.ndim > 1], "lr": learning_rate, "weight_decay": weight_decay},
         {"params": [weight for weight in rest if weight.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
-        {"params": buckets, "lr": _BUCKETS_FASTER * learning_rate, "weight_decay": 0.0},
+        {"params": fast, "lr": _FASTER * learning_rate, "weight_decay": 0.0},
     ]
 
 

@@ -1,7 +1,7 @@
 """The network of the interest model: events to states, states and a query to a vector and a pull towards the own past.
 
 The sum over the own past events of an item is a pointer (Merity et al.: "Pointer Sentinel Mixture
-Models", ICLR 2017) whose weights are personal kernels over time gap, clock and distance.
+Models", ICLR 2017) whose weights are habits (see `models.habits`).
 
 Shape suffixes: B rows (users), L events of history (oldest first, padding in front), T moments asked
 about per row, D width, V items of the catalogue.
@@ -10,7 +10,6 @@ about per row, D width, V items of the catalogue.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -19,23 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conf.learning import Model
-from models.buckets import (
-    DISTANCE_BUCKETS,
-    PACE_BUCKETS,
-    TIME_BUCKETS,
-    UNKNOWN_CLOCK,
-    UNKNOWN_DISTANCE,
-    UNKNOWN_PACE,
-    UNKNOWN_TIME,
-    BucketBias,
-    clock_bucket,
-    distance_bucket,
-    first_clock_bias,
-    first_gap_bias,
-    pace_bucket,
-    time_bucket,
-)
-from models.events import Events, Moments
+from models.buckets import DISTANCE_BUCKETS, TIME_BUCKETS, UNKNOWN_DISTANCE, UNKNOWN_TIME, distance_bucket, time_bucket
+from models.events import Events, Moments, gap_before, is_first, last_known
+from models.habits import Habits
 from models.knowledge import Knowledge, Known, Profile
 from models.queries import FIRST, PADDING, UNKNOWN
 from models.sequence import sequence_encoder, take
@@ -111,15 +96,8 @@ class Network(nn.Module):
         self.past_query = nn.Linear(width + asked, width)
         self.past_key = nn.Linear(2 * width, width)
         self.past_value = nn.Linear(width, width)
-        if settings.times:
-            self.past_gap = BucketBias(TIME_BUCKETS, 1, first_gap_bias())
-            self.past_clock = BucketBias(UNKNOWN_CLOCK + 1, 1, first_clock_bias())
-            self.past_pace = BucketBias(PACE_BUCKETS + 1, 1)
-        if settings.places:
-            self.past_distance = BucketBias(DISTANCE_BUCKETS + 1, 1)
-            self.past_origin = BucketBias(DISTANCE_BUCKETS + 1, 1)
+        self.habits = Habits(settings)
         if settings.repeats:
-            self.past_order = BucketBias(6, 1)
             self.past_strength = nn.Parameter(torch.ones(()))
             self.past_instead = nn.Parameter(torch.ones(()))
         joined = 2 * width + asked
@@ -175,7 +153,7 @@ class Network(nn.Module):
         """Each event as read alone and as read after those before it, both (B, L, D)."""
         x_BLD = self._item(events.item_BL) + self.category(events.category_BL) + self.event_type(events.event_type_BL)
         if self.settings.times:
-            gap_BL = torch.where(_is_first(events), UNKNOWN_TIME, time_bucket(_gap_before(events)))
+            gap_BL = torch.where(is_first(events), UNKNOWN_TIME, time_bucket(gap_before(events)))
             x_BLD = x_BLD + self.hour(events.hour_of_week_BL) + self.gap(gap_BL)
         if self.settings.places:
             lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
@@ -215,23 +193,22 @@ class Network(nn.Module):
         some_BT = moments.last_BT >= 0
         query_BTD = self._query(events, moments)
         # The state in which an event happened is that before it.
-        before_BLD = torch.where(_is_first(events).unsqueeze(-1), self.nothing, state_BLD.roll(1, 1))
+        before_BLD = torch.where(is_first(events).unsqueeze(-1), self.nothing, state_BLD.roll(1, 1))
         past_query_BTD = self.past_query(torch.cat([state_BTD, *query_BTD], dim=-1))
         past_key_BLD = self.past_key(torch.cat([event_BLD, before_BLD], dim=-1))
-        width = state_BLD.shape[-1]
-        pull_BTL = past_query_BTD @ past_key_BLD.transpose(1, 2) / math.sqrt(width)
-        for habit_BTL in self._habits(events, moments):
-            pull_BTL = pull_BTL + habit_BTL
-        pull_BTL = pull_BTL.clamp(max=_LARGEST_PULL).masked_fill(_hidden(events, moments), -torch.inf)
+        alike_BTL = past_query_BTD @ past_key_BLD.transpose(1, 2) / math.sqrt(state_BLD.shape[-1])
+        habit_BTL = self.habits(events, moments, _hidden(events, moments), event_BLD, *query_BTD).clamp(max=_LARGEST_PULL)
+        # What is alike is read, and pulls nothing: it knows the own past by heart before habits are learnt.
+        read_BTL = alike_BTL + habit_BTL
 
         # softmax over no events is undefined: a row of nothing reads zeros.
-        weight_BTL = pull_BTL.masked_fill(~some_BT.unsqueeze(-1), 0.0).softmax(-1).masked_fill(~some_BT.unsqueeze(-1), 0.0)
+        weight_BTL = read_BTL.masked_fill(~some_BT.unsqueeze(-1), 0.0).softmax(-1).masked_fill(~some_BT.unsqueeze(-1), 0.0)
         long_BTD = weight_BTL @ self.past_value(event_BLD)
         joined = torch.cat([state_BTD, long_BTD, *query_BTD], dim=-1)
         if self.gate is not None:
             gate_BTD = self.gate(joined).sigmoid()
             joined = torch.cat([gate_BTD * state_BTD, (1 - gate_BTD) * long_BTD, *query_BTD], dim=-1)
-        return self.vector(joined), pull_BTL, long_BTD
+        return self.vector(joined), habit_BTL, long_BTD
 
     def _base(self, vector_BTD: Tensor, item_BL: Tensor) -> Tensor:
         """The scores of the row's own items by taste alone, (B, T, L); of padding, something."""
@@ -263,57 +240,6 @@ class Network(nn.Module):
             known.append(self.query_place(moments.latitude_BT, moments.longitude_BT))
         return [reduce(torch.add, known)] if known else []
 
-    def _habits(self, events: Events, moments: Moments) -> Iterator[Tensor]:
-        """How much each past event counts by when and where it was, and by what came before it, (B, T, L) each."""
-        last_BT = moments.last_BT.clamp(min=0)
-        if self.settings.times:
-            # Where the time is hidden the gaps are to the newest event.
-            newest_BT = events.timestamp_BL.gather(1, last_BT)
-            now_BT = torch.where(moments.hour_of_week_BT >= 0, moments.timestamp_BT, newest_BT)
-            gap_BTL = time_bucket(now_BT.unsqueeze(-1) - events.timestamp_BL.unsqueeze(1))
-            yield self.past_gap(gap_BTL).squeeze(-1)
-            clock_BTL = clock_bucket(moments.hour_of_week_BT.unsqueeze(-1), events.hour_of_week_BL.unsqueeze(1))
-            yield self.past_clock(clock_BTL).squeeze(-1)
-            pace_BTL = pace_bucket((now_BT - newest_BT).unsqueeze(-1), _gap_before(events).unsqueeze(1))
-            told_BTL = (moments.hour_of_week_BT >= 0).unsqueeze(-1) & ~_is_first(events).unsqueeze(1)
-            yield self.past_pace(torch.where(told_BTL, pace_BTL, UNKNOWN_PACE)).squeeze(-1)
-        if self.settings.places:
-            distance_BTL = distance_bucket(
-                moments.latitude_BT.unsqueeze(-1), moments.longitude_BT.unsqueeze(-1),
-                events.latitude_BL.unsqueeze(1), events.longitude_BL.unsqueeze(1),
-            )  # fmt: skip
-            yield self.past_distance(distance_BTL).squeeze(-1)
-            # From where each past event was come to: whoever is there again may go on as then.
-            lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
-            origin_BTL = distance_bucket(
-                moments.latitude_BT.unsqueeze(-1), moments.longitude_BT.unsqueeze(-1),
-                _before(lat_BL, torch.nan).unsqueeze(1), _before(lon_BL, torch.nan).unsqueeze(1),
-            )  # fmt: skip
-            yield self.past_origin(origin_BTL).squeeze(-1)
-        if self.settings.repeats:
-            yield self.past_order(self._order(events, last_BT)).squeeze(-1)
-
-    @staticmethod
-    def _order(events: Events, last_BT: Tensor) -> Tensor:
-        """What stands before each past event: the newest event's item, its category, neither; x is it that item itself."""
-        item_BT = events.item_BL.gather(1, last_BT)
-        category_BT = events.category_BL.gather(1, last_BT)
-        item_before_BL, category_before_BL = _before(events.item_BL, PADDING), _before(events.category_BL, PADDING)
-        after_item = item_before_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
-        after_category = category_before_BL.unsqueeze(1) == category_BT.unsqueeze(-1)
-        itself = events.item_BL.unsqueeze(1) == item_BT.unsqueeze(-1)
-        return torch.where(after_item, 2, torch.where(after_category, 1, 0)) + 3 * itself
-
-
-def _before(values_BL: Tensor, nothing: float) -> Tensor:
-    """Of each place in a row what the one before it has; of the first place `nothing`."""
-    return F.pad(values_BL, (1, 0), value=nothing)[:, :-1]
-
-
-def _gap_before(events: Events) -> Tensor:
-    """Seconds from the place before in the row, (B, L); of the first place 0, of the first event that since padding."""
-    return events.timestamp_BL.diff(dim=1, prepend=events.timestamp_BL[:, :1])
-
 
 def _later(events: Events, moments: Moments) -> Moments:
     """Moments at the time of the user's last event have no time: whoever asks with it does not know when it will be."""
@@ -336,27 +262,9 @@ def _hidden(events: Events, moments: Moments) -> Tensor:
     return (place_L > moments.last_BT.unsqueeze(-1)) | (events.item_BL == PADDING).unsqueeze(1)
 
 
-def _is_first(events: Events) -> Tensor:
-    """(B, L): is nothing but padding before it?"""
-    return _before(events.item_BL, PADDING) == PADDING
-
-
 def first_places(item_BL: Tensor) -> Tensor:
     """(B, L, L) true at [b, l, f] where f is the first place of l's item in row b; padding has none."""
     same_BLL = (item_BL.unsqueeze(2) == item_BL.unsqueeze(1)) & (item_BL != PADDING).unsqueeze(1)
     place_L = torch.arange(item_BL.shape[1], device=item_BL.device)
     first_BL = same_BLL.int().argmax(dim=2)
     return (first_BL.unsqueeze(2) == place_L) & (item_BL != PADDING).unsqueeze(2)
-
-
-def last_known(latitude_BL: Tensor, longitude_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """The newest known place up to and with each event; NaN before the first."""
-    known_BL = torch.isfinite(latitude_BL) & torch.isfinite(longitude_BL)
-    place_L = torch.arange(latitude_BL.shape[1], device=latitude_BL.device)
-    newest_BL = torch.where(known_BL, place_L, -1).cummax(dim=1).values
-    taken_BL = newest_BL.clamp(min=0)
-    nowhere_BL = newest_BL < 0
-    return (
-        latitude_BL.gather(1, taken_BL).masked_fill(nowhere_BL, torch.nan),
-        longitude_BL.gather(1, taken_BL).masked_fill(nowhere_BL, torch.nan),
-    )

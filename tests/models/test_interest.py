@@ -6,19 +6,11 @@ import pytest
 import torch
 
 from conf.learning import Model
-from models.buckets import (
-    DISTANCE_BUCKETS,
-    PACE_BUCKETS,
-    TIME_BUCKETS,
-    UNKNOWN_CLOCK,
-    UNKNOWN_DISTANCE,
-    clock_bucket,
-    distance_bucket,
-    pace_bucket,
-    time_bucket,
-)
+from models.buckets import DISTANCE_BUCKETS, TIME_BUCKETS, UNKNOWN_DISTANCE, distance_bucket, time_bucket
+from models.events import last_known
+from models.habits import measures
 from models.interest import InterestModel, grown, new_network, parts
-from models.network import first_places, last_known
+from models.network import first_places
 from models.queries import Histories, Queries, Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -249,14 +241,14 @@ def test_a_network_of_other_parts_is_refused_in_words(tmp_path):
 HOUR, STATION, PARK = 3600, (40.70, -74.0), (40.80, -73.9)
 
 
-def pulls(bias, bucket, asked_at, hour=12.0, place=STATION):
+def pulls(measure, asked_at, hour=12.0, place=STATION):
     """What items 2 (an hour after the station), 3 (ten hours after it) and 4 (an hour after the park) gain in a network in
-    which the one bucket of the one bias counts, and all else is as it begins."""
+    which the one measure counts, and all else is as it begins."""
     torch.manual_seed(1)
     network = new_network(SETTINGS, VOCABULARY)
     with torch.no_grad():
-        network.past_gap.weight.zero_(), network.past_clock.weight.zero_()
-        getattr(network, bias).weight[bucket] = 5.0
+        network.habits.joined[-1].weight.zero_(), network.habits.alone.zero_()
+        network.habits.alone[measures(SETTINGS).index(measure)] = 5.0
     stops = [(9, 0, STATION), (2, 1, PARK), (9, 50, STATION), (3, 60, PARK), (8, 90, PARK), (4, 91, PARK), (9, 120, STATION)]
     row = Histories(
         item_BL=np.array([[item for item, _, _ in stops]], np.int32),
@@ -275,19 +267,18 @@ def pulls(bias, bucket, asked_at, hour=12.0, place=STATION):
 
 
 def test_what_followed_on_such_a_gap_counts_more():
-    alike = PACE_BUCKETS // 2
-    soon, ten_hours, slow = pulls("past_pace", alike, HOUR)
+    soon, ten_hours, slow = pulls("same_pace", HOUR)
     assert min(soon, slow) > ten_hours + 1
-    soon, ten_hours, slow = pulls("past_pace", alike, 10 * HOUR)
+    soon, ten_hours, slow = pulls("same_pace", 10 * HOUR)
     assert ten_hours > max(soon, slow) + 1
-    hidden = [pulls("past_pace", alike, gap, hour=-1.0) for gap in (HOUR, 10 * HOUR)]
+    hidden = [pulls("same_pace", gap, hour=-1.0) for gap in (HOUR, 10 * HOUR)]
     assert hidden[0] == hidden[1] and max(hidden[0]) < 2, "who does not know the time does not know the gap"
 
 
 def test_what_was_gone_to_from_where_one_is_counts_more():
-    soon, ten_hours, from_the_park = pulls("past_origin", 0, HOUR)
+    soon, ten_hours, from_the_park = pulls("from_here", HOUR)
     assert min(soon, ten_hours) > from_the_park + 1
-    soon, ten_hours, from_the_park = pulls("past_origin", 0, HOUR, place=PARK)
+    soon, ten_hours, from_the_park = pulls("from_here", HOUR, place=PARK)
     assert from_the_park > max(soon, ten_hours) + 1
 
 
@@ -305,10 +296,6 @@ def test_buckets():
     assert found[2] in (DISTANCE_BUCKETS - 2, DISTANCE_BUCKETS - 1) and found[3:] == [UNKNOWN_DISTANCE, 0], (
         "22 m over the date line"
     )
-    gaps = pace_bucket(torch.tensor([0.0, 540.0, 60.0, 1e9]), torch.tensor([0.0, 3540.0, 0.0, 0.0]))
-    assert gaps.tolist() == [12, 12 - 5, 12 + 2, PACE_BUCKETS - 1], "six times as long are five half octaves"
-    hours, others = torch.tensor([9.0, 9.0, 9.0, 23.9, 9.0]), torch.tensor([9.0, 33.5, 129.0, 24.1, -1.0])
-    assert clock_bucket(hours, others).tolist() == [0, 26, 50, 25, UNKNOWN_CLOCK]
 
 
 def test_first_places_and_last_known_places():
