@@ -14,19 +14,17 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from conf.learning import Model, Train
 from models import checkpoint
-from models.batches import Batches, Source, in_pieces
+from models.batches import Batches, in_pieces
 from models.catalogue_loss import ranks
 from models.descent import Descent, share_of_peak
 from models.events import Events, Moments
@@ -36,6 +34,7 @@ from models.knowledge import Knowledge
 from models.network import Network
 from models.processes import Processes
 from models.queries import FIRST, UNKNOWN, Vocabulary
+from models.tasks import Result, Task
 from models.windows import Windows
 
 log = logging.getLogger("wherewhen")
@@ -48,57 +47,6 @@ _RESULT = "result.json"
 _JUDGED_BY = "ndcg@10"
 # Begins what a process says that fails, for whoever started it.
 FAILED = "training failed in process"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One training. Without windows in the validation fold it goes on to its last epoch.
-
-    `prior` is a .npy file of (V,) float32 first biases of the items; `parent` a registry folder to go on from;
-    `checkpoint` the file to go on from if it is there, and to keep as long as this goes on; `taken_types` the event types
-    after which an item is not recommended again; `knowledge` a file of `models.knowledge`, in the vocabulary's order.
-    `after_epoch(number, measures)` is told in process 0 of each epoch over the training fold (again of one that is done
-    again after an interruption), from 1: `train_loss`, `seconds` so far, and what was measured on the validation fold;
-    where it answers True the pass ends.
-    `learns_validation`: whether the weights kept learn the validation fold too, in the end.
-    """
-
-    name: str
-    model: Model
-    train: Train
-    vocabulary: Path
-    source: Source
-    folder: Path
-    prior: Path | None = None
-    parent: Path | None = None
-    checkpoint: Path | None = None
-    taken_types: tuple[str, ...] = ()
-    knowledge: Path | None = None
-    after_epoch: Callable[[int, Mapping[str, float]], bool] | None = None
-    learns_validation: bool = True
-
-    @property
-    def passes(self) -> list[Pass]:
-        """Over the training fold; then over the validation fold, which holds the newest events, at the rate of a night."""
-        given = self.train
-        warm = Pass(fold="validation", epochs=given.warm_epochs, learning_rate=given.warm_learning_rate)
-        first = replace(warm, fold="train")
-        if self.parent is None:
-            first = replace(first, epochs=given.epochs, learning_rate=given.learning_rate)
-        return [first, warm] if self.validates and self.learns_validation else [first]
-
-    @property
-    def validates(self) -> bool:
-        return self.source.of("validation").count > 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """Epochs over a fold with one optimizer and schedule. `learning_rate` is the peak."""
-
-    fold: str
-    epochs: int
-    learning_rate: float
 
 
 @dataclass(kw_only=True)
@@ -116,18 +64,6 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     worse: int = 0
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How a training went. Losses are means in nats per target; `losses` are those of the epochs."""
-
-    epochs: int
-    seconds: float
-    processes: int
-    train_loss: float | None
-    validation_loss: float | None
-    losses: list[float]
 
 
 def train_all(tasks: Sequence[Task], processes: Processes) -> None:

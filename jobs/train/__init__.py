@@ -32,7 +32,7 @@ from models import registry
 from models.batches import Source
 from models.knowledge import Knowledge
 from models.queries import Vocabulary
-from models.training import Result, Task
+from models.tasks import Result, Task
 
 WINDOWS = "training_windows"
 

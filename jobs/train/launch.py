@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pyspark.sql import SparkSession
 
 from models.processes import Processes
-from models.training import FAILED, Result, Task, result_of, train_all, train_here
+from models.tasks import Result, Task
+from models.training import FAILED, result_of, train_all, train_here
 
 _SIGTERM = 15
 # What a process says whose sums another has left.

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from models.training import Task, result_of
+from models.tasks import Task
+from models.training import result_of
 
 log = logging.getLogger("wherewhen")
 

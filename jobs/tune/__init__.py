@@ -30,7 +30,7 @@ from jobs.tune.ground import Ground, ground
 from jobs.tune.space import nested, space_of, tunable, with_values
 from jobs.tune.study import MEASURE, Study, Watch
 from models import registry
-from models.training import Task
+from models.tasks import Task
 
 log = logging.getLogger("wherewhen")
 FOLDER = "tuning"

@@ -25,7 +25,8 @@ from models import metrics
 from models.interest import InterestModel
 from models.processes import Processes
 from models.queries import FIRST, Vocabulary
-from models.training import Result, Task, train
+from models.tasks import Result, Task
+from models.training import train
 from models.windows import TRAIN, VALIDATION, cut, histories_as_windows
 
 # What is exchanged, by what is without.

@@ -22,7 +22,8 @@ from models.batches import Source
 from models.histories import EventColumns, first_of_owner
 from models.processes import Processes
 from models.queries import FIRST, Vocabulary
-from models.training import Task, train
+from models.tasks import Task
+from models.training import train
 from models.windows import ARRAYS, CONTEXT, FOLDS, TRAIN, VALIDATION, Windows, cut, histories_as_windows
 
 UNTIL = datetime(2000, 1, 1, tzinfo=UTC)

@@ -29,7 +29,8 @@ from models.histories import EventColumns, Moments, first_of_owner, histories_fr
 from models.interest import InterestModel, new_network
 from models.processes import Processes
 from models.queries import Vocabulary
-from models.training import Task, result_of, train_all
+from models.tasks import Task
+from models.training import result_of, train_all
 from models.windows import ARRAYS, CONTEXT, FOLDS, TRAIN, VALIDATION, Windows, cut, histories_as_windows
 
 UNTIL = datetime(2024, 6, 1, tzinfo=UTC)
