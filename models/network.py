@@ -70,7 +70,7 @@ class Network(nn.Module):
             self.hour, self.query_hour = TimeTerms(width), TimeTerms(width)
             self.gap, self.query_gap = nn.Embedding(TIME_BUCKETS + 1, width), nn.Embedding(TIME_BUCKETS + 1, width)
         if settings.places:
-            self.place, self.query_place = PlaceTerms(width), PlaceTerms(width)
+            self.query_place = PlaceTerms(width)
             self.distance = nn.Embedding(DISTANCE_BUCKETS + 1, width)
         self.event_norm = nn.LayerNorm(width)
         self.encoder = sequence_encoder(settings)
@@ -159,7 +159,7 @@ class Network(nn.Module):
             lat_BL, lon_BL = last_known(events.latitude_BL, events.longitude_BL)
             distance_BL = distance_bucket(events.latitude_BL, events.longitude_BL, lat_BL.roll(1, 1), lon_BL.roll(1, 1))
             distance_BL[:, 0] = UNKNOWN_DISTANCE
-            x_BLD = x_BLD + self.place(events.latitude_BL, events.longitude_BL) + self.distance(distance_BL)
+            x_BLD = x_BLD + self.distance(distance_BL)
         x_BLD = self.dropout(self.event_norm(x_BLD))
         return x_BLD, self.state_norm(self.encoder(x_BLD, events))
 

@@ -416,7 +416,7 @@ def test_bf16_learns_what_fp32_learns(make_task):
     one, other = found["fp32"], found["bf16"]
     assert one.losses != other.losses, "it is another arithmetic"
     assert other.losses == pytest.approx(one.losses, rel=0.03) and other.losses[-1] < 0.9 * other.losses[0]
-    assert other.validation_loss == pytest.approx(one.validation_loss, rel=0.03)
+    assert other.validation_loss == pytest.approx(one.validation_loss, rel=0.05)
 
 
 _WORKER = """
