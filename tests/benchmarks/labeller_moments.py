@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from simulated_events import peoples_events
 
 from conf.settings import load_settings
 from conf.tables import TABLES
@@ -38,25 +38,7 @@ def foursquare() -> pd.DataFrame:
 
 def simulated(folder: Path) -> pd.DataFrame:
     """The good rows of people's events in a folder that `wherewhen simulate` wrote; `COLUMNS`."""
-    truth = pd.read_csv(folder / "truth/users.csv", dtype={"is_bot": str})
-    people = set(truth.user_id[truth.is_bot == "false"])
-    categories = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("landing/*/items.csv"))])
-    category_of = dict(zip(categories.item_id, categories.category, strict=True))
-    rows = []
-    for file in sorted(folder.glob("landing/*/events*.jsonl")):
-        for line in file.read_text(errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            rows.append(
-                (row.get("user_id"), category_of.get(row.get("item_id")), row.get("event_type"), row.get("event_timestamp"))
-            )
-    found = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates()
-    found["event_timestamp"] = pd.to_datetime(found.event_timestamp, utc=True, errors="coerce", format="ISO8601")
-    days = [pd.Timestamp(one.name, tz="UTC") for one in folder.glob("landing/*")]
-    is_of_log = found.event_timestamp.between(min(days), max(days) + pd.Timedelta(days=1))
-    return found[is_of_log & found.user_id.isin(people)].dropna().reset_index(drop=True)
+    return peoples_events(folder)[list(COLUMNS)].drop_duplicates().dropna().reset_index(drop=True)
 
 
 def labelled(events: pd.DataFrame, folder: Path) -> tuple[DataFrame, DataFrame]:

@@ -15,7 +15,6 @@ Example: .venv/bin/python tests/benchmarks/warm.py --log foursquare
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 import pandas as pd
 from checkins import Asked, Log
 from network import learnt, newest_validate
+from simulated_events import people, peoples_events
 
 from conf.learning import Model, Train
 from models import metrics
@@ -42,27 +42,13 @@ TARGETS = ("check_in", "purchase", "click")
 
 
 def simulated(folder: Path, users: int) -> Log:
-    truth = pd.read_csv(folder / "truth/users.csv", dtype={"is_bot": str})
-    people = sorted(truth.user_id[truth.is_bot == "false"])[:users]
-    items = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("landing/*/items.csv"))])
-    days = [pd.Timestamp(one.name, tz="UTC") for one in folder.glob("landing/*")]
-    rows = []
-    for file in sorted(folder.glob("landing/*/events*.jsonl")):
-        for line in file.read_text(errors="replace").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-    names = {"item_id": "venue_id", "event_timestamp": "moment"}
-    found = pd.DataFrame(rows)[["user_id", "event_type", "latitude", "longitude", *names]].rename(columns=names)
-    found["moment"] = pd.to_datetime(found.moment, utc=True, errors="coerce", format="ISO8601")
-    found = found[found.event_type.isin(TARGETS) & found.user_id.isin(people)].dropna().drop_duplicates()
-    found = found[found.moment.between(min(days), max(days) + pd.Timedelta(days=1))]
-    moment = found.moment.dt.tz_localize(None)
-    found = found.assign(
+    found = peoples_events(folder)
+    is_asked = found.event_type.isin(TARGETS) & found.user_id.isin(people(folder)[:users])
+    found = found[is_asked].dropna().drop_duplicates()
+    moment = found.event_timestamp.dt.tz_localize(None)
+    found = found.rename(columns={"item_id": "venue_id"}).assign(
         at=moment.to_numpy().astype("datetime64[s]").astype(np.int64),
         local=moment + pd.to_timedelta((found.longitude.astype(float) / 15).round(), unit="h"),
-        category=found.venue_id.map(dict(zip(items.item_id, items.category, strict=True))),
     )
     return Log(rows=found.sort_values(["user_id", "at"], kind="stable").reset_index(drop=True))
 

@@ -9,7 +9,7 @@ from models.events import Events, Moments
 from models.habits import ORDERS, PLACES, TIMES, Habits, measures
 
 SETTINGS = Model(width=8, heads=2)
-NOW, HOUR, DAY = 1_700_000_000, 3600, 86_400
+NOW, DAY = 1_700_000_000, 86_400
 EARTH_KM = 6371.0
 
 
