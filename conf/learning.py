@@ -45,6 +45,7 @@ class Train(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5)
     max_seconds: float = Field(1200.0, gt=0)
     precision: Literal["fp32", "bf16"] | None = None
+    half_within: float = Field(0.001, ge=0)
     checkpoint_seconds: float = Field(60.0, ge=0)
     warm_epochs: int = Field(1, ge=1)
     warm_learning_rate: float = Field(5e-4, gt=0)

@@ -194,14 +194,16 @@ class InterestModel:
                 ),
             )
 
-    def save(self, folder: Path) -> None:
-        """Write weights, vocabulary and `version.json` into an existing folder."""
-        torch.save({name: value.cpu() for name, value in self.network.state_dict().items()}, folder / _WEIGHTS)
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write weights, vocabulary and `version.json` into an existing folder; `half`: weights in half precision."""
+        weights = self.network.state_dict()
+        torch.save({name: (halved(value) if half else value).cpu() for name, value in weights.items()}, folder / _WEIGHTS)
         self.vocabulary.save(folder / _VOCABULARY)
         details = {
             "method": self.method,
             "model": self.network.settings.model_dump(mode="json"),
             "parts": parts(self.network),
+            "weights": "half" if half else "single",
             "metrics": self.metrics,
         }
         if self.network.known is not None:
@@ -221,6 +223,10 @@ class InterestModel:
             raise ValueError(f"{folder} was learnt by another release's network: train anew, or publish another version")
         network.load_state_dict(torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True))
         return InterestModel(network, vocabulary, device=device, metrics=details["metrics"])
+
+
+def halved(value: torch.Tensor) -> torch.Tensor:
+    return value.half() if value.is_floating_point() else value
 
 
 def knowledge_of(folder: Path) -> Knowledge | None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from models.catalogue_loss import ranks
 from models.descent import Descent, share_of_peak
 from models.events import Events, Moments
 from models.examples import Objective, examples, hide
-from models.interest import InterestModel, grown, new_network
+from models.interest import InterestModel, grown, halved, new_network
 from models.knowledge import Knowledge
 from models.network import Network
 from models.processes import Processes
@@ -44,6 +45,8 @@ _SECONDS_BETWEEN_LINES = 5.0
 # Of a step: what a CPU's cache makes faster by a twentieth, and saves much padding; what a GPU's memory bears.
 _PLACES_AT_ONCE = {"cpu": 4096, "gpu": 65536}
 _RESULT = "result.json"
+# Steps whose windows tell what half precision changes.
+_ASKED = 8
 _JUDGED_BY = "ndcg@10"
 # Begins what a process says that fails, for whoever started it.
 FAILED = "training failed in process"
@@ -110,7 +113,8 @@ def train(task: Task, processes: Processes) -> Result:
         run.next_pass()
     if processes.rank == 0:
         task.folder.mkdir(parents=True, exist_ok=True)
-        InterestModel(run.network, vocabulary, device=processes.device, metrics=progress.best).save(task.folder)
+        half = run.lost_by_half() <= task.train.half_within
+        InterestModel(run.network, vocabulary, device=processes.device, metrics=progress.best).save(task.folder, half=half)
     return Result(
         epochs=len(progress.losses),
         seconds=run.seconds,
@@ -330,6 +334,22 @@ class _Run:
         with self._precision():
             loss: Tensor = self.objective(events, moments, target_BT, type_BT)
         return loss
+
+    @torch.no_grad()
+    def lost_by_half(self) -> float:
+        """By how much weights in half precision move the mean loss of some windows, in nats per target; NaN without any."""
+        weights = copy.deepcopy(self.network.state_dict())
+        loss = self._loss_of_some()
+        self.network.load_state_dict({name: halved(value) for name, value in weights.items()})
+        moved = abs(self._loss_of_some() - loss)
+        self.network.load_state_dict(weights)
+        return moved
+
+    def _loss_of_some(self) -> float:
+        self.network.eval()
+        asked = (self._example(piece) for windows in islice(self.batches.epoch(0), _ASKED) for piece in self._pieces(windows))
+        losses = [ranks(*self.bare.parts(events, moments, target_BT))[0] for events, moments, target_BT, _ in asked]
+        return torch.cat(losses).double().mean().item() if losses else math.nan
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
