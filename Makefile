@@ -55,7 +55,8 @@ test: setup $(VENV)/.jars $(AIRFLOW)/.ready
 	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -k -j 3 test-one test-other test-rest
 
 # About half of the seconds; all that goes on from the lake of tests/begun.py is in the other half.
-ONE := $(wildcard tests/jobs/test_[s-z]*.py) tests/jobs/test_consent.py tests/jobs/test_relations.py \
+ONE := $(wildcard tests/jobs/test_[s-z]*.py) $(wildcard tests/jobs/test_ev*.py) \
+  $(addprefix tests/jobs/test_, consent.py privacy.py ranker.py redis.py relations.py) \
   $(filter-out %__pycache__/ tests/jobs/erase/ tests/jobs/seeing/, $(wildcard tests/jobs/*/))
 
 test-one:
