@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from models.histories import EventColumns
-from models.queries import FIRST, PADDING, Histories, Vocabulary
+from models.queries import FIRST, PADDING, WEEKEND, Histories, Vocabulary
 
 SORTS, HOURS = 2, 24
 # Kinds of tallies: a number each of an item (and what else is said).
@@ -212,7 +212,7 @@ def _most(tally: Tally, most: int) -> Tally:
 
 def sort_of_day(hour_of_week: np.ndarray) -> np.ndarray:
     """0 on weekdays, 1 at the weekend; 0 where the hour is hidden."""
-    return (hour_of_week >= 120.0).astype(np.int64)
+    return (hour_of_week >= WEEKEND).astype(np.int64)
 
 
 def _clocks(at_hour: Tally, category_V: np.ndarray, kinds: int) -> tuple[np.ndarray, np.ndarray]:

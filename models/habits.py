@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from conf.learning import Model
 from models.buckets import metres
 from models.events import Events, Moments, before, gap_before, is_first, last_known
-from models.queries import PADDING
+from models.queries import PADDING, WEEKEND
 
 TIMES = (
     "age", "fades", "days", "today", "apart", "hour", "part_of_day", "near_hour", "same_day", "same_sort", "pace", "same_pace",
@@ -31,7 +31,6 @@ _HIDDEN = 32
 _DAY_S, _MINUTE_S = 86_400.0, 60.0
 # Widths: hours on the clock; the log of a ratio of gaps; kilometres.
 _HOUR, _PART_OF_DAY, _PACE, _NEAR_KM = 1.0, 2.5, 0.7, 0.3
-_WEEKEND = 120.0  # hours into the week at which Saturday begins
 
 
 def measures(settings: Model) -> tuple[str, ...]:
@@ -101,7 +100,7 @@ def _times(pairs: _Pairs) -> list[Tensor]:
     hour_N, then_N = pairs.of_moment(moments.hour_of_week_BT), pairs.of_event(events.hour_of_week_BL)
     apart_N = (hour_N - then_N).abs() % 24.0
     apart_N = torch.minimum(apart_N, 24.0 - apart_N)
-    same_sort_N = ((hour_N >= _WEEKEND) == (then_N >= _WEEKEND)).float()
+    same_sort_N = ((hour_N >= WEEKEND) == (then_N >= WEEKEND)).float()
     hours = (
         apart_N / 12, _bell(apart_N / _HOUR), _bell(apart_N / _PART_OF_DAY),
         (torch.exp(-apart_N.square() / 4.5) + 0.05).log() + math.log(2) * same_sort_N,

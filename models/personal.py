@@ -10,10 +10,9 @@ import numpy as np
 
 from conf.baselines import Content, Kernels, Markov
 from models.counts import Counts
-from models.queries import Histories, Queries
+from models.queries import WEEKEND, Histories, Queries
 
 _DAY = 86_400.0
-_WEEKEND = 120.0  # hours into the week at which Saturday begins
 
 
 def user_frequency(counts: Counts, histories: Histories) -> np.ndarray:
@@ -113,7 +112,7 @@ def _kernel_weights(
         np.ones(taken_BL.shape),
         np.exp2(-age_BL / given.half_life_days),
         np.where(timed_BL, np.exp(-0.5 * (apart_BL / given.hours) ** 2), 1.0),
-        np.where(timed_BL, (hour_BL >= _WEEKEND) == (now_B1 >= _WEEKEND), 1.0),
+        np.where(timed_BL, (hour_BL >= WEEKEND) == (now_B1 >= WEEKEND), 1.0),
         ((before_BL == last_B[:, None]) & (before_BL >= 0)).astype(np.float64),
     ]
 

@@ -17,6 +17,7 @@ import numpy as np
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 HOURS_PER_WEEK = 168.0
+WEEKEND = 120.0  # the hour of the week at which Saturday begins
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from models.histories import EventColumns, name_indices
-from models.queries import FIRST, Queries, Vocabulary
+from models.queries import FIRST, WEEKEND, Queries, Vocabulary
 from models.replay import Log, Sight
 
 ACTIVE_DAYS = 28
@@ -57,7 +57,7 @@ def slots(hour_of_week: np.ndarray) -> np.ndarray:
     """
     # Six hours earlier, each day with the night after it is one day.
     shifted = (np.floor(hour_of_week).astype(np.int64) - 6) % 168
-    names = np.where(shifted >= 120, "weekend_", "weekday_").astype(object) + _PARTS[shifted % 24]
+    names = np.where(shifted >= WEEKEND, "weekend_", "weekday_").astype(object) + _PARTS[shifted % 24]
     names[hour_of_week < 0] = None
     return names
 

@@ -46,7 +46,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 _PLACES_AT_ONCE = {"cpu": 4096, "gpu": 65536}
 _RESULT = "result.json"
 # Steps whose windows tell what half precision changes.
-_ASKED = 8
+_ASKED = 2
 _JUDGED_BY = "ndcg@10"
 # Begins what a process says that fails, for whoever started it.
 FAILED = "training failed in process"
