@@ -440,7 +440,7 @@ def train_in_two_processes(tasks, folder):
 
 def test_two_processes_learn_what_one_does(make_task, tmp_path):
     """Losses of every epoch, weights and validation are equal; batches of odd sizes, windows without targets."""
-    quiet = {"model": {"dropout": 0.0, "query_dropout": 0.0}, "epochs": 3, "batch_size": 7}
+    quiet = {"model": {"dropout": 0.0, "query_dropout": 0.0}, "epochs": 3, "batch_size": 7, "half_within": 0.0}
     one, two = make_task("one", **quiet), make_task("two", **quiet)
     train_all([one], Processes.alone())
     train_in_two_processes([two], tmp_path)
