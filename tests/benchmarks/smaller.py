@@ -1,10 +1,10 @@
 """Smaller forms of published models: kilobytes, milliseconds a moment and quality side by side, on Foursquare's check-ins.
 
-A network as it is; its weights in half precision; each row of its matrices in int8 (with a step of its own); with the smallest
-half, and eight tenths, of its weights in matrices left out. A hybrid with fewer of its trees. Kilobytes are of the weights, of
-the trees; names and counts come on top. All are computed in fp32: what a processor without units for less gains is what memory
-there is less to read. `lost`: quality of the whole less that of the smaller one, with intervals by drawing users. The moments
-of `checkins` that come after what the versions know.
+A network as it was learnt (`train.half_within=0`); its weights in half precision; each row of its matrices in int8 (with a
+step of its own); with the smallest half, and eight tenths, of its weights in matrices left out. A hybrid with fewer of its
+trees. Kilobytes are of the weights, of the trees; names and counts come on top. All are computed in fp32: what a processor
+without units for less gains is what memory there is less to read. `lost`: quality of the whole less that of the smaller one,
+with intervals by drawing users. The moments of `checkins` that come after what the versions know.
 
 Example: .venv/bin/python tests/benchmarks/smaller.py --network LAKE/models/V --hybrid LAKE/models/hybrid-W --until 2012-11-26
 """
@@ -15,6 +15,7 @@ import argparse
 import copy
 import io
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,9 +30,10 @@ import torch
 
 from models import metrics
 from models.hybrid import Hybrid
-from models.interest import InterestModel
+from models.interest import InterestModel, halved
 from models.network import Network
 from models.queries import FIRST, Ranker
+from models.registry import details
 
 MEASURES = {"accuracy@1": ("hit", 1), "accuracy@10": ("hit", 10), "mrr": ("mrr", 0)}
 ROUNDS = (150, 100, 75, 50, 25)
@@ -45,7 +47,7 @@ def stored(state: dict[str, object]) -> int:
 
 
 def in_half(network: Network) -> int:
-    state = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    state = {name: halved(value) for name, value in network.state_dict().items()}
     network.load_state_dict(state)
     return stored(state)
 
@@ -104,6 +106,8 @@ def main() -> None:
     given.add_argument("--hybrid", type=Path, required=True, help="folder of a hybrid, alike")
     given.add_argument("--until", required=True, help="first day that they have not seen")
     given = given.parse_args()
+    if details(given.network)["weights"] == "half":
+        sys.exit(f"{given.network} lies in half precision: against itself it loses nothing. Train with train.half_within=0")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # trees take what cores there are
     torch.set_num_threads(1)
     log = checkins.check_ins()
