@@ -68,7 +68,7 @@ SERVED = (
         column("title", "string", "title"),
         column("category", "string", "category"),
         column("users", "bigint", "users whose kept target events hold it", nullable=False),
-        column("kept", "int", "events kept of each of these where older ones were cut off, else 0", nullable=False),
+        column("kept", "int", "events kept of a user where older ones are cut off, else 0; of all items alike", nullable=False),
         column("withdrawn", "boolean", "true where it may not be listed", nullable=False),
         column("brand", "string", "brand"),
         column("boost", "double", "what the settings add to its score; null: nothing"),

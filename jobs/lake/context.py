@@ -124,25 +124,30 @@ class Context:
         self._read_from(name, version)
         return self.lake.rows_by_day(name, version, days or self.days)
 
-    def before(self, name: str, lookback_days: int | None = None) -> DataFrame:
+    def before(self, name: str, lookback_days: int | None = None, among: DataFrame | None = None) -> DataFrame:
         """`name@-1`: a state before the first day (without `gone` and `day`), or a fact's earlier partitions.
 
-        A bootstrap starts from nothing: both are empty.
+        A bootstrap starts from nothing: both are empty. among: of a state these owners alone, as in `state`.
         """
         if TABLES[name].kind == "state":
-            return self._usable_state(name, self._state_before(name))
+            return self._usable_state(name, self._state_before(name, among))
         yesterday = self.days.first - timedelta(days=1)
         if self.bootstrap:
             return self.lake.read(name, None)
         since = "" if lookback_days is None else f"day >= '{self.days.first - timedelta(days=lookback_days)}' AND "
         return self._usable_facts(name, self._read(name, f"{since}day <= '{yesterday}'"))
 
-    def _state_before(self, name: str) -> DataFrame:
+    def _state_before(self, name: str, among: DataFrame | None = None) -> DataFrame:
         yesterday = self.days.first - timedelta(days=1)
         if self.bootstrap or yesterday < self.first_day:
             return self.lake.read(name, None).drop("gone", "day")
         reach = Days(first=keyframe_before(yesterday, self.first_day), last=yesterday)
-        return newest(self._read(name, reach.where()), TABLES[name].owner)
+        return newest(self._of(among, name, reach), TABLES[name].owner)
+
+    def _of(self, among: DataFrame | None, name: str, reach: Days) -> DataFrame:
+        """Stored rows of a state, of all owners or of some: these are sought before anything is sorted."""
+        rows = self._read(name, reach.where())
+        return rows if among is None else rows.join(among, on=list(TABLES[name].owner), how="left_semi")
 
     def earlier(self, name: str) -> DataFrame:
         """A fact's partitions before the last day, in a bootstrap as in a night: what training may see."""
@@ -164,15 +169,15 @@ class Context:
             return rows.withColumn("allowed_until", F.lit(None).cast("date"))
         return consent.usable(rows, self._spans()).drop("allowed_from")
 
-    def state(self, name: str, after: date | None = None) -> DataFrame:
+    def state(self, name: str, after: date | None = None, among: DataFrame | None = None) -> DataFrame:
         """`name`: the state as of the last day, what this run wrote included; without `gone` and `day`.
 
-        after: of the owners that changed after that day; others are there or not.
+        after: of the owners that changed after that day; others are there or not. among: of these owners alone, one row each.
         """
         last = self.as_of(name)
         since = keyframe_before(last, self.first_day)
         reach = Days(first=since if after is None else max(since, after + timedelta(days=1)), last=last)
-        return self._usable_state(name, newest(self._read(name, reach.where()), TABLES[name].owner))
+        return self._usable_state(name, newest(self._of(among, name, reach), TABLES[name].owner))
 
     def aged(self, name: str, after: date | None = None) -> DataFrame:
         """`state` with what moves with time as it is at the end of the last day: what readers see."""

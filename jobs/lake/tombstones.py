@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 # No postponed annotations here: Spark reads those of the functions below as they are defined.
@@ -65,6 +66,11 @@ def tombstones(root: str) -> Tombstones | None:
     return Tombstones(
         hashes=frozenset(row["tombstone"] for row in rows), pieces=frozenset(row["pieces"] for row in rows), key=key
     )
+
+
+def erased_since(root: str, moment: datetime) -> bool:
+    """Whether anybody was, or was begun to be."""
+    return any(row["recorded_at"] > moment for row in logs.read(root, TABLE))
 
 
 def refuse_other_key(rows: list[logs.Row], key: bytes) -> None:

@@ -30,7 +30,7 @@ from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import POLICY, version_in_force
 from jobs.lake.store import Days, keyframes
 from jobs.score.blending import Blend
-from jobs.score.due import told_before, users_due
+from jobs.score.due import items_counted, served_before, told_before, users_due
 from jobs.score.items import collected, item_facts, ruled
 from jobs.score.lists import Scorer
 from jobs.score.moments import EVENT_FIELDS
@@ -47,9 +47,9 @@ def run(context: Context) -> None:
     if served is None:
         raise Skipped("no model and no baseline is published: nothing was learnt yet")
     spark, settings = context.spark, context.settings
-    sequences = context.state("user_sequences")
     items = ruled(context.state("items"), settings.score, context.days.last)
-    known = item_facts(sequences, items, context.history("items"), settings.mapping.target_events)
+    yesterday = served_before(context)
+    known = item_facts(items_counted(context, yesterday), items, context.history("items"))
     catalogue = collected(known, settings.score)
     facts = spark.sparkContext.broadcast(catalogue)
     scorer = Scorer(
@@ -69,12 +69,15 @@ def run(context: Context) -> None:
     )
     if blend is not None:
         context.note(policy=blend.version)
-    lists, places = context.before("recommendations"), context.state("user_places")
-    if (told := told_before(context, served.model_version, blend, Path(served.folder), catalogue)) is not None:
+    due = None
+    if (told := told_before(context, yesterday, served.model_version, blend, Path(served.folder), catalogue)) is not None:
         due = users_due(context, told).persist()
-        sequences, places, lists = (rows.join(due, on="user_id", how="left_semi") for rows in (sequences, places, lists))
+        # Counted before it is used, so that plans know how many they are: few are sought where rows lie, without a shuffle.
+        context.note(users_due=due.count())
+    context.note(ranked="everybody" if due is None else "who may get other lists")
+    sequences, places = (context.state(name, among=due) for name in ("user_sequences", "user_places"))
+    lists = context.before("recommendations", among=due)
     users = scoring_input(sequences, places, digests(lists), dismissed(context))
-    context.note(ranked="everybody" if told is None else "who may get other lists")
     rows = changed_lists(users.mapInArrow(scorer, scorer.schema), served, blend, context.days.last)
     if keyframes(context.days, context.first_day):
         rows = rows.persist()  # read twice: as changes and for the copies

@@ -21,10 +21,11 @@ from pyspark.sql import functions as F
 
 from conf.settings import Score
 from jobs import feedback
-from jobs.lake import consent
+from jobs.lake import consent, logs, tombstones
 from jobs.lake.context import Context
 from jobs.lake.store import Days, keyframe_before
 from jobs.score.blending import Blend
+from jobs.score.items import counted, recounted
 from jobs.score.moments import ASKED_FROM, end_of
 from jobs.score.reasons import rounded
 from jobs.staleness import standing
@@ -33,19 +34,46 @@ from models.queries import Vocabulary
 _TOLD = ("title", "category", "told_users", "withdrawn")
 
 
+def served_before(context: Context) -> tuple[logs.Row, DataFrame] | None:
+    """Step `score`'s run of the day before and the items as it knew them, if this code and settings made them of what is there.
+
+    None: all is to be made anew, as nobody knows what has changed.
+    """
+    yesterday = context.days.last - timedelta(days=1)
+    run = None if context.bootstrap else standing(context.settings, "score", yesterday)
+    return None if run is None else (run, context.stored("served_items", Days(first=yesterday, last=yesterday)))
+
+
+def items_counted(context: Context, served: tuple[logs.Row, DataFrame] | None) -> DataFrame:
+    """`jobs.score.items.counted` of everybody: where a day before goes on by who changed, else by all sequences.
+
+    Whoever withdraws a consent, or was erased since, is in no sequence that changed.
+    """
+    targets, settings = context.settings.mapping.target_events, context.settings
+    if served is None or settings.asks_consent or tombstones.erased_since(settings.lake, served[0]["finished_at"]):
+        return counted(context.state("user_sequences"), targets)
+    changed = context.changed("user_sequences").select("user_id").distinct()
+    then, now = (seen("user_sequences", among=changed) for seen in (context.before, context.state))
+    return recounted(served[1], then, now, targets)
+
+
 def told_before(
-    context: Context, model_version: str, blend: Blend | None, folder: Path, catalogue: pa.Table
+    context: Context,
+    served: tuple[logs.Row, DataFrame] | None,
+    model_version: str,
+    blend: Blend | None,
+    folder: Path,
+    catalogue: pa.Table,
 ) -> DataFrame | None:
     """The items of which lists say something else now, `item_id`; None: everybody is to be ranked again.
 
     folder: of the version. blend: the policy that mixes lists, by shares that move nightly. catalogue: `item_facts` of today.
     """
-    yesterday = context.days.last - timedelta(days=1)
-    if context.bootstrap or blend is not None or not _goes_on(context, yesterday, model_version):
+    if served is None or blend is not None or not _is_by(served[0], model_version):
         return None
     from models import registry  # loads torch, which a night on which everybody is ranked leaves to Spark's workers
 
-    before = context.stored("served_items", Days(first=yesterday, last=yesterday)).select(*catalogue.column_names).toArrow()
+    before = served[1].select(*catalogue.column_names).toArrow()
     if pc.max(before["kept"]) != pc.max(catalogue["kept"]):
         return None
     both = _told(before).join(_told(catalogue), "item_id", join_type="full outer", left_suffix="_before")
@@ -61,11 +89,8 @@ def told_before(
     return context.spark.createDataFrame(changed)
 
 
-def _goes_on(context: Context, yesterday: date, model_version: str) -> bool:
-    """Whether the lists of the day before are what this version, code and settings made of what was known then, unmixed."""
-    run = standing(context.settings, "score", yesterday)
-    if run is None:
-        return False
+def _is_by(run: logs.Row, model_version: str) -> bool:
+    """Whether the lists of a run are this version's, unmixed."""
     details = json.loads(run["details"])
     return details.get("model_version") == model_version and details.get("policy") is None
 

@@ -20,6 +20,7 @@ from jobs.lake.context import Skipped
 from jobs.pipeline import STEPS
 from jobs.provenance import code_version, settings_hash
 from jobs.score.blending import Blend
+from jobs.score.items import counted
 from models.queries import FIRST as FIRST_INDEX
 from models.queries import Vocabulary
 from tests import planting
@@ -253,6 +254,9 @@ def test_who_is_left_out_would_have_got_the_very_lists_that_are_there(make_conte
         for name in ROWS:
             write(night, name, *changes.get(name, ()))
         score.run(night)
+        served = night.snapshot("served_items").drop("day").collect()
+        recounted = served_facts(night, counted(night.state("user_sequences"), ("check_in",)))
+        assert sorted(map(tuple, served)) == recounted, number
         if night.days.last in asked:  # else everybody was ranked
             found = stored(night, f"day = '{night.days.last}'")
             everybody = make_context(FIRST + timedelta(days=number), first_day=FIRST, settings=settings)
@@ -264,9 +268,14 @@ def test_who_is_left_out_would_have_got_the_very_lists_that_are_there(make_conte
     assert days[2] >= {"u0", "u1", "u2"}
     assert days[3] < {"u0", "u1", "u2", "idle", "far"}
     assert "u2" in days[4] and "u0" in days[6] and len(days[7]) < 4
-    lists = {(row.user_id, row.changed_on) for row in night.state("recommendations").collect()}
-    assert {user for user, _ in lists} == {"u1", "u2", "idle", "far"} and len({on for _, on in lists}) > 1
+    lists = {row.user_id: row.changed_on for row in night.state("recommendations").collect()}
+    assert set(lists) == {"u1", "u2", "idle", "far"} and len(set(lists.values())) > 1
+    everybody_again(make_context, make_settings, night, asked)
 
+
+def everybody_again(make_context, make_settings, night, asked):
+    """After other settings, other code, and a day before that was made again."""
+    settings = night.settings
     for other in (make_settings("conf/local.yaml", "score.k=2"), settings):
         night = make_context(FIRST + timedelta(days=8), first_day=FIRST, settings=other)
         asked.clear()
@@ -282,6 +291,27 @@ def test_who_is_left_out_would_have_got_the_very_lists_that_are_there(make_conte
     night = make_context(FIRST + timedelta(days=10), first_day=FIRST, settings=settings)
     score.run(night)
     assert not asked, "the day before was made again: everybody"
+
+
+def test_items_are_counted_on_from_the_day_before_until_somebody_is_erased(make_context):
+    context = make_context(FIRST)
+    write(context, "user_sequences", {"took": ["i1"]}, {"user_id": "u1", "took": ["i1", "i2"]})
+    write(context, "items", {"item_id": "i3"})
+    publish(context)
+    score.run(context)
+    finish(context)
+    write(make_context(FIRST + timedelta(days=1), first_day=FIRST), "user_sequences", {"took": ["i1", "i4"]})
+    write(context, "user_sequences", {"took": ["i1"]})  # u1 is in no sequence any more, and in none that changed
+    night = make_context(FIRST + timedelta(days=1), first_day=FIRST)
+
+    def held():
+        counts = score.items_counted(night, score.served_before(night)).where("item_id is not null")
+        return {row.item_id: row.users for row in counts.collect()}
+
+    assert held() == {"i1": 2, "i2": 1, "i4": 1}
+    erasure = {"erasure_id": "e", "tombstone": "t", "key_check": "k", "pieces": 1, "status": "begun", "recorded_at": logs.now()}
+    logs.append(night.lake.root, "erasures", [erasure])
+    assert held() == {"i1": 1, "i4": 1}
 
 
 @pytest.mark.parametrize("diversity", [0.0, 0.2])
@@ -377,14 +407,19 @@ def test_public_counts_are_those_of_the_kept_target_events(make_context, spark):
         {"user_id": "u2", "took": ["i2"]},
     )
     write(context, "items", {"item_id": "i2", "title": "Two"}, {"item_id": "i3"}, {"item_id": "i4", "gone": True})
-    items = score.ruled(context.state("items"), context.settings.score, FIRST)
-    facts = score.item_facts(context.state("user_sequences"), items, context.history("items"), ("check_in",))
-    assert sorted(map(tuple, facts.collect())) == [
+    assert served_facts(context, counted(context.state("user_sequences"), ("check_in",))) == [
         ("i1", None, None, 2, 2, False, None, None),
-        ("i2", "Two", None, 1, 0, False, None, None),
-        ("i3", None, None, 0, 0, False, None, None),
-        ("i4", None, None, 0, 0, True, None, None),
+        ("i2", "Two", None, 1, 2, False, None, None),
+        ("i3", None, None, 0, 2, False, None, None),
+        ("i4", None, None, 0, 2, True, None, None),
     ]
+
+
+def served_facts(context, counts):
+    """Rows of `served_items` but for the day."""
+    items = score.ruled(context.state("items"), context.settings.score, context.days.last)
+    facts = score.collected(score.item_facts(counts, items, context.history("items")), context.settings.score)
+    return sorted(tuple(row.values()) for row in facts.to_pylist())
 
 
 def test_the_settings_block_and_boost_items_by_what_is_known_of_them(make_context, make_settings, monkeypatch):
