@@ -37,21 +37,27 @@ from jobs.pipeline import STEPS
 from jobs.provenance import code_version, settings_hash
 from models import registry
 from models.interest import InterestModel, new_network
-from models.queries import Vocabulary
+from models.queries import Ranker, Vocabulary
 
 FIRST, EVENTS, ITEMS, ACTIVE = date(2024, 6, 10), 50, 2000, 0.01
-NAMES = tuple(f"i{number:05d}" for number in range(ITEMS))
 
 
-def publish(lake: Path) -> None:
+def drawn(items: int) -> InterestModel:
+    """A network with weights as they are drawn."""
     torch.manual_seed(1)
+    names = tuple(f"i{number:06d}" for number in range(items))
     vocabulary = Vocabulary(
-        items=NAMES, item_categories=("Gym", "Bar") * (ITEMS // 2), categories=("Gym", "Bar"), event_types=("check_in",)
+        items=names, item_categories=("Gym", "Bar") * (items // 2), categories=("Gym", "Bar"), event_types=("check_in",)
     )
-    registry.save(InterestModel(new_network(Model(), vocabulary), vocabulary), registry.version_folder(str(lake), "drawn"))
+    return InterestModel(new_network(Model(), vocabulary), vocabulary)
+
+
+def publish(lake: Path, ranker: Ranker) -> None:
+    registry.save(ranker, registry.version_folder(str(lake), "drawn"))
+    items = len(ranker.vocabulary.items)
     version = {
-        "model_version": "drawn", "kind": "interest", "method": "transformer", "day": FIRST, "trained_until": logs.now(),
-        "folder": f"{registry.FOLDER}/drawn", "settings": "{}", "metrics": "{}", "items": ITEMS, "created_at": logs.now(),
+        "model_version": "drawn", "kind": "interest", "method": ranker.method, "day": FIRST, "trained_until": logs.now(),
+        "folder": f"{registry.FOLDER}/drawn", "settings": "{}", "metrics": "{}", "items": items, "created_at": logs.now(),
     }  # fmt: skip
     decided = {
         "kind": "interest", "model_version": "drawn", "decision": "published", "reason": "drawn", "run_id": "made",
@@ -61,16 +67,16 @@ def publish(lake: Path) -> None:
     logs.append(str(lake), "publications", [decided])
 
 
-def sequences(users: DataFrame, day: date, *, is_new: bool) -> DataFrame:
+def sequences(users: DataFrame, day: date, *, is_new: bool, items: int = ITEMS) -> DataFrame:
     """Rows of user_sequences that changed on the day: all end on it, or, of `id`s by a hash, on some day of the year before."""
     end = F.lit(datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=13))
     idle = F.lit(0) if is_new else F.pmod(F.xxhash64("id"), F.lit(365)) + 1
 
     def event(number: Column) -> Column:
-        place = F.pmod(F.xxhash64("id", number), F.lit(ITEMS)).cast("int")
+        place = F.pmod(F.xxhash64("id", number), F.lit(items)).cast("int")
         at = end - F.make_dt_interval(idle, 7 * (F.lit(EVENTS) - number))
         known = {
-            "event_id": F.concat_ws("-", "id", number), "event_timestamp": at, "item_id": F.format_string("i%05d", place),
+            "event_id": F.concat_ws("-", "id", number), "event_timestamp": at, "item_id": F.format_string("i%06d", place),
             "event_type": F.lit("check_in"), "category": F.when(place % 2 == 0, "Gym").otherwise("Bar"),
             "latitude": 40.7 + place % 50 / 500, "longitude": -74.0 + place / 25_000,
             "local_timestamp": at - F.expr("INTERVAL 4 HOURS"), "slot": F.lit("weekday_morning"), "arrived_on": F.lit(day),
@@ -133,7 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="wherewhen-bench-") as scratch:
         settings = load_settings(overrides=[f"lake={scratch}/lake", "spark.master=local[2]", "spark.driver_memory=4g"])
         spark = session.start(settings, torch=True)
-        publish(Path(settings.lake))
+        publish(Path(settings.lake), drawn(ITEMS))
         everybody = night(spark, settings, FIRST, {})
         everybody.write("user_sequences", sequences(spark.range(users), FIRST, is_new=False))
         harness.progress(f"first night, {users:,} users: {scored(everybody):.1f} s")
