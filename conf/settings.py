@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Collection, Sequence
 from datetime import date
 from functools import cache
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from conf.baselines import Baselines
 from conf.contracts import SERIES_DAYS
@@ -232,7 +233,38 @@ class Webhook(Target):
     attempts: int = Field(5, ge=1)
 
 
-Sink = Annotated[Postgres | Jdbc | Folder | Redis | Webhook, Field(discriminator="kind")]
+class S3(Target):
+    kind: Literal["s3"]
+    url: str
+    format: Literal["parquet", "csv", "json"] = "parquet"
+    region: str | None = None
+    endpoint: str | None = None
+    key_id_env: str | None = None
+    secret_env: str | None = None
+    timeout_s: float = Field(30.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _names_bucket_and_prefix(cls, url: str) -> str:
+        if not re.fullmatch(r"s3://[\w.-]{3,}(/[\w.=+-]+)+/?", url):
+            raise ValueError("write s3://BUCKET/PREFIX, of letters, digits and . _ - = +, with / between")
+        return url.rstrip("/")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_server(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not re.fullmatch(r"(https?://)?[\w.:\[\]-]+/?", endpoint):
+            raise ValueError("write https://HOST:PORT, without a path or a password (http:// where there is no TLS)")
+        return endpoint
+
+    @model_validator(mode="after")
+    def _has_both_or_neither(self) -> S3:
+        if (self.key_id_env is None) != (self.secret_env is None):
+            raise ValueError("name key_id_env and secret_env, or neither, for the credentials that AWS's own tools find")
+        return self
+
+
+Sink = Annotated[Postgres | Jdbc | Folder | Redis | S3 | Webhook, Field(discriminator="kind")]
 
 
 class Segment(Section):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from conf.settings import Folder, Jdbc, Postgres, Redis, Settings, SettingsError, Webhook, find
+from conf.settings import S3, Folder, Jdbc, Postgres, Redis, Settings, SettingsError, Webhook, find
 from jobs.lake.java import java_problem
 
 _GIB = 2**30
@@ -61,6 +61,8 @@ def checks(settings: Settings) -> Iterator[Check]:
             yield _jdbc(name, sink)
         elif isinstance(sink, Redis):
             yield _redis(name, sink)
+        elif isinstance(sink, S3):
+            yield _s3(name, sink)
         else:
             yield _folder(name, sink) if isinstance(sink, Folder) else _webhook(name, sink)
     if settings.alert.url_env is not None:
@@ -280,6 +282,18 @@ def _redis(name: str, sink: Redis) -> Check:
     except ValueError as error:
         return Check(name=f"sink: {name}", problem=str(error))
     return Check(name=f"sink: {name}", found=f"Redis {version} at {how.server}")
+
+
+def _s3(name: str, sink: S3) -> Check:
+    """Whether it can be listed; nothing is written."""
+    from jobs.sinks.s3.bucket import Bucket
+
+    try:
+        bucket = Bucket.of(sink.model_copy(update={"timeout_s": min(sink.timeout_s, _TIMEOUT)}))
+        bucket.objects()
+    except ValueError as error:
+        return Check(name=f"sink: {name}", problem=str(error))
+    return Check(name=f"sink: {name}", found=f"{sink.url} at {bucket.server}")
 
 
 def _folder(name: str, sink: Folder) -> Check:

@@ -37,7 +37,7 @@ log = logging.getLogger("wherewhen")
 _LIMITS = [
     "what left through a sink that is no longer in the settings, or was copied onwards, is not known here",
     "a database server's logs, replicas and backups, what other files than PostgreSQL's keep of deleted rows, and backups of "
-    "the lake, are their owners'",
+    "the lake, are their owners'; so are versions that an S3 bucket keeps of what was removed, and parts of uploads cut off",
     "temporary files of killed runs lie outside the lake, where Spark was told to put them or, of `features`, in $TMPDIR",
 ]
 

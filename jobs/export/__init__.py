@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from conf.settings import Folder, Jdbc, Postgres, Redis, Settings, SettingsError, Sink, Webhook
+from conf.settings import S3, Folder, Jdbc, Postgres, Redis, Settings, SettingsError, Sink, Webhook
 from jobs.export.rows import EXPORT, check_source, delivery, version
 from jobs.lake import lock, logs
 from jobs.lake.context import Context
@@ -168,7 +168,7 @@ def _would_send(context: Context, done: Outcome, given: Delivery, before: Manife
         context.log.info("  %s: %s holds %s already", done.sink, done.target, said)
         return done
     given.check_announced(before)
-    changes = None if isinstance(sink, Folder) else given.changes(before)
+    changes = None if isinstance(sink, Folder | S3) else given.changes(before)
     rows = (given.rows if changes is None else changes.rows).count()
     owners = "" if changes is None else f", all of the {changes.owners.count():,} owners that changed"
     context.log.info("  %s: would send %s rows of %s to %s%s", done.sink, f"{rows:,}", said, done.target, owners)
@@ -180,6 +180,8 @@ def _target(sink: Sink) -> str:
         return f"table {sink.table}"
     if isinstance(sink, Folder):
         return sink.path
+    if isinstance(sink, S3):
+        return sink.url
     return f"keys {sink.prefix}:..." if isinstance(sink, Redis) else f"the URL in {sink.url_env}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +12,10 @@ import pyarrow.parquet as pq
 
 from jobs.lake.records import put_in_place
 
+File: TypeAlias = Path | pa.NativeFile
 
-def groups(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+
+def groups(path: File, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
     """The row groups of a file, one by one; of the columns given those that it has."""
     with pq.ParquetFile(path) as file:
         names = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
@@ -20,7 +23,7 @@ def groups(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[pa.Ta
             yield file.read_row_group(number, columns=names)
 
 
-def write_changed(old: Path, new: Path, change: Callable[[pa.Table], pa.Table]) -> int:
+def write_changed(old: File, new: File, change: Callable[[pa.Table], pa.Table]) -> int:
     """Write a file's row groups as `change` makes them; gives the rows written."""
     rows = 0
     with pq.ParquetFile(old) as file:
@@ -33,7 +36,7 @@ def write_changed(old: Path, new: Path, change: Callable[[pa.Table], pa.Table]) 
     return rows
 
 
-def count(path: Path, mine: Callable[[pa.Table], pa.Array], columns: tuple[str, ...] | None = None) -> int:
+def count(path: File, mine: Callable[[pa.Table], pa.Array], columns: tuple[str, ...] | None = None) -> int:
     """How many rows of a file `mine` marks."""
     return sum(pc.sum(mine(rows)).as_py() or 0 for rows in groups(path, columns))
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PIECES = re.compile(r"\w+|\W")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _SHORTEST_DISTINCT, _DISTINCT_ANYWAY = 6, 16
+# Columns that say whose a row is.
+IDENTIFYING = ("user_id", "entity_type", "entity_id", "broken", "row", "text_hash")
 
 # Tables in which no row names anybody, and why nothing of them is removed with a person.
 WITHOUT_PERSONS = {
@@ -132,9 +134,7 @@ def identifying(contract: Table) -> tuple[str, ...]:
     """The columns that say whose a row is; none where a table holds nobody's rows."""
     if contract.name in WITHOUT_PERSONS:
         return ()
-    return tuple(
-        name for name in ("user_id", "entity_type", "entity_id", "broken", "row", "text_hash") if name in contract.names
-    )
+    return tuple(name for name in IDENTIFYING if name in contract.names)
 
 
 def owned(
@@ -167,9 +167,9 @@ def owned(
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
-def owns(person: Person, record: Mapping[str, str | None]) -> bool:
+def owns(person: Person, record: Mapping[str, str | None], text_hashes: frozenset[str] = frozenset()) -> bool:
     """`owned` for one record of a sink, all its values as text."""
-    if record.get("user_id") == person.raw_id:
+    if record.get("user_id") == person.raw_id or record.get("text_hash") in text_hashes:
         return True
     if record.get("entity_type") == "user" and record.get("entity_id") == person.raw_id:
         return True

@@ -45,7 +45,7 @@ class Csv:
 
     def judged(self, lines: Iterable[bytes], person: Person, is_mine: Judge) -> Iterator[Judged]:
         names: list[str] = []
-        for record in self._records(lines):
+        for record in self.records(lines):
             text = record.decode(self.encoding, "surrogateescape").rstrip("\r\n")
             if not text.strip() or (self.comment and text.startswith(self.comment)):
                 yield record, None
@@ -66,7 +66,7 @@ class Csv:
             return record
         return {"broken": text} if len(fields) != len(names) and person.is_named_in(text) else None
 
-    def _records(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+    def records(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Lines, joined while a quoted field is open."""
         if not self.multiline:
             yield from lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from conf.settings import Jdbc, Postgres, Redis, Settings, Sink, Webhook
+from conf.settings import S3, Jdbc, Postgres, Redis, Settings, Sink, Webhook
 
 
 def reach(settings: Settings, sink: Sink) -> None:
@@ -29,6 +29,10 @@ def module_of(sink: Sink) -> ModuleType:
         from jobs.sinks import redis
 
         return redis
+    if isinstance(sink, S3):
+        from jobs.sinks import s3
+
+        return s3
     if isinstance(sink, Webhook):
         from jobs.sinks import webhook
 

@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,21 +26,14 @@ from jobs.lake import commits, parquet, records
 from jobs.lake.person import Person, owned, owns
 from jobs.sinks import checksum
 from jobs.sinks.delivery import EVERYTHING, NOTHING, Delivery, Manifest, Sent
-from jobs.sinks.plain import flat
+from jobs.sinks.formats import FORMS, READING, WRITING, formed, measured
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _UNFINISHED = ".writing"
 _ABANDONED_SECONDS = 86_400.0
-# RFC 4180: a quote is doubled, spaces are kept, an empty text is "", a missing one is nothing.
-_CSV = {"header": "true", "quote": '"', "escape": '"', "emptyValue": '""', "nullValue": ""}
-_CSV |= {"ignoreLeadingWhiteSpace": "false", "ignoreTrailingWhiteSpace": "false"}
-_CSV |= {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
-_JSON = {"ignoreNullFields": "false", "timestampFormat": _CSV["timestampFormat"]}
-_OPTIONS = {"csv": _CSV, "json": _JSON}
 _MANIFEST = "_MANIFEST"  # readers of folders pass over what begins with a line
-_FORMS: dict[str, records.Form] = {"csv": records.Csv(multiline=True), "json": records.JsonLines()}
 
 
 def manifest(sink: Folder) -> Manifest | None:
@@ -65,12 +58,12 @@ def deliver(delivery: Delivery, sink: Folder) -> Sent:
     path.parent.mkdir(parents=True, exist_ok=True)
     final = path.parent / f".{path.name}.{delivery.manifest.day}-{delivery.run_id}-{uuid.uuid4().hex[:6]}"
     scratch = final.with_name(final.name + _UNFINISHED)
-    rows = _formed(delivery, sink)
+    rows = formed(delivery, sink.kind)
     seen, csv = Observation(), sink.kind == "csv"
     writer = rows.observe(seen, *checksum.in_spark(rows.schema, empty_is_null=csv)).write
-    writer.options(**_OPTIONS.get(sink.kind, {})).format(sink.kind).save(scratch.absolute().as_uri())
+    writer.options(**WRITING[sink.kind]).format(sink.kind).save(scratch.absolute().as_uri())
     wanted = int(seen.get.get("rows", 0)), str(seen.get.get("checksum", "0"))
-    held = _measured(_written(rows, sink, scratch), sink)
+    held = measured(_written(rows, sink, scratch), sink.kind)
     if held != wanted:
         raise ValueError(
             f"{path}: of {wanted[0]} rows written, with checksum {wanted[1]}, {held[0]} with {held[1]} can be read"
@@ -97,29 +90,15 @@ def check(delivery: Delivery, sink: Folder) -> str | None:
     if before is None:
         return "nothing was delivered"
     delivery.check_announced(before)
-    rows = _formed(delivery, sink)
-    held, wanted = _measured(_written(rows, sink, path), sink), _measured(rows, sink)
+    rows = formed(delivery, sink.kind)
+    held, wanted = measured(_written(rows, sink, path), sink.kind), measured(rows, sink.kind)
     return None if held == wanted else f"it holds {held[0]:,} rows with checksum {held[1]}, {wanted[0]:,} with {wanted[1]} here"
-
-
-def _measured(rows: DataFrame, sink: Folder) -> tuple[int, str]:
-    """Rows and checksum."""
-    found = rows.agg(*checksum.in_spark(rows.schema, empty_is_null=sink.kind == "csv")).first()
-    assert found is not None
-    return found["rows"], found["checksum"]
-
-
-def _formed(delivery: Delivery, sink: Folder) -> DataFrame:
-    ordered = delivery.rows.sortWithinPartitions(*(delivery.key or delivery.by or delivery.rows.columns[:1]))
-    return flat(ordered) if sink.kind == "csv" else ordered
 
 
 def _written(rows: DataFrame, sink: Folder, path: Path) -> DataFrame:
     """The files there, as `rows` were."""
-    reader = rows.sparkSession.read.schema(rows.schema).options(**_OPTIONS.get(sink.kind, {}))
-    # Of a reader `emptyValue` is what an empty text becomes.
-    more = {"multiLine": "true", "emptyValue": ""} if sink.kind == "csv" else {}
-    return reader.options(mode="FAILFAST", **more).format(sink.kind).load(path.absolute().as_uri())
+    reader = rows.sparkSession.read.schema(rows.schema).options(mode="FAILFAST", **READING[sink.kind])
+    return reader.format(sink.kind).load(path.absolute().as_uri())
 
 
 def _checked(sink: Folder) -> Path:
@@ -171,7 +150,7 @@ def rows_of(sink: Folder, person: Person) -> Iterator[dict[str, Any]]:
     if not path.is_symlink():
         return
     for file in sorted(path.glob(f"*.{sink.kind}")):
-        if (form := _FORMS.get(sink.kind)) is not None:
+        if (form := FORMS.get(sink.kind)) is not None:
             yield from records.read(file, form, person, partial(owns, person))
         else:
             for rows in parquet.groups(file):
@@ -179,11 +158,8 @@ def rows_of(sink: Folder, person: Person) -> Iterator[dict[str, Any]]:
 
 
 def _without(file: Path, sink: Folder, person: Person, text_hashes: frozenset[str]) -> int:
-    def is_mine(record: Mapping[str, str | None]) -> bool:
-        return owns(person, record) or record.get("text_hash") in text_hashes
-
-    if (form := _FORMS.get(sink.kind)) is not None:
-        return records.take_out(file, form, person, is_mine)
+    if (form := FORMS.get(sink.kind)) is not None:
+        return records.take_out(file, form, person, partial(owns, person, text_hashes=text_hashes))
     return parquet.take_out(file, lambda rows: owned(person, rows, text_hashes, outside=True))
 
 

