@@ -159,6 +159,13 @@ class Score(Section):
     caps: dict[Capped, Annotated[int, Field(ge=1)]] = {}
     diversity: float = Field(0.0, ge=0, lt=1)
     dismissed_days: int = Field(60, ge=1, le=3650)
+    nearest: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _looks_at_more_than_it_lists(self) -> Score:
+        if self.nearest is not None and self.nearest < 4 * self.k:
+            raise ValueError(f"nearest: lists of {self.k} are made out of at least {4 * self.k} items: raise score.nearest")
+        return self
 
 
 class Policy(Section):

@@ -1,7 +1,7 @@
 """Folders of model versions: whatever was learnt is saved in the same way, and whatever ranks is loaded in one.
 
 A folder holds `version.json` with at least {"method": ...} and what the method's class needs besides.
-It appears whole (by a rename) and never changes.
+It appears whole (by a rename) and never changes; an index of its items (`models.nearest`) is put beside the rest later.
 """
 
 from __future__ import annotations

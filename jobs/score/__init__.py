@@ -29,6 +29,7 @@ from jobs import feedback
 from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import POLICY, version_in_force
 from jobs.lake.store import Days, keyframes
+from jobs.score.approximate import MEASURED, index_of, looked_at
 from jobs.score.blending import Blend
 from jobs.score.due import items_counted, served_before, told_before, users_due
 from jobs.score.items import collected, item_facts, ruled
@@ -66,11 +67,15 @@ def run(context: Context) -> None:
         caps=settings.score.caps,
         diversity=settings.score.diversity,
         blend=(blend := policy_in_force(context)),
+        nearest=looked_at(context, served.method, blend),
     )
     if blend is not None:
         context.note(policy=blend.version)
-    due = None
-    if (told := told_before(context, yesterday, served.model_version, blend, Path(served.folder), catalogue)) is not None:
+    index, due = None, None
+    if scorer.nearest is not None:
+        index = index_of(context, scorer, lambda: _some_input(context))
+    made_by = {"model_version": served.model_version, "index": index, "policy": None if blend is None else blend.version}
+    if (told := told_before(context, yesterday, made_by, Path(served.folder), catalogue)) is not None:
         due = users_due(context, told).persist()
         # Counted before it is used, so that plans know how many they are: few are sought where rows lie, without a shuffle.
         context.note(users_due=due.count())
@@ -88,6 +93,12 @@ def run(context: Context) -> None:
     context.write("served_items", spark.createDataFrame(catalogue).withColumn("day", F.lit(context.days.last)))
 
 
+def _some_input(context: Context) -> DataFrame:
+    """`scoring_input` of some users, as if they had no lists."""
+    some, nothing = context.state("user_sequences").limit(MEASURED), context.before("recommendations").limit(0)
+    return scoring_input(some, context.state("user_places"), digests(nothing), dismissed(context))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Served:
     """The version in force. `folder` is absolute; `source` is what its items are marked with."""
@@ -95,6 +106,10 @@ class Served:
     model_version: str
     folder: str
     source: str
+
+    @property
+    def method(self) -> str:
+        return self.source.partition(":")[2]
 
 
 def served_version(context: Context) -> Served | None:

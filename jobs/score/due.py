@@ -1,14 +1,15 @@
 """Who is ranked again on a night: everybody whose lists may come out different.
 
-What a list is made of is the version, code and settings; the user's events, main places and dismissals; the day asked from,
-which moves in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of items on no list only this counts,
-that one may be listed again, or that the settings' rules see it otherwise. Whoever is left out would get the very lists that
-are there.
+What a list is made of is the version with its index, code and settings; the user's events, main places and dismissals; the
+day asked from, which moves in steps (`ASKED_FROM`); and of the items on it what reasons say of them. Of items on no list only
+this counts, that one may be listed again, or that the settings' rules see it otherwise. Whoever is left out would get the very
+lists that are there.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import reduce
 from pathlib import Path
@@ -24,7 +25,6 @@ from jobs import feedback
 from jobs.lake import consent, logs, tombstones
 from jobs.lake.context import Context
 from jobs.lake.store import Days, keyframe_before
-from jobs.score.blending import Blend
 from jobs.score.items import counted, recounted
 from jobs.score.moments import ASKED_FROM, end_of
 from jobs.score.reasons import rounded
@@ -60,16 +60,16 @@ def items_counted(context: Context, served: tuple[logs.Row, DataFrame] | None) -
 def told_before(
     context: Context,
     served: tuple[logs.Row, DataFrame] | None,
-    model_version: str,
-    blend: Blend | None,
+    made_by: Mapping[str, str | None],
     folder: Path,
     catalogue: pa.Table,
 ) -> DataFrame | None:
     """The items of which lists say something else now, `item_id`; None: everybody is to be ranked again.
 
-    folder: of the version. blend: the policy that mixes lists, by shares that move nightly. catalogue: `item_facts` of today.
+    made_by: the `model_version`, the digest of the `index` by which it lists, and the `policy` that mixes lists, by shares that
+    move nightly; None: without. folder: of the version. catalogue: `item_facts` of today.
     """
-    if served is None or blend is not None or not _is_by(served[0], model_version):
+    if served is None or made_by["policy"] is not None or not _is(made_by, served[0]):
         return None
     from models import registry  # loads torch, which a night on which everybody is ranked leaves to Spark's workers
 
@@ -89,10 +89,10 @@ def told_before(
     return context.spark.createDataFrame(changed)
 
 
-def _is_by(run: logs.Row, model_version: str) -> bool:
-    """Whether the lists of a run are this version's, unmixed."""
+def _is(made_by: Mapping[str, str | None], run: logs.Row) -> bool:
+    """Whether a run's lists are made by the same."""
     details = json.loads(run["details"])
-    return details.get("model_version") == model_version and details.get("policy") is None
+    return all(details.get(name) == value for name, value in made_by.items())
 
 
 def _ranked_by(rules: Score) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from jobs.score.reasons import ANY, Entries, Names, reasons
 
 if TYPE_CHECKING:
     from conf.settings import Capped
-    from models.bulk import BulkScorer
+    from models.bulk import Asked, BulkScorer
+    from models.nearest import Few, Nearest
     from models.queries import Histories, Queries, Ranker
 
 # Where lists are to be diverse, out of so many times as many items.
@@ -43,6 +45,20 @@ class Catalogue:
     banned_V: np.ndarray | None
     boost_V: np.ndarray | None  # added to scores, float32
     bulk: BulkScorer | None
+    nearest: Nearest | None = None  # None: all items are scored
+
+    def by_index(self, folder: str, many: int) -> Catalogue:
+        """The same, of which only so many items are scored for each moment; all where there are no more.
+
+        Raises:
+            ValueError: the version has no index.
+        """
+        from models.nearest import Nearest
+
+        if self.bulk is None or many >= len(self.category_V):
+            return self
+        rules = {"banned_V": self.banned_V, "boost_V": self.boost_V}
+        return replace(self, nearest=Nearest.of(Path(folder), self.bulk, many=many, **rules))
 
     def boosted(self, scores: Any) -> Any:
         """Scores (B, V) with what the settings add to them."""
@@ -82,7 +98,9 @@ def keep_to_own_cores() -> None:
 
 
 @lru_cache(maxsize=1)
-def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: tuple[str, ...]) -> Catalogue:
+def _catalogue(
+    folder: str, load: Callable[[str], Ranker], facts: Any, targets: tuple[str, ...], nearest: int | None
+) -> Catalogue:
     """Loaded once per worker process and version; `facts` is the broadcast of `item_facts`."""
     keep_to_own_cores()
     ranker = load(folder)
@@ -97,7 +115,7 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
     brand_of_item = pa.array(of_item("brand"), pa.string()).dictionary_encode()
     boost_V = np.array(of_item("boost", 0.0), dtype=np.float32)
     banned_V = np.array(of_item("withdrawn", False), dtype=bool)
-    return Catalogue(
+    catalogue = Catalogue(
         ranker=ranker,
         names=Names(
             titles=of_item("title"),
@@ -113,6 +131,12 @@ def _catalogue(folder: str, load: Callable[[str], Ranker], facts: Any, targets: 
         boost_V=boost_V if boost_V.any() else None,
         bulk=ranker.bulk() if hasattr(ranker, "bulk") else None,
     )
+    return catalogue if nearest is None else catalogue.by_index(folder, nearest)
+
+
+def forget_catalogue() -> None:
+    """Gives back the memory of a process that has listed what it was to list."""
+    _catalogue.cache_clear()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +160,7 @@ class Scorer:
     diversity: float = 0.0
     moment: Moment | None = None
     blend: Blend | None = None
+    nearest: int | None = None  # so many items are scored for each moment, which an index finds; None: all
 
     schema = f"user_id string, digest_before bigint, policy_context string, holdout boolean, lists {_LIST}"
 
@@ -143,8 +168,12 @@ class Scorer:
         catalogue = None
         for batch in batches:
             if batch.num_rows:
-                catalogue = catalogue or _catalogue(self.folder, self.load, self.facts, self.targets)
+                catalogue = catalogue or self.catalogue()
                 yield self.score(batch, catalogue)
+
+    def catalogue(self) -> Catalogue:
+        """What ranks; kept by the process."""
+        return _catalogue(self.folder, self.load, self.facts, self.targets, self.nearest)
 
     def score(self, batch: pa.RecordBatch, catalogue: Catalogue) -> pa.RecordBatch:
         """Lists of the users of one batch."""
@@ -192,6 +221,12 @@ class Scorer:
             histories, queries = users.moments(user_T, self)
             seen = None if histories.seen is None else [taken for taken in histories.seen for _ in range(slots)]
             row_B = (user_T[:, None] * slots + np.arange(slots)).ravel()
+            if catalogue.nearest is not None:
+                assert blender is None and catalogue.bulk is not None, "what is mixed needs every score"
+                for part, asked, few in catalogue.nearest.tiles(catalogue.bulk, histories, queries, seen):
+                    own = None if seen is None else seen[part]
+                    lists.put(row_B[part], *self._best_of_few(catalogue, catalogue.bulk, asked, few, own))
+                continue
             for part, plain in catalogue.tiles(histories, queries):
                 own, scores = None if seen is None else seen[part], catalogue.boosted(plain)
                 best = self._best(catalogue, scores, own)
@@ -204,11 +239,28 @@ class Scorer:
 
     def _best(self, catalogue: Catalogue, scores: Any, seen: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
         """The lists of moments with these scores (B, V): positions and scores, (B, K)."""
-        from models.top_k import top_k
-
         if self.caps or self.diversity:
-            return self._diverse(catalogue, scores, seen, _LOOKED_AT * self.k)
-        return top_k(scores, self.k, banned_V=catalogue.banned_V, seen=seen)
+            return self._diverse(catalogue, scores, seen, self._depth)
+        return _top_k(catalogue, scores, self._depth, seen)
+
+    @property
+    def _depth(self) -> int:
+        """Out of how many of the best lists are made."""
+        return _LOOKED_AT * self.k if self.caps or self.diversity else self.k
+
+    def _best_of_few(
+        self, catalogue: Catalogue, bulk: BulkScorer, asked: Asked, few: Few, seen: Sequence[np.ndarray] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lists of the items that were scored; of all items where rules leave too few of these, so that none is short."""
+        from models.top_k import ABSENT
+
+        position_BK, score_BK = self._best(catalogue, few, None)
+        short = np.flatnonzero((few.left_B < self._depth) | (position_BK[:, -1] == ABSENT))
+        for tile, plain in bulk.scored(asked.part(short)):
+            rows = short[tile]
+            own = None if seen is None else [seen[row] for row in rows]
+            position_BK[rows], score_BK[rows] = self._best(catalogue, catalogue.boosted(plain), own)
+        return position_BK, score_BK
 
     def _blender(self, blend: Blend, batch: pa.RecordBatch, users: Users, catalogue: Catalogue) -> Blender:
         """What else than the ranking the batch's lists are mixed from."""
@@ -237,10 +289,10 @@ class Scorer:
         """Lists out of the best `depth`. One that caps leave short though there is more is made again, out of more; no other
         is, as what is diverse depends on what it is chosen from."""
         from models.diverse import diverse
-        from models.top_k import ABSENT, top_k
+        from models.top_k import ABSENT
 
-        best = top_k(scores, depth, banned_V=catalogue.banned_V, seen=seen)
-        size = scores.shape[1]
+        best = _top_k(catalogue, scores, depth, seen)
+        size = len(catalogue.category_V)
         caps = np.array([self.caps.get("category", size), self.caps.get("brand", size)])
         kinds = np.stack([catalogue.category_V, catalogue.brand_V])
         position_BK, score_BK = diverse(*best, self.k, kind_AV=kinds, cap_A=caps, weight=self.diversity)
@@ -249,6 +301,15 @@ class Scorer:
             some = None if seen is None else [seen[row] for row in short]
             position_BK[short], score_BK[short] = self._diverse(catalogue, scores[short], some, _LOOKED_AT * depth)
         return position_BK, score_BK
+
+
+def _top_k(catalogue: Catalogue, scores: Any, k: int, seen: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
+    """The best of scores (B, V), or of few, among which is none that may not be listed."""
+    from models.top_k import top_k
+
+    if hasattr(scores, "top_k"):
+        return scores.top_k(k)  # type: ignore[no-any-return]
+    return top_k(scores, k, banned_V=catalogue.banned_V, seen=seen)
 
 
 @dataclass(frozen=True, kw_only=True)

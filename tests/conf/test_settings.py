@@ -50,6 +50,7 @@ def test_overrides_are_typed_and_win(tmp_path):
         ("train.worth={bought: 2}", "train.worth.bought: no target event; these are check_in, purchase, click"),
         ("train.worth={click: 0}", "train.worth.click: .*greater than 0"),
         ("score.boost={x: 1.0e+39}", "score.boost.x: .*less than or equal"),
+        ("score.nearest=79", "score: .*at least 80 items: raise score.nearest"),
         ("lake", "write key.path=value"),
         ("sources.events.mapping=conf/sources/none.yaml", "no file conf/sources/none.yaml"),
     ],

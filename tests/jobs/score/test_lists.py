@@ -15,6 +15,7 @@ from conf.learning import Model
 from jobs.score.blending import SOURCES, Blend
 from jobs.score.lists import Scorer
 from jobs.score.moments import ALL_SLOTS, slot_hour
+from models import nearest
 from models.bulk import BulkScorer
 from models.interest import InterestModel, new_network
 from models.policy import EVERYWHERE, Policy
@@ -103,8 +104,17 @@ def scored(batch, ranker, gone=(), boost=None, brands=None, **more):
         "brand": pa.array([(brands or {}).get(item) for item in ITEMS], pa.string()),
         "boost": pa.array([(boost or {}).get(item) for item in ITEMS], pa.float64()),
     })  # fmt: skip
-    options = {"k": 5, "slots": True, "has_times": True, "repeats": True, "length": 50, "targets": ("check_in",), **more}
-    scorer = Scorer(folder="", load=lambda folder: ranker, facts=Broadcast(facts), day=DAY, **options)
+    options = {
+        "folder": "",
+        "k": 5,
+        "slots": True,
+        "has_times": True,
+        "repeats": True,
+        "length": 50,
+        "targets": ("check_in",),
+        **more,
+    }
+    scorer = Scorer(load=lambda folder: ranker, facts=Broadcast(facts), day=DAY, **options)
     (answer,) = scorer([batch])
     return [
         {slot: [entry for entry in row["lists"] if entry["slot"] == slot] for slot in ALL_SLOTS} for row in answer.to_pylist()
@@ -282,6 +292,47 @@ def test_a_model_scores_in_bulk_as_it_does_one_by_one(monkeypatch):
     wanted = model.scores(Histories(**repeated), queries)
     np.testing.assert_allclose([[row[item] for item in ITEMS] for row in found], wanted, rtol=1e-4, atol=1e-4)
     assert np.ptp(wanted.reshape(13, 9, 30), axis=1).max() > 0.1, "slots differ"
+
+
+@pytest.mark.parametrize(
+    ("more", "is_exact"),
+    [
+        ({}, False),
+        ({"gone": ITEMS[3:12], "boost": {"i20": 4.0, "i21": 3.0, "i22": -3.0}}, False),
+        ({"repeats": False, "k": 3}, False),
+        ({"caps": {"category": 3, "brand": 1}, "diversity": 0.2}, False),
+        ({"gone": ITEMS[2:28]}, True),
+        ({"gone": ITEMS[:14], "diversity": 0.2}, True),
+        ({"caps": {"brand": 1}, "brands": {item: "a" for item in ITEMS[1:]}}, True),
+    ],
+)
+def test_lists_by_an_index_are_the_exact_ones_and_as_long(monkeypatch, tmp_path, more, is_exact):
+    torch.manual_seed(1)
+    model = InterestModel(new_network(Model(window=8, width=16, layers=1, heads=2), VOCABULARY), VOCABULARY)
+    for weight in model.network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    nearest.build(tmp_path, model.item_matrix(), model.item_bias(), threads=1, tell=lambda done: None)
+    anew, scored_all = [], BulkScorer.scored
+    monkeypatch.setattr(BulkScorer, "scored", lambda bulk, some: anew.append(len(some.vector_BD)) or scored_all(bulk, some))
+    brands = {item: f"b{place % 7}" for place, item in enumerate(ITEMS) if place % 5}
+    batch = users(
+        *[{"events": [{"item_id": ITEMS[m % 30]} for m in range(n)], "seen": ["i01", ITEMS[n]]} for n in range(1, 14)]
+    )
+    options = {"brands": brands, "k": 4, **more}
+    exact = scored(batch, model, **options)
+    anew.clear()
+    monkeypatch.setattr("models.nearest._NUMBERS_AT_ONCE", 16 * 60)
+    by_index = scored(batch, model, folder=str(tmp_path), nearest=20, **options)
+    assert (sum(anew) > 0) == is_exact
+    for found, wanted in zip(by_index, exact, strict=True):
+        for slot in ALL_SLOTS:
+            assert [entry["item_id"] for entry in found[slot]] == [entry["item_id"] for entry in wanted[slot]]
+            np.testing.assert_allclose(
+                *[[entry["score"] for entry in one[slot]] for one in (found, wanted)], rtol=1e-4, atol=1e-4
+            )
+    (tmp_path / "nearest.usearch").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"nearest.usearch is no index of its version's items: step score makes it anew"):
+        scored(batch, model, folder=str(tmp_path), nearest=20, **options)
 
 
 class Knowing(Recorder):
