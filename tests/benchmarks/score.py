@@ -1,5 +1,5 @@
 """The best hundred items of every user: tiles and `models.top_k` in Spark's workers, against MLlib's recommendForAllUsers,
-implicit's recommend, and the product of the two matrices alone, with the same two threads.
+implicit's recommend, the product of the two matrices with torch.topk, and the product alone, with the same two threads.
 
 Vectors of users and items are drawn; each side keeps its lists in memory until they are counted. Of MLlib, which is slow, so
 many users are asked as `--mllib` says. Lists of ours and of implicit are compared item by item.
@@ -17,7 +17,7 @@ from pathlib import Path
 import harness
 import score_vectors
 
-LIMITS = {"mllib": 25.0, "implicit": 1.0, "product": 0.5}  # times the peer's users per second
+LIMITS = {"mllib": 25.0, "implicit": 1.0, "topk": 1.0, "product": 0.5}  # times the peer's users per second
 
 
 def main() -> None:
@@ -30,11 +30,13 @@ def main() -> None:
     here = {**os.environ, "PYTHONPATH": f"{harness.ROOT}", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="wherewhen-bench-") as scratch:
         score_vectors.write(Path(scratch), given.users, given.items)
-        sides = {"ours": harness.OURS, "product": harness.OURS, "implicit": harness.PEER}
+        sides = {"ours": [harness.OURS, "tests/benchmarks/score_ours.py", scratch]}
+        sides |= {what: [harness.OURS, "tests/benchmarks/score_product.py", scratch, what] for what in ("product", "topk")}
+        sides["implicit"] = [harness.PEER, "tests/benchmarks/score_implicit.py", scratch]
         runs: dict[str, list[harness.Measured]] = {name: [] for name in sides}
         for number in range(given.runs):
-            for name, python in sides.items():
-                runs[name].append(harness.measured([python, f"tests/benchmarks/score_{name}.py", scratch], here))
+            for name, command in sides.items():
+                runs[name].append(harness.measured(command, here))
                 harness.progress(f"run {number + 1}, {name}: {runs[name][-1].said['seconds']:.2f} s")
         if given.mllib:
             command = [harness.OURS, "tests/benchmarks/score_mllib.py", scratch, str(min(given.mllib, given.users))]
@@ -46,7 +48,7 @@ def main() -> None:
         line |= {"ours_per_s": round(rate["ours"]), "peer_per_s": round(rate[peer]), "limit": LIMITS[peer]}
         line |= {"ratio": round(rate["ours"] / rate[peer], 2), "ours_mb": round(max(one.peak_mb for one in runs["ours"]))}
         line |= {"seconds": {name: [round(one.said["seconds"], 2) for one in runs[name]] for name in ("ours", peer)}}
-        if peer in ("implicit", "mllib"):
+        if peer != "product":
             line["same_items"] = runs["ours"][0].said["sample"] == runs[peer][0].said["sample"]
         harness.say(line)
 

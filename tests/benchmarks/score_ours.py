@@ -32,7 +32,8 @@ def lists(items: Any) -> Any:
             user_US = torch.from_numpy(batch.column("vector").flatten().to_numpy().reshape(-1, SIZE))
             best = [top_k(user_US[start : start + AT_ONCE] @ item_SV, K) for start in range(0, len(user_US), AT_ONCE)]
             ends = np.arange(len(user_US) + 1, dtype=np.int32) * K
-            columns = [pa.array(np.concatenate([one[part] for one in best]).ravel()) for part in (0, 1)]
+            kinds = (np.int32, np.float32)
+            columns = [pa.array(np.concatenate([one[part] for one in best]).astype(kinds[part]).ravel()) for part in (0, 1)]
             made = [pa.ListArray.from_arrays(pa.array(ends), values) for values in columns]
             yield pa.RecordBatch.from_arrays([batch.column("user"), *made], names=["user", "items", "scores"])
 
@@ -46,7 +47,7 @@ def main(folder: str) -> dict[str, object]:
     spark.conf.set("spark.sql.files.maxPartitionBytes", "2m")
     users = spark.read.parquet(f"{folder}/users.parquet")
     items = spark.sparkContext.broadcast(np.load(f"{folder}/items.npy"))
-    found = users.mapInArrow(lists(items), "user bigint, items array<bigint>, scores array<float>")
+    found = users.mapInArrow(lists(items), "user bigint, items array<int>, scores array<float>")
     sample = found.where(f"user < {COMPARED}").orderBy("user").collect()  # warms the workers as well
     started = time.monotonic()
     found.write.format("noop").mode("overwrite").save()
