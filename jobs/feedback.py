@@ -52,6 +52,12 @@ def dismissed(context: Context, days: Days) -> DataFrame:
     return told.where(F.col("event_type").isin(*AGAINST) & is_understood).select("user_id", "item_id", "day")
 
 
+def earns(rewards: dict[str, float]) -> Column:
+    """What something that was done to an entry is worth."""
+    worth = F.create_map(*[part for name, value in rewards.items() for part in (F.lit(name), F.lit(value))])
+    return F.coalesce(F.try_element_at(worth, F.col("event_type")), F.lit(0.0)) if rewards else F.lit(0.0)
+
+
 def parsed(raw: DataFrame, feed: Feedback, known: list[str]) -> DataFrame:
     """Rows of `raw_feedback` as values; `unmatched` of those that say nothing that could be looked up."""
     written = single_spaced(F.col("event_type"))

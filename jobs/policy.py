@@ -16,6 +16,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf.contracts import IMPRESSION
+from jobs.feedback import earns
 from jobs.lake import logs
 from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import POLICY, version_in_force
@@ -72,8 +73,7 @@ def answered(arrived: DataFrame, earlier: DataFrame, rewards: dict[str, float]) 
     rows = (
         arrived.withColumn("_now", F.lit(True)).unionByName(earlier.withColumn("_now", F.lit(False))).where(matched & is_mixed)
     )
-    worth = F.create_map(*[part for name, value in rewards.items() for part in (F.lit(name), F.lit(value))])
-    value = F.coalesce(F.try_element_at(worth, F.col("event_type")), F.lit(0.0)) if rewards else F.lit(0.0)
+    value = earns(rewards)
     is_shown = F.col("event_type") == IMPRESSION
     was, is_now = ~F.col("_now"), F.col("_now")
     kept = [F.first(name).alias(name) for name in ("source", "propensity", "policy_context")]

@@ -7,6 +7,7 @@ order of (moment, item), F features, P pairs of a moment and an item of its hist
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +42,14 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.row_C)
+
+    def among(self, place_B: Sequence[np.ndarray]) -> Candidates:
+        """Of each moment those that are among its catalogue places."""
+        row_N = np.repeat(np.arange(len(place_B)), [len(places) for places in place_B])
+        place_N = np.concatenate([*place_B, np.zeros(0, np.int64)]).astype(np.int64)
+        size = max(int(self.item_C.max(initial=0)), int(place_N.max(initial=0))) + 1
+        wanted = np.isin(self.row_C * size + self.item_C, (row_N * size + place_N)[place_N >= 0])
+        return Candidates(row_C=self.row_C[wanted], item_C=self.item_C[wanted], features_CF=self.features_CF[wanted])
 
 
 WAYS = ("nearby", "alike", "following")

@@ -7,7 +7,7 @@ Shape suffixes: B moments, V items, C candidates, F features, G moments that are
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -167,62 +167,104 @@ class Examples:
     worth_G: np.ndarray  # float64
 
 
-def examples(found: Candidates, target_B: np.ndarray, moment_B: np.ndarray, worth_B: np.ndarray | None = None) -> Examples:
-    """target_B: the catalogue place that was taken at each moment, -1 where it is not in the catalogue; worth_B: None: 1 each.
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What was taken at moments.
+
+    place_B: in the catalogue, -1 where it is not there. moment_B: what tells moments apart, int64. worth_B: what each counts,
+    float64; None: 1. shown_B: the places that alone were there to choose from; None: all.
+    """
+
+    place_B: np.ndarray
+    moment_B: np.ndarray
+    worth_B: np.ndarray | None = None
+    shown_B: Sequence[np.ndarray] | None = None
+
+    def part(self, rows: slice | np.ndarray) -> Taken:
+        worth_B = None if self.worth_B is None else self.worth_B[rows]
+        shown_B = None if self.shown_B is None else [self.shown_B[row] for row in np.arange(len(self.place_B))[rows]]
+        return Taken(place_B=self.place_B[rows], moment_B=self.moment_B[rows], worth_B=worth_B, shown_B=shown_B)
+
+
+def examples(found: Candidates, taken: Taken) -> Examples:
+    """Of moments with these candidates; where some alone were shown of these.
 
     Which candidates are kept depends on the moment and the item alone.
     """
-    is_taken_C = found.item_C == target_B[found.row_C]
-    told_B = np.bincount(found.row_C, weights=is_taken_C, minlength=len(target_B)) > 0
+    found = found if taken.shown_B is None else found.among(taken.shown_B)
+    moment_B, many = taken.moment_B, len(taken.place_B)
+    is_taken_C = found.item_C == taken.place_B[found.row_C]
+    told_B = np.bincount(found.row_C, weights=is_taken_C, minlength=many) > 0
     score_C = found.features_CF[:, FEATURES.index("first_score")]
     order = np.lexsort((-score_C, found.row_C))
-    size_B = np.bincount(found.row_C, minlength=len(target_B))
+    size_B = np.bincount(found.row_C, minlength=many)
     place_C = np.empty(len(order), np.int64)
     place_C[order] = np.arange(len(order)) - np.repeat(np.cumsum(size_B) - size_B, size_B)
     drawn_C = chance.uniform(moment_B[found.row_C], found.item_C) < _OTHERS_KEPT
     kept = np.flatnonzero(told_B[found.row_C] & (is_taken_C | (place_C < _BEST_KEPT) | drawn_C))
-    size_B = np.bincount(found.row_C[kept], minlength=len(target_B))
+    size_B = np.bincount(found.row_C[kept], minlength=many)
     return Examples(
         features_CF=found.features_CF[kept],
         is_taken_C=is_taken_C[kept],
         size_G=size_B[size_B > 0],
         moment_G=moment_B[size_B > 0].astype(np.int64),
-        worth_G=(np.ones(len(moment_B)) if worth_B is None else worth_B)[size_B > 0],
+        worth_G=(np.ones(many) if taken.worth_B is None else taken.worth_B)[size_B > 0],
     )
 
 
 def lessons(log: Log, known: Facts, kernels: Kernels, options: Options) -> Iterator[Examples]:
     """The moments of a log (see `models.replay`), asked as they are judged; told apart by the numbers of their rows."""
+    place_Q = name_indices(log.item_Q, known.vocabulary.items) - FIRST
+    yield from _taught(
+        log, known, kernels, options, Taken(place_B=place_Q, moment_B=log.row_Q, worth_B=options.worth_of(log.event_type_Q))
+    )
+
+
+def lessons_of_lists(log: Log, known: Facts, kernels: Kernels, options: Options) -> Iterator[Examples]:
+    """The same of lists that were answered: moments whose `groups` tell what was `passed`, a JSON array of items, and their
+    `worth`. What was taken stands against these alone.
+    """
+    items = known.vocabulary.items
+    place_Q = name_indices(log.item_Q, items) - FIRST
+    told = [dict(pairs) for pairs in log.groups_Q.to_pylist()]
+    names = [json.loads(one["passed"]) for one in told]
+    place_N = name_indices([name for some in names for name in some], items) - FIRST
+    passed_Q = np.split(place_N, np.cumsum([len(some) for some in names])[:-1])
+    yield from _taught(
+        log,
+        known,
+        kernels,
+        options,
+        Taken(
+            place_B=place_Q,
+            moment_B=log.row_Q,
+            worth_B=np.array([float(one["worth"]) for one in told]),
+            shown_B=[np.append(passed, own) for passed, own in zip(passed_Q, place_Q, strict=True)] if told else [],
+        ),
+    )
+
+
+def _taught(log: Log, known: Facts, kernels: Kernels, options: Options, taken: Taken) -> Iterator[Examples]:
     first = first_ranker(known, kernels)
-    target_Q = name_indices(log.item_Q, known.vocabulary.items) - FIRST
-    worth_Q = options.worth_of(log.event_type_Q)
     for chosen, histories, queries in batches(log, first, options):
-        yield from lesson(known, first, histories, queries, target_Q[chosen], log.row_Q[chosen], worth_Q[chosen])
+        yield from lesson(known, first, histories, queries, taken.part(chosen))
 
 
-def lesson(
-    known: Facts,
-    first: Baseline,
-    histories: Histories,
-    queries: Queries,
-    target_B: np.ndarray,
-    moment_B: np.ndarray,
-    worth_B: np.ndarray | None = None,
-) -> Iterator[Examples]:
+def lesson(known: Facts, first: Baseline, histories: Histories, queries: Queries, taken: Taken) -> Iterator[Examples]:
     """Of moments whose items are known, each as it is, and a share of them without their time too (see `examples`)."""
-    worth_B = np.ones(len(moment_B)) if worth_B is None else worth_B
-    for part in _parts(len(target_B), len(known.vocabulary.items)):
-        past, asked, moment, worth = histories.part(part), queries.part(part), moment_B[part], worth_B[part]
+    for part in _parts(len(taken.place_B), len(known.vocabulary.items)):
+        past, asked, some = histories.part(part), queries.part(part), taken.part(part)
         # So that trees know what to do where the time is hidden.
-        again = np.flatnonzero(chance.uniform(moment, np.zeros_like(moment)) < _HIDDEN)
+        again = np.flatnonzero(chance.uniform(some.moment_B, np.zeros_like(some.moment_B)) < _HIDDEN)
         hidden = asked.part(again)
         hidden = replace(hidden, hour_of_week_B=np.full_like(hidden.hour_of_week_B, -1.0))
-        for own, given, wanted, number, counts in (
-            (past, asked, target_B[part], moment, worth),
-            (past.part(again), hidden, target_B[part][again], ~moment[again], worth[again]),
+        without_time = some.part(again)
+        for own, given, wanted in (
+            (past, asked, some),
+            (past.part(again), hidden, replace(without_time, moment_B=~without_time.moment_B)),
         ):
             now = as_asked(own, given)
-            yield examples(candidates(known, own, now, first.scores(own, now)), wanted, number, counts)
+            yield examples(candidates(known, own, now, first.scores(own, now)), wanted)
 
 
 def as_asked(histories: Histories, queries: Queries) -> Queries:

@@ -66,22 +66,26 @@ def falling(rate_K: np.ndarray, weight_K: np.ndarray) -> np.ndarray:
     return np.repeat([rate for rate, _, _ in pools], [many for _, _, many in pools])
 
 
-def regression_em(rank_E: np.ndarray, answered_E: np.ndarray, group_E: np.ndarray, ranks: int) -> Examined:
+def regression_em(
+    rank_E: np.ndarray, answered_E: np.ndarray, group_E: np.ndarray, ranks: int, shown_E: np.ndarray | None = None
+) -> Examined:
     """From any lists, where entries that deserve the same were shown at several ranks.
 
     Args:
         rank_E: from 0.
         answered_E: 0..1.
         group_E: whole numbers, the same for entries that are taken to deserve the same: of one item and kind of user, say.
+        shown_E: where E are sums of entries, how many each is of; `answered_E` is then their sum.
     """
-    shown_K = np.bincount(rank_E, minlength=ranks).astype(float)
+    shown_E = np.ones(len(rank_E)) if shown_E is None else shown_E
+    shown_K = np.bincount(rank_E, weights=shown_E, minlength=ranks)
     if not len(rank_E) or not answered_E.sum():
         return Examined.evenly(ranks)
     _, group_E = np.unique(group_E, return_inverse=True)
     # Alike in rank and group: one sum for all of them.
     groups = int(group_E.max()) + 1
     shown_GK, answered_GK = np.zeros((groups, ranks)), np.zeros((groups, ranks))
-    np.add.at(shown_GK, (group_E, rank_E), 1.0)
+    np.add.at(shown_GK, (group_E, rank_E), shown_E)
     np.add.at(answered_GK, (group_E, rank_E), answered_E)
     examined_K = np.linspace(1.0, 0.5, ranks)
     deserved_G = np.clip(answered_GK.sum(axis=1) / np.maximum(shown_GK.sum(axis=1), 1), _LEAST, _MOST)

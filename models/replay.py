@@ -31,7 +31,7 @@ from models.queries import FIRST, Histories, Queries, Ranker
 TRAJECTORY_GAP_US = 24 * 3600 * 1_000_000
 _SCORES_AT_ONCE = 8_000_000
 _MOMENTS_AT_ONCE = 512
-TAKEN, LAKE, NEW = 0, 1, 2
+TAKEN, LAKE, NEW, ASKED = 0, 1, 2, 3
 COLUMNS = (
     "user_id", "origin", "row", "event_timestamp", "event_id", "item_id", "event_type", "category",
     "local_timestamp", "latitude", "longitude", "region", "groups",
@@ -99,8 +99,8 @@ class Answers:
 def read_log(rows: pa.Table) -> Log:
     """A log from rows of `COLUMNS`, users together, each by (event_timestamp, event_id, origin).
 
-    `origin` is TAKEN (an item taken at an unknown time: no other column is read), LAKE or NEW; `row`
-    names the moment that the row asks about, null where it asks nothing. A row that has the event id
+    `origin` is TAKEN (an item taken at an unknown time: no other column is read), LAKE, NEW, or ASKED (it asks, and tells
+    nothing); `row` names the moment that the row asks about, null where it asks nothing. A row that has the event id
     of the row before it is no event of its own: it may ask, and the event enters the history once.
     """
     names, user_R = _codes(rows.column("user_id"))
@@ -112,7 +112,8 @@ def read_log(rows: pa.Table) -> Log:
     assert np.all(next_user | ((user_R[1:] == user_R[:-1]) & next_time)), "rows out of order"
     again_R = np.zeros(len(rows), dtype=bool)
     again_R[1:] = ~next_user & (times_R[1:] == times_R[:-1]) & (event_R[1:] == event_R[:-1])
-    events, asked, taken = (np.flatnonzero(some) for some in ((origin_R != TAKEN) & ~again_R, asked_R, origin_R == TAKEN))
+    is_event_R = np.isin(origin_R, (LAKE, NEW)) & ~again_R
+    events, asked, taken = (np.flatnonzero(some) for some in (is_event_R, asked_R, origin_R == TAKEN))
     names_of_events = (
         "item_id", "event_type", "category", "event_timestamp", "local_timestamp", "latitude", "longitude", "region",
     )  # fmt: skip

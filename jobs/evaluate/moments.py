@@ -7,7 +7,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from models.replay import COLUMNS, LAKE, NEW, TAKEN
+from models.replay import ASKED, COLUMNS, LAKE, NEW, TAKEN
 
 # What a replay reads of an event, as in table `events`.
 EVENT = {
@@ -56,6 +56,14 @@ def newest_rows(events: DataFrame, length: int, target_types: tuple[str, ...], r
         return recent
     older = numbered.where((F.col("_place") > length) & F.col("event_type").isin(*target_types))
     return recent.unionByName(taken_rows(older.select("user_id", "item_id").distinct()))
+
+
+def asked_rows(asked: DataFrame) -> DataFrame:
+    """`user_id, event_timestamp, item_id, row, groups`: moments that are asked about and are in no log."""
+    kinds = EVENT | {"row": "bigint", "groups": "map<string, string>"}
+    given = {"origin": F.lit(ASKED)} | {name: F.col(name) for name in asked.columns}
+    absent = {name: F.lit(None).cast(kinds[name]) for name in COLUMNS if name not in given}
+    return asked.select(*[(given | absent)[name].alias(name) for name in COLUMNS])
 
 
 def together(*parts: DataFrame) -> DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -17,9 +17,10 @@ from pyspark.sql import functions as F
 from jobs.evaluate import contest, exams, moments
 from jobs.lake.context import Context
 from jobs.lake.store import Days
+from jobs.ranker import answers
 from models.candidates import FEATURES
 from models.facts import Facts
-from models.hybrid import Examples, grow, lessons
+from models.hybrid import Examples, grow, lessons, lessons_of_lists
 from models.judging import whole_users
 from models.replay import read_log
 
@@ -28,6 +29,7 @@ _NEWEST = 0.3
 _PARTS = 1 << 20
 _MOMENTS_A_PARTITION = 1000
 _LESSONS = "moments binary, sizes binary, worth binary, taken binary, features binary"
+Taught = Callable[..., Iterator[Examples]]  # of a log, facts, kernels and options
 _KINDS = {"moments": np.int64, "sizes": np.int64, "worth": np.float64, "taken": np.bool_, "features": np.float32}
 
 
@@ -62,30 +64,38 @@ def newest(rows: Mapping[date, int], share: float) -> date | None:
 def grown(context: Context, known: Facts, since: date, until: date) -> Grown | None:
     """Of target events that arrived from `since` on and before `until`; None where there is nothing to learn from."""
     asked = sum(count for day, count in _by_day(context, until).items() if day >= since)
-    events = _sampled(context, context.history("events").where(F.col("day") < F.lit(until)), asked)
-    rows = exams.later_exam(context, events, since, F.xxhash64("event_id")).rows
-    kernels, options = context.settings.baselines.kernels, contest.options(context)
-    held = context.spark.sparkContext.broadcast((known, kernels, options))
-
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for users in whole_users(batches):
-            for learnt in lessons(read_log(users), *held.value):
-                yield _told(learnt)
-
-    # Made by all tasks at once, and brought here a partition at a time, each of some megabytes: that is what the JVM holds.
-    few = math.ceil(min(asked, context.settings.ranker.max_moments) / _MOMENTS_A_PARTITION)
-    ordered = moments.ordered(rows, max(few, context.settings.spark.shuffle_partitions))
-    made = ordered.mapInArrow(work, _LESSONS).persist(StorageLevel.DISK_ONLY)
-    try:
-        made.count()
-        given = [_read(row.asDict()) for row in made.toLocalIterator()]
-    finally:
-        made.unpersist()
-        held.destroy()
+    every = context.history("events").where(F.col("day") < F.lit(until))
+    exam = exams.later_exam(context, _sampled(context, every, asked), since, F.xxhash64("event_id")).rows
+    given = _lessons(context, exam, min(asked, context.settings.ranker.max_moments), lessons, known)
+    if (shown := answers.rows(context, every, since, until)) is not None:
+        of_lists = _lessons(context, shown, 1, lessons_of_lists, known)
+        context.note(answers=sum(len(one.size_G) for one in of_lists))
+        given += of_lists
     context.note(moments=sum(len(one.size_G) for one in given))
     if not any(len(one.size_G) for one in given):
         return None
     return Grown(trees=grow(given), on=context.days.last)
+
+
+def _lessons(context: Context, rows: DataFrame, many: int, taught: Taught, known: Facts) -> list[Examples]:
+    """Of about so many moments."""
+    held = context.spark.sparkContext.broadcast((known, context.settings.baselines.kernels, contest.options(context)))
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for users in whole_users(batches):
+            for learnt in taught(read_log(users), *held.value):
+                yield _told(learnt)
+
+    # Made by all tasks at once, and brought here a partition at a time, each of some megabytes: that is what the JVM holds.
+    few = math.ceil(many / _MOMENTS_A_PARTITION)
+    ordered = moments.ordered(rows, max(few, context.settings.spark.shuffle_partitions))
+    made = ordered.mapInArrow(work, _LESSONS).persist(StorageLevel.DISK_ONLY)
+    try:
+        made.count()
+        return [_read(row.asDict()) for row in made.toLocalIterator()]
+    finally:
+        made.unpersist()
+        held.destroy()
 
 
 def _by_day(context: Context, until: date) -> dict[date, int]:

@@ -38,7 +38,7 @@ from models.histories import (
     queries_before,
     stop_before,
 )
-from models.hybrid import Examples, Hybrid, first_ranker, grow, lesson
+from models.hybrid import Examples, Hybrid, Taken, first_ranker, grow, lesson
 from models.queries import FIRST, Histories, Queries, Ranker, Vocabulary
 from models.replay import TRAJECTORY_GAP_US
 
@@ -128,7 +128,8 @@ def lessons(log: Log, vocabulary: Vocabulary) -> list[Examples]:
     recent = np.flatnonzero((events.timestamp_E >= border) & (then.events_V[np.maximum(events.item_E - FIRST, 0)] > 0))
     parts: list[Examples] = []
     for row_B, past, asked in Asked(events=events, first_E=first_E, row_Q=recent).batches():
-        parts.extend(lesson(then, first, past, asked, events.item_E[row_B].astype(np.int64) - FIRST, row_B))
+        taken = Taken(place_B=events.item_E[row_B].astype(np.int64) - FIRST, moment_B=row_B)
+        parts.extend(lesson(then, first, past, asked, taken))
     return parts
 
 

@@ -17,7 +17,7 @@ from jobs.evaluate.choosing import in_turn, lately
 from jobs.lake import logs
 from jobs.lake.context import Skipped
 from jobs.lake.schema import spark_schema
-from jobs.ranker import counting, growing
+from jobs.ranker import answers, counting, growing
 from jobs.ranker.counting import Asked
 from models.candidates import FEATURES
 from models.facts import KINDS, MOST, facts, tallied
@@ -275,6 +275,95 @@ def test_it_can_be_off_and_says_where_it_does_not_fit(make_context, settings, ma
     films = make_settings("conf/movielens.yaml")
     with pytest.raises(Skipped, match="no times or no repeats"):
         ranker.run(make_context(LAST, first_day=FIRST, settings=films))
+
+
+def told(day, user="u00", rank=1, item=0, kind="impression", minute=0, **more):
+    """A row of feedback to the list of the day before; `item`: its place in ITEMS."""
+    at = datetime(day.year, day.month, day.day, 13, minute, tzinfo=UTC)
+    name = f"{day}{user}{rank}{item}{kind}{minute}{sorted(more.items())}"
+    return {
+        "feedback_id": name, "user_id": user, "event_type": kind, "event_timestamp": at, "item_id": ITEMS[item],
+        "list_day": day - timedelta(days=1), "slot": "any", "rank": rank, "unmatched": None, "source": None,
+        "model_version": "v", "policy_version": None, "propensity": 1.0, "policy_context": None, "day": day, **more,
+    }  # fmt: skip
+
+
+def shown(day, user, items, clicked=(), **more):
+    """A list of these items, some of them clicked (by rank) some minutes later."""
+    rows = [told(day, user, rank, item, **more) for rank, item in enumerate(items, start=1)]
+    return rows + [told(day, user, rank, items[rank - 1], "click", 5, **more) for rank in clicked]
+
+
+@pytest.fixture
+def asked_of(make_context, make_settings, spark):
+    """`(user, at minute, item, passed, worth)` of each moment that rows of feedback lead to, and how ranks are looked at."""
+
+    def ask(rows):
+        settings = make_settings("conf/local.yaml", *OVERRIDES, "score.k=4")
+        context = make_context(LAST, first_day=FIRST, settings=settings)
+        whole = make_context(FIRST, LAST, bootstrap=True, first_day=FIRST, settings=settings)
+        planting.write(whole, "feedback", rows)
+        context.pins.update(whole.pins)
+        seen = answers.entries(context, DAYS[10], LAST)
+        examined_K = answers.examined(seen, 4)
+        found = [
+            (row.user_id, row.event_timestamp.minute, ITEMS.index(row.item_id),
+             sorted(ITEMS.index(item) for item in json.loads(row.groups["passed"])), float(row.groups["worth"]))
+            for row in answers.answered(seen, examined_K).collect()
+        ]  # fmt: skip
+        return sorted(found), examined_K
+
+    return ask
+
+
+def test_an_answer_stands_against_what_was_shown_and_passed_over(asked_of):
+    day = DAYS[20]
+    rows = shown(day, "u00", [4, 5, 6, 7], clicked=[3])
+    rows += [told(day, "u00", 1, 4, "dismiss", 6), told(day, "u00", 2, 5, "click", 7, unmatched="other_item")]
+    rows += shown(day, "u01", [8, 9], clicked=[1, 2]) + shown(day, "u02", [8, 9])  # all of it, and nothing
+    rows += [told(day, "u03", 1, 4, "click"), told(day, "u03", 2, 5)]  # nobody says that it was shown
+    rows += shown(DAYS[9], "u04", [8, 9], clicked=[1]) + shown(LAST, "u04", [8, 9], clicked=[1])  # before, and the day itself
+    rows += [*shown(day, "u05", [1, 2, 3], clicked=[2]), told(day, "u05", 2, 2, "purchase", 8)]
+    found, examined_K = asked_of(rows)
+    worth = [(user, minute, item, passed) for user, minute, item, passed, _ in found]
+    assert worth == [("u00", 0, 6, [4, 5, 7]), ("u05", 0, 2, [1, 3])]
+    assert [told[-1] for told in found] == pytest.approx([min(10, 0.5 / examined_K[2]), min(10, 1 / examined_K[1])])
+
+
+def test_how_little_ranks_are_looked_at_is_known_from_shuffled_lists_and_counts_up_to_a_bound(asked_of):
+    planted, rows = (1.0, 0.5, 0.25, 0.125), []
+    for number in range(1600):
+        item = number % 30
+        rank = number % 4 + 1
+        more = {"source": "shuffled", "minute": number % 5}
+        user = f"s{number:04}"
+        rows.append(told(DAYS[15], user, rank, item, **more))
+        if number // 4 < 400 * planted[rank - 1] * 0.8:
+            rows.append(told(DAYS[15], user, rank, item, "purchase", **more))
+    rows += shown(DAYS[20], "u00", [4, 5, 6, 7], clicked=[4])
+    found, examined_K = asked_of(rows)
+    assert examined_K == pytest.approx(planted, rel=0.02)
+    assert found == [("u00", 0, 7, [4, 5, 6], pytest.approx(0.5 / examined_K[3]))]
+
+
+def test_of_whoever_answers_always_the_newest_answers_count(asked_of):
+    rows = [row for day in DAYS[11:27] for row in [*shown(day, "u00", [1, 2, 3], clicked=[1, 2])]]
+    found, _ = asked_of(rows)
+    assert len(found) == answers._PER_USER
+
+
+def test_trees_learn_from_answers_to_lists(make_context, copied):
+    settings = copied
+    plain = make_context(LAST, first_day=FIRST, settings=settings)
+    ranker.run(plain)
+    assert "answers" not in plain.details
+    before = registry(settings)
+    rows = [row for day in DAYS[22:27] for user in range(10) for row in shown(day, f"u{user:02}", list(range(5)), clicked=[4])]
+    planting.write(make_context(FIRST, DAYS[26], bootstrap=True, first_day=FIRST, settings=settings), "feedback", rows)
+    night = make_context(LAST, first_day=FIRST, settings=settings)
+    ranker.run(night)
+    assert night.details["answers"] > 40 and len(night.details["examined"]) == settings.score.k
+    assert len(set(registry(settings)) - set(before)) == 1, "other trees"
 
 
 def test_examples_come_whole_through_spark():

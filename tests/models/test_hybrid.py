@@ -12,7 +12,7 @@ from conf.baselines import Kernels
 from models.candidates import FEATURES, OF_PAIR, candidates
 from models.facts import facts, tallied
 from models.histories import EventColumns, Moments, first_of_owner, histories_from_events, queries_before, stop_before
-from models.hybrid import Examples, Hybrid, examples, first_ranker, grow, lessons, text_of
+from models.hybrid import Examples, Hybrid, Taken, examples, first_ranker, grow, lessons, text_of
 from models.own_past import KERNELS, own_past
 from models.queries import FIRST, Histories, Queries, Vocabulary
 from models.replay import Options, read_log
@@ -73,6 +73,10 @@ def asked(events, first_E, rows, length=80):
     stop_E = stop_before(first_E, events.timestamp_E)
     moments = Moments(first_B=first_E[rows], stop_B=stop_E[rows], timestamp_B=events.timestamp_E[rows])
     return histories_from_events(events, first_E[rows], stop_E[rows], length), queries_before(events, moments)
+
+
+def taken(events, rows):
+    return Taken(place_B=events.item_E[rows].astype(np.int64) - FIRST, moment_B=rows)
 
 
 def picked(given, rows):
@@ -178,7 +182,7 @@ def made():
     middle = np.flatnonzero((events.timestamp_E >= border - 20 * DAY) & (events.timestamp_E < border))
     past, now = asked(events, first_E, middle)
     found = candidates(known, past, now, first_of(known).scores(past, now))
-    trees = grow([examples(found, events.item_E[middle].astype(np.int64) - FIRST, middle)])
+    trees = grow([examples(found, taken(events, middle))])
     later = np.flatnonzero(events.timestamp_E >= border)
     return Hybrid(known=known, trees=trees, kernels=SETTINGS), (events, first_E, later)
 
@@ -222,7 +226,7 @@ def test_logs_without_times_or_places_and_users_without_a_past(times, places):
     past, now = asked(events, first_E, np.arange(len(events)))
     found = candidates(known, past, now, first_of(known).scores(past, now))
     assert found.features_CF.shape == (len(found), len(FEATURES)) and not np.isinf(found.features_CF).any()
-    learnt = examples(found, events.item_E.astype(np.int64) - FIRST, np.arange(len(events)))
+    learnt = examples(found, taken(events, np.arange(len(events))))
     hybrid = Hybrid(known=known, trees=grow([learnt]), kernels=SETTINGS)
     assert np.isfinite(hybrid.scores(past, now)).all()
     nobody = picked(past, np.zeros(0, np.int64))
@@ -258,7 +262,51 @@ def test_nothing_to_learn_from_is_said():
     past, now = asked(events, first_E, np.arange(len(events)))
     found = candidates(known, past, now, first_of(known).scores(past, now))
     with pytest.raises(ValueError, match="nothing to learn an order from"):
-        grow([examples(found, np.full(len(events), -1), np.arange(len(events)))])
+        grow([examples(found, Taken(place_B=np.full(len(events), -1), moment_B=np.arange(len(events))))])
+
+
+def test_what_is_taken_from_a_list_stands_against_what_it_showed_alone(made):
+    hybrid, (events, first_E, later) = made
+    rows = later[:40]
+    past, now = asked(events, first_E, rows)
+    found = candidates(hybrid.known, past, now, hybrid.first.scores(past, now))
+    own = events.item_E[rows].astype(np.int64) - FIRST
+    shown = [np.array([item, (item + 1) % ITEMS, -1]) for item in own]
+    learnt = examples(found, Taken(place_B=own, moment_B=rows, worth_B=np.arange(40.0), shown_B=shown))
+    there = set(zip(found.row_C.tolist(), found.item_C.tolist(), strict=True))
+    is_known, has_next = (
+        np.array([(row, (item + more) % ITEMS) in there for row, item in enumerate(own.tolist())]) for more in (0, 1)
+    )
+    assert (is_known & has_next).any() and learnt.moment_G.tolist() == rows[is_known].tolist()
+    assert learnt.worth_G.tolist() == np.flatnonzero(is_known).tolist()
+    assert learnt.size_G.tolist() == (1 + has_next)[is_known].tolist() and learnt.is_taken_C.sum() == is_known.sum()
+
+
+def clicked_lists(lists=6000, seed=0):
+    """Of each click on a list of five the kinds shown, what was clicked, and what that counts; the better kind stood below."""
+    rng, examined = np.random.default_rng(seed), np.array([1.0, 0.5, 0.3, 0.2, 0.1])
+    for _ in range(lists):
+        is_better = rng.random(5) < [0.05, 0.1, 0.3, 0.9, 0.95]
+        is_clicked = (rng.random(5) < examined) & (rng.random(5) < np.where(is_better, 0.6, 0.25))
+        for rank in np.flatnonzero(is_clicked):
+            kept = np.append(np.flatnonzero(~is_clicked), rank)
+            yield is_better[kept], np.append(np.zeros(len(kept) - 1, bool), True), 1 / examined[rank]
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_the_order_in_which_lists_were_shown_is_undone_by_how_little_ranks_are_looked_at(corrected):
+    kinds, clicked, worth = zip(*clicked_lists(), strict=True)
+    size = np.array([len(one) for one in kinds])
+    features = np.zeros((size.sum(), len(FEATURES)), np.float32)
+    features[:, FEATURES.index("taken")] = np.concatenate(kinds)
+    given = Examples(
+        features_CF=features, is_taken_C=np.concatenate(clicked), size_G=size, moment_G=np.arange(len(size)),
+        worth_G=np.array(worth) if corrected else np.ones(len(size)),
+    )  # fmt: skip
+    both = np.zeros((2, len(FEATURES)), np.float32)
+    both[1, FEATURES.index("taken")] = 1
+    worse, better = grow([given]).predict(both)
+    assert (better > worse) == corrected
 
 
 def test_a_saved_one_ranks_alike(made, tmp_path):
@@ -285,12 +333,12 @@ def test_parts_their_order_and_threads_change_no_tree(made):
     hybrid, (events, first_E, later) = made
     past, now = asked(events, first_E, later)
     found = candidates(hybrid.known, past, now, hybrid.first.scores(past, now))
-    whole = examples(found, events.item_E[later].astype(np.int64) - FIRST, later)
+    whole = examples(found, taken(events, later))
     parts = []
     for rows in (slice(len(later) // 3, None), slice(0, len(later) // 3)):
         part = past.part(rows), now.part(rows)
         some = candidates(hybrid.known, *part, hybrid.first.scores(*part))
-        parts.append(examples(some, events.item_E[later[rows]].astype(np.int64) - FIRST, later[rows]))
+        parts.append(examples(some, taken(events, later[rows])))
     grown = text_of(grow([whole]))
     assert text_of(grow(parts)) == grown and "num_threads" not in grown
     before = torch.get_num_threads()

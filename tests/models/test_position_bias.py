@@ -59,3 +59,13 @@ def test_rates_made_to_fall_are_the_nearest_that_do(rates):
     assert (found * weight).sum() == pytest.approx((rate * weight).sum())
     scikit = pytest.importorskip("sklearn.isotonic")
     assert found == pytest.approx(scikit.isotonic_regression(rate, sample_weight=weight, increasing=False), abs=1e-9)
+
+
+def test_sums_of_entries_say_what_entries_say():
+    rng = np.random.default_rng(3)
+    rank, group = rng.integers(4, size=5000), rng.integers(6, size=5000)
+    answered = (rng.random(5000) < 0.5 ** (rank + 1)).astype(float)
+    both = rank * 6 + group
+    shown, liked = np.bincount(both, minlength=24), np.bincount(both, weights=answered, minlength=24)
+    summed = regression_em(np.arange(24) // 6, liked, np.arange(24) % 6, 4, shown.astype(float))
+    assert summed.examined_K == pytest.approx(regression_em(rank, answered, group, 4).examined_K, rel=1e-9)
