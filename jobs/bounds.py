@@ -9,6 +9,8 @@ from typing import Any
 from conf.settings import Drift
 
 PSI, KL, NEW_ITEMS, CHANGED_USERS = "psi", "kl", "new_items", "changed_users"
+# A subject that is reported alone: one event may turn the lists of a new user over, and a night may have few of them.
+LISTS_OF_NEW = "lists of new users"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ def judged(rows: Iterable[Mapping[str, Any]], settings: Drift) -> list[Finding]:
             subject=row["subject"],
             measure=row["measure"],
             value=row["value"],
-            bound=max(bounds[row["measure"]], row["chance"] or 0.0),
+            bound=1.0 if row["subject"] == LISTS_OF_NEW else max(bounds[row["measure"]], row["chance"] or 0.0),
         )
         for row in rows
     ]

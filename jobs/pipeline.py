@@ -240,7 +240,7 @@ STEPS: tuple[Step, ...] = (
         name="drift",
         stage="watching",
         does="measures how far the day's events, the scores and the lists have moved from those before",
-        reads=("events", "events@-1", "recommendations", "recommendations@-1", "publications"),
+        reads=("events", "events@-1", "user_sequences", "consents", "recommendations", "recommendations@-1", "publications"),
         writes=("drift",),
     ),
     Step(

@@ -128,7 +128,8 @@ SERVED = (
         column(
             "subject",
             "string",
-            "what moved: category, event_type, slot, region or value of the events; score, lists",
+            "what moved: category, event_type, slot, region or value of the events; score, lists, lists of new users (those of "
+            "whom fewer than five events are known)",
             nullable=False,
         ),
         column(

@@ -13,15 +13,17 @@ from datetime import timedelta
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
+from pyspark.sql import Row as SparkRow
 from pyspark.sql import functions as F
 
 from conf.tables import TABLES
-from jobs.bounds import CHANGED_USERS, KL, NEW_ITEMS, PSI, judged
+from jobs.bounds import CHANGED_USERS, KL, LISTS_OF_NEW, NEW_ITEMS, PSI, judged
 from jobs.drift import measures
 from jobs.drift.measures import ABSENT, Pair
 from jobs.lake.context import Context
 from jobs.lake.publications import in_force
 from jobs.lake.schema import spark_schema
+from jobs.score.blending import NEW_BELOW
 
 NAMED, NUMBERS = ("category", "event_type", "slot", "region"), ("value",)
 SCORE, LISTS = "score", "lists"
@@ -34,7 +36,9 @@ Counts = dict[str, dict[str, int]]
 def run(context: Context) -> None:
     day, settings = context.days.last, context.settings.drift
     served = in_force(context.log_rows("publications"), before=day + timedelta(days=1))
-    rows = [*event_rows(_events(context)), *list_rows(context.before("recommendations"), context.state("recommendations"))]
+    new = context.state("user_sequences").where(F.col("events_total") < NEW_BELOW).select("user_id")
+    lists = context.before("recommendations"), context.state("recommendations")
+    rows = [*event_rows(_events(context)), *list_rows(*lists, new)]
     same = {"model_version": None if served is None else served["model_version"], "day": day}
     schema = spark_schema(TABLES["drift"])
     table = context.spark.createDataFrame([tuple((row | same)[name] for name in schema.names) for row in rows], schema)
@@ -63,22 +67,27 @@ def event_rows(events: DataFrame) -> list[Row]:
     return found
 
 
-def list_rows(before: DataFrame, now: DataFrame) -> list[Row]:
-    """Rows of `drift` about lists and their scores, from the states of `recommendations` of two days."""
+def list_rows(before: DataFrame, now: DataFrame, new: DataFrame) -> list[Row]:
+    """Rows of `drift` about lists and their scores, from the states of `recommendations` of two days; `new`: new users' ids."""
     columns = ("user_id", "slot", "rank", "item_id", SCORE)
     entries = before.select(*columns, F.lit(False).alias("is_now")).unionByName(
         now.select(*columns, F.lit(True).alias("is_now"))
     )
     scores = counted(entries.withColumn(SCORE, grid(F.col(SCORE))), (SCORE,))
-    change = list_change(entries).first()
-    assert change is not None
-    sizes = {"bins": None, "chance": None, "rows": change["lists"], "users": change["users"]}
-    sizes |= {"reference_rows": change["lists"], "reference_users": change["users"]}
-    return [
-        *_stability(SCORE, *scores, measures.numbers),
-        {"subject": LISTS, "measure": NEW_ITEMS, "value": change[NEW_ITEMS], **sizes},
-        {"subject": LISTS, "measure": CHANGED_USERS, "value": change[CHANGED_USERS], **sizes},
+    changes = {row["is_new"]: row for row in list_change(entries, new).collect()}
+    # What is known of all, the new ones among them, and of these alone, whose lists a single event may turn over.
+    told = [
+        {"subject": subject, "measure": measure, "bins": None, "chance": None} | _pooled(some, measure)
+        for subject, some in ((LISTS, list(changes.values())), (LISTS_OF_NEW, [changes[True]] if True in changes else []))
+        for measure in (NEW_ITEMS, CHANGED_USERS)
     ]
+    return [*_stability(SCORE, *scores, measures.numbers), *told]
+
+
+def _pooled(changes: Sequence[SparkRow], measure: str) -> Row:
+    users, lists = (sum(row[name] for row in changes) for name in ("users", "lists"))
+    value = sum(row["users"] * row[measure] for row in changes) / users if users else None
+    return {"value": value, "rows": lists, "users": users, "reference_rows": lists, "reference_users": users}
 
 
 def _stability(subject: str, before: Counts, now: Counts, binned: Callable[[Mapping, Mapping], Pair]) -> list[Row]:
@@ -118,11 +127,11 @@ def counted(rows: DataFrame, subjects: Sequence[str]) -> tuple[Counts, Counts]:
     return sides
 
 
-def list_change(entries: DataFrame) -> DataFrame:
-    """One row over the users who have a list on both days: `users`, `lists`, and how much changed.
+def list_change(entries: DataFrame, new: DataFrame) -> DataFrame:
+    """One row of the users who have a list on both days and are new, and one of others: `is_new, users, lists`, what changed.
 
     `new_items` is the share of a list's items that were not on it before, as a mean over a user's lists and then over
-    users; `changed_users` the share of users of whom a list holds other items, or in another order. Null without users.
+    users; `changed_users` the share of users of whom a list holds other items, or in another order.
     """
     entry = F.struct("rank", "item_id")
 
@@ -142,9 +151,10 @@ def list_change(entries: DataFrame) -> DataFrame:
             F.max(F.col("now") != F.col("before")).alias(CHANGED_USERS),
         )
     )
-    return by_user.agg(
+    marked = by_user.join(new.withColumn("_new", F.lit(True)), on="user_id", how="left")
+    return marked.groupBy(F.coalesce("_new", F.lit(False)).alias("is_new")).agg(
         F.count("*").alias("users"),
-        F.coalesce(F.sum("lists"), F.lit(0)).alias("lists"),
+        F.sum("lists").alias("lists"),
         F.avg(NEW_ITEMS).alias(NEW_ITEMS),
         F.avg(F.col(CHANGED_USERS).cast("double")).alias(CHANGED_USERS),
     )

@@ -36,7 +36,7 @@ SOURCE_NAMES: tuple[str | None, ...] = (
     *(TOGETHER.join(name for bit, name in enumerate(SOURCES) if agreed >> bit & 1) for agreed in range(1, 1 << len(SOURCES))),
     SHUFFLED,
 )
-_NEW, _ACTIVE = 5, 50  # events known of a user, from which one is no longer new, and active
+NEW_BELOW, _ACTIVE = 5, 50  # events known of a user, from which one is no longer new, and active
 # Keys of what is drawn besides ranks: whose, which lists, which order, which items.
 _HOLDOUT, _SHUFFLED, _ORDER, _ITEMS = 1, 2, 3, 4
 _RANDOM_TRIED = 3
@@ -51,7 +51,7 @@ def activity(events: int) -> str:
     >>> activity(0), activity(5), activity(50)
     ('new', 'some', 'active')
     """
-    return "new" if events < _NEW else "some" if events < _ACTIVE else "active"
+    return "new" if events < NEW_BELOW else "some" if events < _ACTIVE else "active"
 
 
 def wide_region(region: str | None) -> str:

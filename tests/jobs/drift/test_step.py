@@ -13,6 +13,7 @@ from jobs.drift import grid, list_change
 from jobs.lake import logs
 from jobs.lake.compare import compare
 from jobs.lake.schema import spark_schema
+from tests import planting
 
 DAY = date(2024, 7, 1)  # a Monday, and a keyframe
 WEEKS = [DAY - timedelta(weeks=number) for number in range(1, 5)]
@@ -128,10 +129,10 @@ def test_without_anything_before_a_row_says_so(make_context, spark):
     context = make_context(FIRST_DAY, DAY, bootstrap=True, first_day=FIRST_DAY)
     drift.run(context)
     found = stored(context)
-    assert len(found) == 14 and {row["value"] for row in found.values()} == {None} and past(context) == set()
+    assert len(found) == 16 and {row["value"] for row in found.values()} == {None} and past(context) == set()
     assert found["category", "psi"]["rows"] == 120 and found["lists", "new_items"]["users"] == 0
     empty = night(make_context, DAY + timedelta(days=1))
-    assert len(stored(empty)) == 14 and {row["rows"] for row in stored(empty).values()} == {0}
+    assert len(stored(empty)) == 16 and {row["rows"] for row in stored(empty).values()} == {0}
 
 
 def test_lists_change_by_the_share_that_is_new(make_context, spark, caplog):
@@ -153,8 +154,15 @@ def test_lists_change_by_the_share_that_is_new(make_context, spark, caplog):
     # Written are those who changed, and one who has no list of yesterday to compare with.
     today = make_context(DAY, first_day=FIRST_DAY)
     today.write("recommendations", frame(spark, "recommendations", lists(after, DAY, [*range(20, 40), 77])))
+    known = {"events": [], "seen": None, "gone": False, "changed_on": DAY, "day": DAY}
+    planting.write(today, "user_sequences", [
+        {**known, "user_id": f"u{user:02}", "events_total": 4 if user in (18, 28, 29, 30, 77) else 5} for user in range(40)
+    ])  # fmt: skip
     context = night(make_context)
     found = stored(context)
+    assert found["lists of new users", "new_items"]["value"] == pytest.approx(2 / 4 * (0.5 / 2))
+    assert found["lists of new users", "changed_users"]["value"] == pytest.approx(3 / 4)
+    assert found["lists of new users", "new_items"]["users"] == 4
     assert found["lists", "new_items"]["value"] == pytest.approx(10 / 40 * (0.5 / 2))
     assert found["lists", "changed_users"]["value"] == pytest.approx(20 / 40)
     assert (found["lists", "new_items"]["users"], found["lists", "new_items"]["rows"]) == (40, 80)
@@ -184,7 +192,7 @@ def test_a_day_run_again_leaves_equal_rows(make_context, spark):
     again = night(make_context)
     rows = [again.lake.read("drift", of, f"day = '{DAY}'") for of in (version, again.lake.version("drift"))]
     found = compare(*rows, TABLES["drift"])
-    assert found.equal and found.rows == 14, str(found)
+    assert found.equal and found.rows == 16, str(found)
 
 
 def test_the_grid_keeps_the_order_of_numbers_and_tells_near_ones_apart(spark):
@@ -203,8 +211,8 @@ def test_a_user_without_a_list_on_both_days_counts_for_nothing(spark):
         [(row["user_id"], row["slot"], 1, row["item_id"], row["is_now"]) for row in rows],
         "user_id string, slot string, rank int, item_id string, is_now boolean",
     )
-    [found] = list_change(entries).collect()
-    assert (found.users, found.lists, found.new_items, found.changed_users) == (1, 1, 1.0, 1.0)
+    [found] = list_change(entries, entries.where("user_id = 'b'").select("user_id")).collect()
+    assert (found.is_new, found.users, found.lists, found.new_items, found.changed_users) == (False, 1, 1, 1.0, 1.0)
 
 
 def test_bounds_are_the_settings_or_what_chance_explains(make_settings):
