@@ -43,8 +43,8 @@ def lists(items: Any) -> Any:
 def main(folder: str) -> dict[str, object]:
     began = time.monotonic()
     spark = session.start(load_settings(overrides=["spark.master=local[2]"]), torch=True)
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "4096")
-    spark.conf.set("spark.sql.files.maxPartitionBytes", "2m")
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "2048")
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "4m")
     users = spark.read.parquet(f"{folder}/users.parquet")
     items = spark.sparkContext.broadcast(np.load(f"{folder}/items.npy"))
     found = users.mapInArrow(lists(items), "user bigint, items array<int>, scores array<float>")
