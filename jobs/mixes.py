@@ -11,24 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from conf.contracts import IMPRESSION
 from conf.settings import Settings
+from jobs.answered import ENTRY, answered_lists, sampled_below
 from jobs.lake import logs
 from jobs.lake.publications import POLICY, in_force
 from jobs.query.rendering import aligned
-from jobs.score.blending import PART, SHUFFLED, SOURCES, TOGETHER, context_of
+from jobs.score.blending import SHUFFLED, SOURCES, context_of
 from jobs.seeing.reading import Reader
 from models.off_policy import Answered, Estimate, Verdict, as_shown, evaluated
 from models.policy import ANY, Policy
 
-_MOST_ENTRIES = 2_000_000
 _SHOWN_CONTEXTS = 30
 AS_SHOWN = "as shown"
-_BUCKETS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,42 +115,10 @@ def _answered(settings: Settings, reader: Reader, since: date) -> tuple[Answered
     if settings.asks_consent:
         where += " AND user_id IN (SELECT user_id FROM consents WHERE array_has(purposes, 'training'))"
     entries = reader.rows(f"SELECT count(*) AS n FROM feedback WHERE {where}")[0]["n"]
-    if entries > _MOST_ENTRIES:
-        last = max(1, int(_BUCKETS * _MOST_ENTRIES / entries))
-        where += f" AND user_id < '{last:02x}'"
-    columns = "user_id, list_day, slot, rank, source, propensity, policy_context, event_type, event_timestamp"
-    rows = reader.rows(f"SELECT {columns} FROM feedback WHERE {where}")
-    lists: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
-    days: dict[tuple[Any, ...], list[date]] = {}
-    for row in rows:
-        if row["event_type"] == IMPRESSION:
-            on = row["event_timestamp"].date()
-            lists.setdefault((row["user_id"], row["list_day"], row["slot"], on), {})[row["rank"]] = row
-            days.setdefault((row["user_id"], row["list_day"], row["slot"], row["rank"]), []).append(on)
-    worth: dict[tuple[Any, ...], float] = {}
-    for row in rows:
-        entry = (row["user_id"], row["list_day"], row["slot"], row["rank"])
-        # For the newest showing up to then; before the first there was none.
-        shown_on = [on for on in days.get(entry, ()) if on <= row["event_timestamp"].date()]
-        if shown_on:
-            key = (*entry, max(shown_on))
-            worth[key] = worth.get(key, 0.0) + settings.policy.rewards.get(row["event_type"], 0.0)
-    size = max((rank for entries_ in lists.values() for rank in entries_), default=1)
-    agreed_NK, reward_NK = np.zeros((len(lists), size), np.int64), np.zeros((len(lists), size))
-    propensity_NK = np.ones((len(lists), size))
-    users: dict[str, int] = {}
-    contexts = []
-    for place, (of, entries_) in enumerate(lists.items()):
-        for rank, row in entries_.items():
-            # Another release's sources are of no mix that can be asked about.
-            agreed = sum(1 << SOURCES.index(name) for name in row["source"].split(TOGETHER) if name in SOURCES)
-            agreed_NK[place, rank - 1] = agreed
-            propensity_NK[place, rank - 1] = row["propensity"] if agreed else 1.0
-            reward_NK[place, rank - 1] = min(1.0, max(0.0, worth[(*of[:3], rank, of[3])]))
-        contexts.append((next(iter(entries_.values()))["policy_context"] or PART, of[2]))
-        users.setdefault(of[0], len(users))
-    user_N = np.array([users[of[0]] for of in lists], dtype=np.int64)
-    return Answered(agreed_NK=agreed_NK, propensity_NK=propensity_NK, reward_NK=reward_NK, user_N=user_N), contexts
+    if (below := sampled_below(entries)) is not None:
+        where += f" AND user_id < '{below}'"
+    rows = reader.rows(f"SELECT {', '.join(ENTRY)} FROM feedback WHERE {where}")
+    return answered_lists(rows, settings.policy.rewards)
 
 
 def write_mix(found: tuple[str, Policy], form: str, *, width: int | None) -> str:

@@ -16,18 +16,21 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf.contracts import IMPRESSION
+from jobs.answered import ENTRY, answered_lists, sampled_below
 from jobs.feedback import earns
 from jobs.lake import logs
 from jobs.lake.context import Context, Skipped
 from jobs.lake.publications import POLICY, version_in_force
 from jobs.score.blending import PART, SHUFFLED, SOURCES, TOGETHER, context_of, limits_of
 from models import registry
+from models.off_policy import compared
 from models.policy import METHOD, Evidence, Policy
 from models.policy import Context as Of
 
 _PUBLISHED = "published"
+_JUDGED_DAYS, _ROUNDING = 28, 1e-9
 _DIGITS = 6
-_ENTRY = ("user_id", "list_day", "slot", "rank")
+_OF_LIST = ("user_id", "list_day", "slot", "rank")
 
 
 def run(context: Context) -> None:
@@ -43,6 +46,10 @@ def run(context: Context) -> None:
         if (allowed := context.allowing(*context.purposes)) is not None:
             entries = entries.join(allowed.select("user_id"), on="user_id", how="left_semi")
         policy = before.after(told(entries, before, context.settings.score.k), seed=context.days.last.toordinal())
+        if (loss := surely_lost(context, before, policy)) is not None:
+            policy = policy.held_at(before)
+            context.log.warning("policy of %s: shares stay as they were: %s", context.days.last, loss)
+            context.note(held=loss)
     _publish(context, before, policy)
 
 
@@ -77,7 +84,7 @@ def answered(arrived: DataFrame, earlier: DataFrame, rewards: dict[str, float]) 
     is_shown = F.col("event_type") == IMPRESSION
     was, is_now = ~F.col("_now"), F.col("_now")
     kept = [F.first(name).alias(name) for name in ("source", "propensity", "policy_context")]
-    dates = rows.groupBy(*_ENTRY, F.to_date("event_timestamp")).agg(
+    dates = rows.groupBy(*_OF_LIST, F.to_date("event_timestamp")).agg(
         *kept,
         F.count_if(is_shown & is_now).alias("_shown_now"),
         F.count_if(is_shown & was).alias("_shown_before"),
@@ -86,7 +93,7 @@ def answered(arrived: DataFrame, earlier: DataFrame, rewards: dict[str, float]) 
         F.least(F.lit(1.0), F.sum(F.when(was, value).otherwise(0.0))).alias("_worth_before"),
     )
     sums = ("_shown_now", "_shown_before", "_worth", "_worth_before")
-    known = dates.groupBy(*_ENTRY).agg(
+    known = dates.groupBy(*_OF_LIST).agg(
         *kept, F.bool_or("_told_now").alias("_told_now"), *[F.sum(name).alias(name) for name in sums]
     )
 
@@ -158,6 +165,37 @@ def told(entries: DataFrame, policy: Policy, k: int) -> Evidence:
         earned_CS=arrays["earned"],
         shown_K=shown_K,
         answered_K=answered_K,
+    )
+
+
+def surely_lost(context: Context, before: Policy, after: Policy) -> str | None:
+    """In words, what lists would have earned less by the shares of one policy than of the one before, by all that was shown and
+    answered lately; None: nothing, as far as that can be told.
+
+    Nights learn from the newest answers most: a burst of these, forged or not, may speak against what weeks of lists have told.
+    """
+    earlier = context.before("feedback", _JUDGED_DAYS)
+    mixed = F.col("unmatched").isNull() & F.col("policy_version").isNotNull() & (F.col("source") != SHUFFLED)
+    rows = context.arrivals("feedback").unionByName(earlier).where(mixed).select(*ENTRY)
+    if (allowed := context.allowing(*context.purposes)) is not None:
+        rows = rows.join(allowed.select("user_id"), on="user_id", how="left_semi").select(*ENTRY)
+    if (below := sampled_below(rows.count())) is not None:
+        rows = rows.where(F.col("user_id") < below)
+    shown, contexts = answered_lists(rows.orderBy(*ENTRY).toArrow().to_pylist(), context.settings.policy.rewards)
+    if not contexts:
+        return None
+    of = [context_of(*one) for one in contexts]
+    try:
+        verdict = compared(shown, after.shares(of), before.shares(of))
+    except ValueError as error:  # a source that is new in this release
+        context.log.info("policy of %s cannot be held against what was shown: %s", context.days.last, error)
+        return None
+    more = verdict.by["dr"]
+    if not verdict.is_enough or not more.high < -_ROUNDING:
+        return None
+    return (
+        f"lists would have earned {-more.value:.4f} less each ({-more.high:.4f} at least), by {verdict.lists:,} lists of "
+        f"{_JUDGED_DAYS} days, as good as {verdict.users:,.0f} users"
     )
 
 

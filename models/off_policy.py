@@ -13,7 +13,7 @@ Shape suffixes: N lists, K ranks, S sources, U users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,25 +72,49 @@ def evaluated(answered: Answered, asked_NS: np.ndarray) -> Verdict:
     """
     if not len(answered.user_N):
         return Verdict(by=dict.fromkeys(("ips", "snips", "dr"), as_shown(answered)), users=0.0, lists=0)
+    weight_NK = _weights(answered, asked_NS)
+    reward_NK, user_N = answered.reward_NK, answered.user_N
+    by = {
+        "ips": _interval([_Term(weight_NK=weight_NK, value_NK=reward_NK, by_mean=False)], user_N),
+        "snips": _interval([_Term(weight_NK=weight_NK, value_NK=reward_NK)], user_N),
+        "dr": _interval(_doubly_robust(answered, asked_NS, _crossed(answered, asked_NS.shape[1])), user_N),
+    }
+    return Verdict(by=by, users=_alike(weight_NK, user_N), lists=len(user_N))
+
+
+def compared(answered: Answered, asked_NS: np.ndarray, other_NS: np.ndarray) -> Verdict:
+    """How much more a list would have earned by one policy than by another (`dr`): what both have in common falls out.
+
+    Raises:
+        ValueError: as `evaluated`, of either.
+    """
+    if not len(answered.user_N):
+        return Verdict(by={"dr": as_shown(answered)}, users=0.0, lists=0)
+    worth_NKS = _crossed(answered, asked_NS.shape[1])
+    terms, less = (_doubly_robust(answered, shares_NS, worth_NKS) for shares_NS in (asked_NS, other_NS))
+    users = min(_alike(_weights(answered, shares_NS), answered.user_N) for shares_NS in (asked_NS, other_NS))
+    return Verdict(by={"dr": _interval(terms, answered.user_N, less)}, users=users, lists=len(answered.user_N))
+
+
+def _weights(answered: Answered, asked_NS: np.ndarray) -> np.ndarray:
+    """How much likelier the policy in question was to make each list, down to each rank, (N, K)."""
     asked_NK = propensities(answered.agreed_NK, asked_NS[:, None, :])
-    weight_NK = np.cumprod(asked_NK / answered.propensity_NK, axis=1)
+    weight_NK: np.ndarray = np.cumprod(asked_NK / answered.propensity_NK, axis=1)
     _check_support(weight_NK[:, 0])
-    sources = asked_NS.shape[1]
+    return weight_NK
+
+
+def _doubly_robust(answered: Answered, asked_NS: np.ndarray, worth_NKS: np.ndarray) -> list[_Term]:
+    """What sources are foretold to earn, and what that is wrong by."""
+    asked_NK, weight_NK = propensities(answered.agreed_NK, asked_NS[:, None, :]), _weights(answered, asked_NS)
     before_NK = np.concatenate([np.ones((len(weight_NK), 1)), weight_NK[:, :-1]], axis=1)
-    worth_NKS = _crossed(answered, sources)
-    is_NKS = agreeing(answered.agreed_NK, sources)
+    is_NKS = agreeing(answered.agreed_NK, asked_NS.shape[1])
     # Of an entry: the mean over the sources that agreed on it; so over all entries it is the mean over all sources.
     foretold_NK = (is_NKS * asked_NS[:, None, :] * worth_NKS).sum(axis=2) / np.maximum(asked_NK, 1e-300)
     foretold_NK = np.where(answered.agreed_NK == 0, 0.0, foretold_NK)
     ahead_NK = np.where(answered.agreed_NK == 0, 0.0, (asked_NS[:, None, :] * worth_NKS).sum(axis=2))
-    reward_NK, user_N = answered.reward_NK, answered.user_N
-    rest = _Term(weight_NK=weight_NK, value_NK=reward_NK - foretold_NK)
-    by = {
-        "ips": _interval([_Term(weight_NK=weight_NK, value_NK=reward_NK, by_mean=False)], user_N),
-        "snips": _interval([_Term(weight_NK=weight_NK, value_NK=reward_NK)], user_N),
-        "dr": _interval([_Term(weight_NK=before_NK, value_NK=ahead_NK), rest], user_N),
-    }
-    return Verdict(by=by, users=_alike(weight_NK, user_N), lists=len(user_N))
+    rest = _Term(weight_NK=weight_NK, value_NK=answered.reward_NK - foretold_NK)
+    return [_Term(weight_NK=before_NK, value_NK=ahead_NK), rest]
 
 
 def _check_support(weight_N: np.ndarray) -> None:
@@ -125,11 +149,11 @@ class _Term:
         return float(mean_K.sum()), (weight_NK * (self.value_NK - mean_K)).sum(axis=1)
 
 
-def _interval(terms: list[_Term], user_N: np.ndarray) -> Estimate:
-    """Users are drawn, not lists: what the lists of one move goes together."""
+def _interval(terms: Sequence[_Term], user_N: np.ndarray, less: Sequence[_Term] = ()) -> Estimate:
+    """Of the terms, and less others. Users are drawn, not lists: what the lists of one move goes together."""
     if not len(user_N):
         return Estimate(value=np.nan, low=np.nan, high=np.nan)
-    told = [term.told() for term in terms]
+    told = [term.told() for term in terms] + [(-mean, -moved) for mean, moved in (term.told() for term in less)]
     value = sum(mean for mean, _ in told)
     _, user_N = np.unique(user_N, return_inverse=True)
     moved_U = np.bincount(user_N, weights=sum(moved for _, moved in told))

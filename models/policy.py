@@ -167,6 +167,10 @@ class Policy:
         part_C = np.minimum(1.0, self.limits.step / np.maximum(far_C, 1e-12))
         return replace(learnt, share_CS=known.share_CS + part_C[:, None] * (wanted_CS - known.share_CS))
 
+    def held_at(self, before: Policy) -> Policy:
+        """What is known now, and the shares of before."""
+        return replace(self, share_CS=before.shares(self.contexts))
+
     def _spread_up(self, contexts: Sequence[Context], values_CS: np.ndarray) -> np.ndarray:
         """Sums of the contexts given, in each of ours those of all that are narrower."""
         total_CS = np.zeros(self.share_CS.shape)

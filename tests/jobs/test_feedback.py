@@ -1,6 +1,7 @@
 """What comes back of lists is matched to the lists as they were, or kept with the reason; what is told again counts once."""
 
-from datetime import date, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from conf.tables import TABLES
 from jobs.feedback import dismissed, matched, once, parsed
 from jobs.lake.schema import spark_schema
 from jobs.lake.store import Days
-from jobs.policy import answered, told
+from jobs.policy import answered, surely_lost, told
 from jobs.score.blending import SOURCES, TOGETHER, context_of
 from models.policy import Feedback, Limits, Policy, evidence
+from tests import planting
 
 DAY = date(2024, 5, 10)
 FEED = Feed.model_validate(
@@ -260,3 +262,40 @@ class _Mapped:
 
     def __getattr__(self, name):
         return getattr(self._settings, name)
+
+
+def moved(policy, source, share):
+    """That much of every list from a source, the rest as before."""
+    place = SOURCES.index(source)
+    others = 1.0 - policy.share_CS[:, place]
+    share_CS = policy.share_CS * ((1.0 - share) / others)[:, None]
+    share_CS[:, place] = share
+    return replace(policy, share_CS=share_CS)
+
+
+def test_shares_that_weeks_of_lists_speak_against_are_not_moved_to(make_context, make_settings):
+    settings = make_settings("conf/local.yaml", "policy.by=feedback")
+    before = moved(Policy.first(SOURCES), "random", 0.2)
+    rng, told = np.random.default_rng(4), []
+    for number in range(900):
+        name = SOURCES[rng.choice(len(SOURCES), p=before.share_CS[0])]
+        at = DAY - timedelta(days=1 + number % 20)
+        row = {
+            "feedback_id": f"{number}", "user_id": f"{number % 256:02x}{number}", "source": name, "day": at, "list_day": at,
+            "propensity": float(before.share_CS[0, SOURCES.index(name)]), "event_timestamp": datetime.combine(at, time(9), UTC),
+        }  # fmt: skip
+        told.append(row)
+        if rng.random() < (0.05 if name == "random" else 0.4):
+            told.append({**row, "feedback_id": f"{number}p", "event_type": "purchase"})
+    base = {
+        "event_type": IMPRESSION, "item_id": "i1", "slot": ANY_SLOT, "rank": 1, "unmatched": None, "model_version": "m1",
+        "policy_version": "p1", "policy_context": "JP/Tokyo|new",
+    }  # fmt: skip
+    first = DAY - timedelta(days=30)
+    planting.write(make_context(first, DAY, bootstrap=True, settings=settings), "feedback", [{**base, **row} for row in told])
+    night = make_context(DAY, first_day=first, settings=settings)
+    assert "less each" in (surely_lost(night, before, moved(before, "random", 0.4)) or "")
+    assert surely_lost(night, before, moved(before, "random", 0.05)) is None, "it would earn more"
+    assert surely_lost(night, before, before) is None
+    few = make_context(DAY - timedelta(days=20), first_day=first, settings=settings)
+    assert surely_lost(few, before, moved(before, "random", 0.4)) is None, "of a day too few have answered"

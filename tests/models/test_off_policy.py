@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.mixing import mix
-from models.off_policy import Answered, evaluated
+from models.off_policy import Answered, compared, evaluated
 from models.top_k import ABSENT
 
 SOURCES, RANKS, ITEMS = 3, 4, 30
@@ -49,6 +49,26 @@ def test_estimates_are_without_bias_and_their_intervals_hold(asked, depth):
         held = np.mean([verdict.by[method].low <= truth <= verdict.by[method].high for verdict in told])
         assert values.mean() == pytest.approx(truth, abs=4 * values.std() / 60**0.5)
         assert held >= 0.85, method
+
+
+def test_two_policies_are_told_apart_by_what_they_have_not_in_common():
+    rng, asked = np.random.default_rng(1), np.array([0.45, 0.4, 0.15])
+    truth = np.diff([lists(rng, 200_000, share)[1].sum(axis=1).mean() for share in (LOGGING, asked)])[0]
+    told, apart = [], []
+    for _ in range(40):
+        answered = logged(rng, 1_500)
+        every = len(answered.user_N)
+        verdict = compared(answered, np.tile(asked, (every, 1)), np.tile(LOGGING, (every, 1)))
+        told.append(verdict.by["dr"])
+        apart.append([of(answered, share).by["dr"] for share in (asked, LOGGING)])
+        assert verdict.is_enough
+    values = np.array([one.value for one in told])
+    assert values.mean() == pytest.approx(truth, abs=4 * values.std() / 40**0.5) and truth > 0
+    assert np.mean([one.low <= truth <= one.high for one in told]) >= 0.85
+    assert values == pytest.approx([one.value - other.value for one, other in apart])
+    assert np.mean([one.high - one.low for one in told]) < 0.6 * np.mean([one.high - one.low for one, _ in apart])
+    same = compared(answered, *[np.tile(asked, (every, 1))] * 2).by["dr"]
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
 def test_a_policy_that_is_far_away_has_too_little_to_tell():
